@@ -1,0 +1,565 @@
+//! From a file, the presets and the environment to a [`Config`], with every flaw at once.
+//!
+//! Figment merges: preset under file under environment. It stops at the first flaw and knows no lines, so reading
+//! goes on without whatever was flawed until nothing is, and lines are looked up in the spanned text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Value};
+use toml_edit::{ImDocument, Item};
+
+use super::secret::Environment;
+use super::{Config, Diagnostic};
+
+/// A file with more flaws than this is not a configuration; the rest is left out.
+const MOST_FLAWS: usize = 100;
+
+/// What is promised and not built: refused by name. `*` stands for any one name.
+const NOT_YET: &[&str] = &[
+    "server.tls",
+    "server.cors",
+    "server.max_body_memory",
+    "admin.token",
+    "ledger",
+    "teams",
+    "defaults",
+    "total",
+    "providers.*.rules_for",
+    "providers.*.budget",
+    "providers.*.discover",
+    "providers.*.proxy",
+    "providers.*.ca_file",
+    "providers.*.prelude",
+    "providers.*.keepalive",
+    "providers.*.on_disconnect",
+    "models.*.on_context_overflow",
+    "models.*.on_content_filter",
+    "models.*.on_budget",
+    "models.*.hedge",
+    "models.*.rules_for",
+    "models.*.targets.*.weight",
+    "models.*.targets.*.tier",
+    "models.*.targets.*.limits",
+    "models.*.targets.*.price",
+    "models.*.targets.*.context",
+    "models.*.targets.*.max_output",
+    "keys.*.team",
+    "keys.*.limits",
+    "keys.*.budget",
+    "keys.*.on_shortfall",
+];
+
+/// The sections whose scalars the environment may override.
+const OVERRIDABLE: &[&str] = &["server", "admin"];
+
+/// A configuration's text, and where in it each value stands.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    folder: PathBuf,
+    document: ImDocument<String>,
+    /// Which variable gave the value at a path.
+    overrides: BTreeMap<Vec<String>, String>,
+}
+
+/// Every flaw of a configuration, one line each, in the order of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flaws(pub Vec<String>);
+
+impl fmt::Display for Flaws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Flaws {}
+
+impl Source {
+    /// Reads a file as far as its syntax goes.
+    pub fn open(path: &Path) -> Result<Self, Flaws> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Flaws(vec![format!(
+                "{name}: {e}; name a configuration with --config FILE or TOLLGATE_CONFIG"
+            )])
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Self::parse(name, folder, text)
+    }
+
+    /// Reads a text as far as its syntax goes. `name` opens every line about it.
+    pub fn parse(name: String, folder: PathBuf, text: String) -> Result<Self, Flaws> {
+        let document = ImDocument::parse(text.clone()).map_err(|e| {
+            let line = e.span().map_or(1, |span| line_of(&text, span.start));
+            let message = e.message().replace('\n', "; ");
+            Flaws(vec![format!("{name}:{line}: {message}")])
+        })?;
+        Ok(Self {
+            name,
+            folder,
+            document,
+            overrides: BTreeMap::new(),
+        })
+    }
+
+    /// The folder that relative paths start from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The configuration, without what was flawed, and the flaws.
+    pub fn read(&mut self, presets: &str, environment: &Environment) -> (Config, Vec<Diagnostic>) {
+        let mut flaws = Vec::new();
+        let mut merged = match self.merge(presets, &mut flaws) {
+            Ok(merged) => merged,
+            Err(e) => {
+                flaws.push(Diagnostic::new::<String>([], e.to_string()));
+                return (Config::default(), flaws);
+            }
+        };
+        self.overlay(&mut merged, environment, &mut flaws);
+        let mut reader = Reader {
+            tree: Value::from(merged),
+            flaws,
+            removed: BTreeMap::new(),
+            retyped: Vec::new(),
+        };
+        let config = reader.read(&self.overrides);
+        (config, reader.flaws)
+    }
+
+    /// Each provider over its preset.
+    fn merge(&self, presets: &str, flaws: &mut Vec<Diagnostic>) -> Result<Dict, figment::Error> {
+        let presets: Dict = Figment::from(Toml::string(presets)).extract()?;
+        let file: Dict = Figment::from(Toml::string(self.document.raw())).extract()?;
+        let mut figment = Figment::new();
+        let providers = file.get("providers").and_then(Value::as_dict);
+        for (name, entry) in providers.into_iter().flatten() {
+            let valid = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+            if name.is_empty() || !name.chars().all(valid) {
+                let message = "a provider's name is made of a-z, 0-9, `_` and `-`";
+                flaws.push(Diagnostic::new(["providers", name], message));
+                continue;
+            }
+            let entry = entry.as_dict();
+            let wanted = entry.and_then(|e| e.get("preset")?.as_str());
+            match (presets.get(wanted.unwrap_or(name)), wanted) {
+                (Some(preset), _) => {
+                    let key = format!("providers.{name}");
+                    figment = figment.merge(Serialized::default(&key, preset.clone()));
+                }
+                (None, Some(wanted)) => flaws.push(Diagnostic::new(
+                    ["providers", name, "preset"],
+                    format!(
+                        "no preset is called `{wanted}`{}; `tollgate providers` lists them",
+                        suggest(wanted, presets.keys().map(String::as_str))
+                    ),
+                )),
+                (None, None) if !entry.is_some_and(|e| e.contains_key("base_url")) => {
+                    flaws.push(Diagnostic::new(
+                        ["providers", name],
+                        format!(
+                            "no preset is called `{name}`{}; add preset = \"openai-compatible\" and base_url = \"…\"",
+                            suggest(name, presets.keys().map(String::as_str))
+                        ),
+                    ));
+                }
+                (None, None) => {}
+            }
+        }
+        figment.merge(Toml::string(self.document.raw())).extract()
+    }
+
+    /// Lays the environment's values over the file's. They are text here; [`Reader`] reads them as the field's type.
+    fn overlay(
+        &mut self,
+        merged: &mut Dict,
+        environment: &Environment,
+        flaws: &mut Vec<Diagnostic>,
+    ) {
+        for (name, value) in environment.starting("TOLLGATE_") {
+            let Some((section, field)) = name.split_once("__") else {
+                continue;
+            };
+            let (section, field) = (section.to_lowercase(), field.to_lowercase());
+            let variable = format!("TOLLGATE_{name}");
+            if !OVERRIDABLE.contains(&section.as_str()) {
+                flaws.push(Diagnostic::new::<String>(
+                    [],
+                    format!("{variable}: only scalars of [server] and [admin] can be overridden"),
+                ));
+                continue;
+            }
+            let empty = || Value::from(Dict::new());
+            if let Value::Dict(_, fields) = merged.entry(section.clone()).or_insert_with(empty) {
+                fields.insert(field.clone(), Value::from(value));
+                self.overrides.insert(vec![section, field], variable);
+            }
+        }
+    }
+
+    /// The flaws as lines, in the order of the file, with what follows from another left out.
+    pub fn report(&self, flaws: &[Diagnostic]) -> Flaws {
+        let mut lines: Vec<(usize, String)> = Vec::new();
+        for (n, flaw) in flaws.iter().enumerate() {
+            let follows = |first: &Diagnostic| {
+                !first.at.is_empty()
+                    && flaw.at.len() > first.at.len()
+                    && flaw.at.starts_with(&first.at)
+            };
+            if flaws
+                .iter()
+                .take(n)
+                .any(|first| first == flaw || follows(first))
+            {
+                continue;
+            }
+            let line = self.line(&flaw.at);
+            let place = match (self.overrides.get(&flaw.at), line) {
+                (Some(variable), _) => variable.clone(),
+                (None, Some(line)) => format!("{}:{line}", self.name),
+                (None, None) => self.name.clone(),
+            };
+            lines.push((line.unwrap_or(0), format!("{place}: {flaw}")));
+        }
+        lines.sort_by_key(|(line, _)| *line);
+        Flaws(lines.into_iter().map(|(_, text)| text).collect())
+    }
+
+    /// The line of a path, or of as much of it as the file has.
+    fn line(&self, at: &[String]) -> Option<usize> {
+        let mut item = self.document.as_item();
+        let mut span = None;
+        for part in at {
+            let next: Option<(Option<std::ops::Range<usize>>, &Item)> =
+                if let Some(table) = item.as_table_like() {
+                    table
+                        .get_key_value(part)
+                        .map(|(key, item)| (key.span().or_else(|| item.span()), item))
+                } else if let (Some(list), Ok(n)) = (item.as_array(), part.parse::<usize>()) {
+                    span = list.get(n).and_then(toml_edit::Value::span).or(span);
+                    // Below an element of a list there are no further `Item`s to walk; its own line is close enough.
+                    break;
+                } else {
+                    None
+                };
+            let Some((found, below)) = next else { break };
+            span = found.or(span);
+            item = below;
+        }
+        span.map(|span| line_of(self.document.raw(), span.start))
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}
+
+/// Reads a tree, again and again, each time without the flaw that was found.
+struct Reader {
+    tree: Value,
+    flaws: Vec<Diagnostic>,
+    /// For each list, the original places of the elements taken out of it.
+    removed: BTreeMap<Vec<String>, Vec<usize>>,
+    /// The environment's values that were read a second time, as something else than text.
+    retyped: Vec<Vec<String>>,
+}
+
+impl Reader {
+    fn read(&mut self, overrides: &BTreeMap<Vec<String>, String>) -> Config {
+        while self.flaws.len() < MOST_FLAWS {
+            let error = match self.tree.deserialize::<Config>() {
+                Ok(config) => return config,
+                Err(error) => error,
+            };
+            let path = error.path.clone();
+            let text = lookup(&self.tree, &path)
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            if let (true, false, Some(text)) = (
+                overrides.contains_key(&path),
+                self.retyped.contains(&path),
+                text,
+            ) {
+                let number = text.parse::<u64>().ok().map(Value::from);
+                let value = number.or_else(|| text.parse::<bool>().ok().map(Value::from));
+                put(
+                    &mut self.tree,
+                    &path,
+                    Some(value.unwrap_or_else(|| Value::from(text))),
+                );
+                self.retyped.push(path);
+                continue;
+            }
+            self.note(&error.kind, path);
+        }
+        Config::default()
+    }
+
+    /// Writes a flaw down and takes it out of the tree.
+    fn note(&mut self, kind: &Kind, mut path: Vec<String>) {
+        let mut at = self.original(&path);
+        let message = match kind {
+            Kind::UnknownField(name, expected) => {
+                let is_table = lookup(&self.tree, &path).is_some_and(|v| v.as_dict().is_some());
+                if let (Some("models"), true, 3) =
+                    (path.first().map(String::as_str), is_table, path.len())
+                    && not_yet(&path).is_none()
+                {
+                    path.pop();
+                    format!(
+                        "a table within a model; a name with a dot must be quoted: [models.\"{}.{name}\"]",
+                        path.last().map_or("", String::as_str)
+                    )
+                } else {
+                    not_yet(&path).unwrap_or_else(|| {
+                        format!(
+                            "`{name}` is unknown{}",
+                            suggest(name, expected.iter().copied())
+                        )
+                    })
+                }
+            }
+            Kind::MissingField(name) => {
+                at.push(name.to_string());
+                format!("`{name}` is missing")
+            }
+            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                format!("expected {expected}, found {found}")
+            }
+            Kind::UnknownVariant(found, expected) => {
+                format!("`{found}` is not one of {}", expected.join(", "))
+            }
+            Kind::InvalidLength(found, expected) => {
+                format!("has {found} elements, expected {expected}")
+            }
+            Kind::Message(message) => message.clone(),
+            other => other.to_string(),
+        };
+        // What is missing since we took it out is no flaw of its own.
+        if !self.flaws.iter().any(|flaw| flaw.at == at) {
+            self.flaws.push(Diagnostic { at, message });
+        }
+        self.remove(&path);
+    }
+
+    /// A path in the tree as it is now, as a path in the file.
+    fn original(&self, path: &[String]) -> Vec<String> {
+        let mut original: Vec<String> = Vec::with_capacity(path.len());
+        for part in path {
+            let place = self.removed.get(&original).and_then(|gone| {
+                let now: usize = part.parse().ok()?;
+                Some(
+                    gone.iter()
+                        .fold(now, |at, gone| if *gone <= at { at + 1 } else { at }),
+                )
+            });
+            original.push(place.map_or_else(|| part.clone(), |n| n.to_string()));
+        }
+        original
+    }
+
+    fn remove(&mut self, path: &[String]) {
+        if let Some((last, parent)) = self.original(path).split_last()
+            && lookup(&self.tree, path.get(..path.len() - 1).unwrap_or_default())
+                .is_some_and(|v| v.as_array().is_some())
+            && let Ok(n) = last.parse()
+        {
+            let gone = self.removed.entry(parent.to_vec()).or_default();
+            gone.push(n);
+            gone.sort_unstable();
+        }
+        if path.is_empty() || !put(&mut self.tree, path, None) {
+            // Nothing to take out: give up rather than turn in circles.
+            self.tree = Value::from(Dict::new());
+        }
+    }
+}
+
+fn lookup<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(tree, |value, part| match value {
+        Value::Dict(_, fields) => fields.get(part),
+        Value::Array(_, list) => list.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Replaces the value at a path, or takes it out. False if there is none.
+fn put(tree: &mut Value, path: &[String], new: Option<Value>) -> bool {
+    let Some((part, rest)) = path.split_first() else {
+        return false;
+    };
+    match tree {
+        Value::Dict(_, fields) if rest.is_empty() => match new {
+            Some(new) => fields.insert(part.clone(), new).is_some(),
+            None => fields.remove(part).is_some(),
+        },
+        Value::Dict(_, fields) => fields.get_mut(part).is_some_and(|v| put(v, rest, new)),
+        Value::Array(_, list) => match part.parse::<usize>() {
+            Ok(n) if n < list.len() && rest.is_empty() => {
+                list.remove(n);
+                true
+            }
+            Ok(n) => list.get_mut(n).is_some_and(|v| put(v, rest, new)),
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn not_yet(path: &[String]) -> Option<String> {
+    let matches = |pattern: &&&str| {
+        let parts: Vec<&str> = pattern.split('.').collect();
+        parts.len() == path.len()
+            && parts
+                .iter()
+                .zip(path)
+                .all(|(p, name)| *p == "*" || p == name)
+    };
+    let pattern = NOT_YET.iter().find(matches)?;
+    let name = pattern.rsplit('.').next().unwrap_or(pattern);
+    Some(format!(
+        "`{name}` is not yet built; this version cannot honour it, so it is refused"
+    ))
+}
+
+/// `; did you mean …?`, if one of the names is close enough.
+pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String {
+    names
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len().min(wrong.len()) / 4)
+        .min()
+        .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\n";
+
+    fn read(text: &str, variables: &[(&str, &str)]) -> (Config, Vec<String>) {
+        let environment = variables
+            .iter()
+            .map(|(a, b)| ((*a).into(), (*b).into()))
+            .collect();
+        let mut source = match Source::parse("t.toml".into(), PathBuf::new(), text.into()) {
+            Ok(source) => source,
+            Err(flaws) => return (Config::default(), flaws.0),
+        };
+        let (config, flaws) = source.read(PRESETS, &environment);
+        (config, source.report(&flaws).0)
+    }
+
+    #[test]
+    fn ten_flaws_are_ten_lines_in_order() {
+        let text = r#"
+[server]
+lisen = "127.0.0.1:1"
+idle_timeout = "soon"
+max_body = 5
+cors = ["x"]
+[providers.grok]
+[providers.groq]
+tries = 99
+[models.gpt-4.1]
+targets = []
+[models.fast]
+targets = [
+  7,
+  "groq/a",
+  { to = "groq/b", weight = 2 },
+  false,
+]
+[models.slow]
+[keys.ann]
+budget = { usd = 1 }
+[ledger]
+store = "memory:"
+"#;
+        let (config, lines) = read(text, &[]);
+        let want = [
+            "t.toml:3: server.lisen: `lisen` is unknown; did you mean `listen`?",
+            "t.toml:4: server.idle_timeout: `soon` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"",
+            "t.toml:5: server.max_body: expected a string, found signed int `5`",
+            "t.toml:6: server.cors: `cors` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:7: providers.grok: no preset is called `grok`; did you mean `groq`?; add preset = \"openai-compatible\" and base_url = \"…\"",
+            "t.toml:9: providers.groq.tries: 99 is not between 1 and 10",
+            "t.toml:10: models.gpt-4.1: a table within a model; a name with a dot must be quoted: [models.\"gpt-4.1\"]",
+            "t.toml:14: models.fast.targets[0]: expected \"provider/model\" or { to = \"provider/model\" }, found signed int `7`",
+            "t.toml:16: models.fast.targets[2].weight: `weight` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:17: models.fast.targets[3]: expected \"provider/model\" or { to = \"provider/model\" }, found bool false",
+            "t.toml:19: models.slow.targets: `targets` is missing",
+            "t.toml:21: keys.ann.budget: `budget` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:22: ledger: `ledger` is not yet built; this version cannot honour it, so it is refused",
+        ];
+        assert_eq!(lines, want);
+        assert_eq!(config.models["fast"].targets.len(), 2);
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_line() {
+        let (_, lines) = read("[server]\nlisten = \n", &[]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].starts_with("t.toml:2: "), "{lines:?}");
+    }
+
+    #[test]
+    fn a_provider_is_merged_over_its_preset() {
+        let (config, lines) = read(
+            "[providers.groq]\nrules = { rename = { c = \"d\" } }\n[providers.other]\npreset = \"groq\"\nbase_url = \"http://o\"",
+            &[],
+        );
+        assert_eq!(lines, [""; 0]);
+        let groq = &config.providers["groq"];
+        assert_eq!(groq.base_url.as_deref(), Some("https://g/v1"));
+        assert_eq!(groq.rules.drop, ["logprobs"]);
+        assert_eq!(groq.rules.rename.len(), 2);
+        assert_eq!(
+            config.providers["other"].base_url.as_deref(),
+            Some("http://o")
+        );
+    }
+
+    #[test]
+    fn the_environment_overrides_scalars_read_as_the_fields_type() {
+        let (config, lines) = read(
+            "[server]\nmax_in_flight = 5\n",
+            &[
+                ("TOLLGATE_SERVER__LISTEN", "0.0.0.0:80"),
+                ("TOLLGATE_SERVER__MAX_IN_FLIGHT", "7"),
+                ("TOLLGATE_SERVER__OPEN", "false"),
+                ("TOLLGATE_PORT", "tcp://ignored"),
+            ],
+        );
+        assert_eq!(lines, [""; 0]);
+        assert_eq!(config.server.listen, ["0.0.0.0:80".parse().unwrap()]);
+        assert_eq!(config.server.max_in_flight, 7);
+        assert_eq!(config.server.open, super::super::Open::No);
+        let (_, lines) = read(
+            "",
+            &[
+                ("TOLLGATE_SERVER__DRAIN", "long"),
+                ("TOLLGATE_KEYS__A", "x"),
+            ],
+        );
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].contains("TOLLGATE_KEYS__A"), "{lines:?}");
+        assert!(
+            lines[1].starts_with("TOLLGATE_SERVER__DRAIN: server.drain: `long` is not"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_flaws_ends() {
+        let text: String = (0..500).map(|n| format!("x{n} = 1\n")).collect();
+        let (_, lines) = read(&text, &[]);
+        assert_eq!(lines.len(), MOST_FLAWS);
+    }
+}

@@ -1,0 +1,346 @@
+//! What did the operator write? Data only: no behaviour, no handles, no clocks.
+//!
+//! The sections stand in the order of `gateway.toml`. Unknown fields are refused by name; fields that are promised but
+//! not built are refused as "not yet" ([`load`] knows them). Knows no other room.
+
+pub mod load;
+pub mod secret;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use secret::Secret;
+
+/// A whole configuration, as written and merged, not yet checked for sense.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect, and what one of them may cost us.
+    pub server: Server,
+    /// Where operators and Prometheus connect.
+    pub admin: Admin,
+    /// Who serves models, by name; each already merged over its preset.
+    pub providers: BTreeMap<String, Provider>,
+    /// The names clients use.
+    pub models: BTreeMap<String, Model>,
+    /// Who may call.
+    pub keys: BTreeMap<String, Key>,
+}
+
+/// `[server]`: the listener for clients and its limits.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// One address or several.
+    #[serde(deserialize_with = "value::listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Whether callers without a key are let in.
+    #[serde(deserialize_with = "value::open")]
+    pub open: Open,
+    /// How access lines and other lines are written to standard output.
+    pub log: Log,
+    /// The longest request body, in bytes; 413 above it.
+    #[serde(deserialize_with = "value::size")]
+    pub max_body: u64,
+    /// How many connections are served at once; further ones wait in the listener's queue.
+    #[serde(deserialize_with = "value::count")]
+    pub max_connections: usize,
+    /// How many requests are under way at once; 503 above it.
+    #[serde(deserialize_with = "value::count")]
+    pub max_in_flight: usize,
+    /// From the first byte of a request to the end of its head.
+    #[serde(deserialize_with = "value::duration")]
+    pub header_timeout: Duration,
+    /// From the end of the head to the end of the body.
+    #[serde(deserialize_with = "value::duration")]
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    #[serde(deserialize_with = "value::duration")]
+    pub idle_timeout: Duration,
+    /// How long a client may leave bytes unread.
+    #[serde(deserialize_with = "value::duration")]
+    pub write_timeout: Duration,
+    /// How long answers under way may take to finish once we are told to stop.
+    #[serde(deserialize_with = "value::duration")]
+    pub drain: Duration,
+    /// How long listeners stay open after readiness has dropped.
+    #[serde(deserialize_with = "value::duration")]
+    pub drain_delay: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 4000))],
+            open: Open::Auto,
+            log: Log::Text,
+            max_body: 64 << 20,
+            max_connections: 20_000,
+            max_in_flight: 10_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// Whether callers without a key are let in, as the one caller `open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Only while no key is written and every listener is loopback.
+    Auto,
+    /// Never.
+    No,
+    /// Always.
+    Yes,
+}
+
+/// How lines are written to standard output.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
+    /// One JSON object a line.
+    Json,
+    /// No access lines; other lines as text.
+    Off,
+    /// For people.
+    Text,
+}
+
+/// `[admin]`: the operator's own listener.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// `/metrics` and `/health*` are served here.
+    #[serde(deserialize_with = "value::listen")]
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 4001))],
+        }
+    }
+}
+
+/// `[providers.NAME]`: someone who serves models.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Provider {
+    /// The preset this entry is merged over; by default the one of its own name.
+    pub preset: Option<String>,
+    /// With its version segment (`https://api.openai.com/v1`); `echo:` is answered in process.
+    pub base_url: Option<String>,
+    /// Sent as `Authorization: Bearer`.
+    pub api_key: Option<Secret>,
+    /// Further request headers to send.
+    pub headers: BTreeMap<String, String>,
+    /// Further request headers of the client's to pass on.
+    pub forward: Vec<String>,
+    /// The clocks of one try.
+    pub timeouts: Timeouts,
+    /// How often one target is asked, the first time included.
+    #[serde(deserialize_with = "value::tries")]
+    pub tries: u32,
+    /// Its streams end with `[DONE]`; without it a stream that ends is a stream that was cut.
+    pub done_marker: bool,
+    /// It takes `stream_options.include_usage`, so tollgate may ask for usage on the client's behalf.
+    pub stream_usage: bool,
+    /// What it wants different.
+    pub rules: Rules,
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self {
+            preset: None,
+            base_url: None,
+            api_key: None,
+            headers: BTreeMap::new(),
+            forward: Vec::new(),
+            timeouts: Timeouts::default(),
+            tries: 2,
+            done_marker: true,
+            stream_usage: true,
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// The clocks of one try. Each names itself in its error.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// To a connection, TLS included.
+    #[serde(deserialize_with = "value::duration")]
+    pub connect: Duration,
+    /// To the head of the answer.
+    #[serde(deserialize_with = "value::duration")]
+    pub first_byte: Duration,
+    /// To the first content: a token, a tool call, a whole short answer.
+    #[serde(deserialize_with = "value::duration")]
+    pub first_content: Duration,
+    /// Between two pieces of an answer.
+    #[serde(deserialize_with = "value::duration")]
+    pub idle: Duration,
+    /// For the whole of it.
+    #[serde(deserialize_with = "value::duration")]
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(60),
+            first_content: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What is changed in a request before a provider sees it, applied in the order of these fields.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Members it must not be sent; the request is refused.
+    pub refuse: Vec<String>,
+    /// Old name to new name.
+    pub rename: BTreeMap<String, String>,
+    /// Members to leave out.
+    pub drop: Vec<String>,
+    /// Values for members the client does not give.
+    pub default: BTreeMap<String, serde_json::Value>,
+    /// Values whatever the client gives.
+    pub set: BTreeMap<String, serde_json::Value>,
+    /// The lowest and the highest value of a number.
+    pub clamp: BTreeMap<String, [f64; 2]>,
+    /// What is changed in each message.
+    pub messages: MessageRules,
+}
+
+/// What is changed in each of a request's messages.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MessageRules {
+    /// Old role to new role.
+    pub roles: BTreeMap<String, String>,
+    /// Members to leave out.
+    pub drop: Vec<String>,
+    /// Leave out members that are `null`.
+    pub drop_nulls: bool,
+}
+
+/// `[models.NAME]`: a name that clients use.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// In which order targets are asked.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Who may serve it.
+    pub targets: Vec<Target>,
+    /// From the request's arrival to the first content, over all tries and pauses.
+    #[serde(default = "Model::deadline", deserialize_with = "value::duration")]
+    pub deadline: Duration,
+    /// As under a provider, applied before the provider's own.
+    #[serde(default)]
+    pub rules: Rules,
+}
+
+impl Model {
+    /// The deadline of a model that names none, and of `provider/model` requests.
+    pub fn deadline() -> Duration {
+        Duration::from_secs(300)
+    }
+}
+
+/// In which order a model's targets are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// As they are written.
+    #[default]
+    Order,
+}
+
+/// One of a model's targets: `provider/model`, alone or with more to say about it.
+#[derive(Debug)]
+pub struct Target {
+    /// `provider/model`, split at the first slash.
+    pub to: String,
+}
+
+/// `[keys.NAME]`: someone who may call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Key {
+    /// The key itself, or where it stands.
+    pub key: Option<Secret>,
+    /// Or only its digest: `sha256:` and 64 hexadecimal digits.
+    pub digest: Option<String>,
+    /// What this caller may ask for: names, or patterns with `*`. Default: everything.
+    pub models: Option<Vec<String>>,
+    /// Refused from 00:00 UTC of this day.
+    #[serde(deserialize_with = "value::day")]
+    pub expires: Option<Day>,
+}
+
+/// A day of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// Its first second, counted from 1970.
+    pub starts: u64,
+}
+
+/// One mistake in a configuration: where it is, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The path to it (`models`, `fast`, `targets`, `1`); empty for the file as a whole.
+    pub at: Vec<String>,
+    /// One sentence for the operator.
+    pub message: String,
+}
+
+impl Diagnostic {
+    /// A mistake at a path.
+    pub fn new<S: Into<String>>(
+        at: impl IntoIterator<Item = S>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            at: at.into_iter().map(Into::into).collect(),
+            message: message.into(),
+        }
+    }
+}
+
+/// The path as an operator would write it, then the sentence: `models.fast.targets[1]: …`.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, part) in self.at.iter().enumerate() {
+            let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if n > 2 && part.parse::<usize>().is_ok() {
+                write!(f, "[{part}]")?;
+            } else {
+                let dot = if n == 0 { "" } else { "." };
+                if part.chars().all(bare) {
+                    write!(f, "{dot}{part}")?;
+                } else {
+                    write!(f, "{dot}\"{part}\"")?;
+                }
+            }
+        }
+        let colon = if self.at.is_empty() { "" } else { ": " };
+        write!(f, "{colon}{}", self.message)
+    }
+}

@@ -1,0 +1,279 @@
+//! How single values are written: durations, sizes, addresses, days.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::{Day, Open, Strategy, Target};
+
+/// `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    let wrong = || {
+        D::Error::custom(format_args!(
+            "`{text}` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\""
+        ))
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    // A year is beyond every sensible clock and far from overflowing one.
+    match number.checked_mul(millis) {
+        Some(total) if total <= 366 * 86_400_000 => Ok(Duration::from_millis(total)),
+        _ => Err(D::Error::custom(format_args!(
+            "`{text}` is longer than a year"
+        ))),
+    }
+}
+
+/// `"512KiB"`, `"32MiB"`, `"1GiB"`, `"100B"`.
+pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(d)?;
+    let wrong = || {
+        D::Error::custom(format_args!(
+            "`{text}` is not a size; write \"512KiB\", \"32MiB\" or \"1GiB\""
+        ))
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
+/// A whole number from 1 up.
+pub(super) fn count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    match usize::deserialize(d)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        n => Ok(n),
+    }
+}
+
+/// A whole number from 1 to 10: more tries than that help nobody and multiply load.
+pub(super) fn tries<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    match u32::deserialize(d)? {
+        n @ 1..=10 => Ok(n),
+        n => Err(D::Error::custom(format_args!(
+            "{n} is not between 1 and 10"
+        ))),
+    }
+}
+
+/// One address or a list of them.
+pub(super) fn listen<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
+    struct Addresses;
+    impl<'de> Visitor<'de> for Addresses {
+        type Value = Vec<SocketAddr>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an address such as \"127.0.0.1:4000\", or a list of them")
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text.starts_with("unix:") {
+                return Err(E::custom(
+                    "not yet: this version listens on TCP addresses only",
+                ));
+            }
+            text.parse().map(|address| vec![address]).map_err(|_| {
+                E::custom(format_args!(
+                    "`{text}` is not an address; write an IP and a port, such as \"127.0.0.1:4000\""
+                ))
+            })
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            let texts = Vec::<String>::deserialize(SeqAccessDeserializer::new(list))?;
+            if texts.is_empty() {
+                return Err(A::Error::custom("name at least one address"));
+            }
+            let mut addresses = Vec::new();
+            for text in texts {
+                addresses.extend(Addresses.visit_str::<A::Error>(&text)?);
+            }
+            Ok(addresses)
+        }
+    }
+    d.deserialize_any(Addresses)
+}
+
+/// `true`, `false` or `"auto"`.
+pub(super) fn open<'de, D: Deserializer<'de>>(d: D) -> Result<Open, D::Error> {
+    struct Word;
+    impl Visitor<'_> for Word {
+        type Value = Open;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, false or \"auto\"")
+        }
+        fn visit_bool<E: Error>(self, yes: bool) -> Result<Open, E> {
+            Ok(if yes { Open::Yes } else { Open::No })
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Open, E> {
+            match text {
+                "auto" => Ok(Open::Auto),
+                "true" => Ok(Open::Yes),
+                "false" => Ok(Open::No),
+                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+            }
+        }
+    }
+    d.deserialize_any(Word)
+}
+
+/// `"2027-01-31"`.
+pub(super) fn day<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Day>, D::Error> {
+    let wrong = || D::Error::custom("is not a day; write it in quotes, such as \"2027-01-31\"");
+    let text = String::deserialize(d).map_err(|_| wrong())?;
+    parse_day(&text).map(Some).ok_or_else(wrong)
+}
+
+fn parse_day(text: &str) -> Option<Day> {
+    let mut parts = text.split('-');
+    let mut part = |digits: usize| -> Option<u64> {
+        let part = parts.next()?;
+        (part.len() == digits && part.bytes().all(|b| b.is_ascii_digit())).then_some(())?;
+        part.parse().ok()
+    };
+    let (year, month, day) = (part(4)?, part(2)?, part(2)?);
+    if parts.next().is_some() || year < 1970 {
+        return None;
+    }
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    let february = if leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let month = usize::try_from(month.checked_sub(1)?).ok()?;
+    if day == 0 || day > *months.get(month)? {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|y| if leap(y) { 366 } else { 365 }).sum();
+    let days = years + months.iter().take(month).sum::<u64>() + day - 1;
+    Some(Day {
+        starts: days * 86_400,
+    })
+}
+
+impl<'de> Deserialize<'de> for Strategy {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.as_str() {
+            "order" => Ok(Self::Order),
+            "weight" | "latency" | "least_busy" | "cost" | "sticky" => Err(D::Error::custom(
+                format_args!("`{text}` is not yet built; this version knows \"order\""),
+            )),
+            _ => Err(D::Error::custom(format_args!(
+                "no strategy is called `{text}`; this version knows \"order\""
+            ))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            to: String,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Target;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"provider/model\" or { to = \"provider/model\" }")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Target, E> {
+                Ok(Target {
+                    to: text.to_owned(),
+                })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Target, A::Error> {
+                let Table { to } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Target { to })
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error as ValueError, StrDeserializer};
+
+    fn text(s: &str) -> StrDeserializer<'_, ValueError> {
+        s.into_deserializer()
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(text("250ms")).unwrap(), Duration::from_millis(250));
+        assert_eq!(duration(text("10m")).unwrap(), Duration::from_secs(600));
+        assert_eq!(
+            duration(text("30d")).unwrap(),
+            Duration::from_secs(30 * 86_400)
+        );
+        assert_eq!(duration(text("0s")).unwrap(), Duration::ZERO);
+        for wrong in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5 s",
+            "1.5s",
+            "5weeks",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "400d",
+        ] {
+            assert!(duration(text(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(text("32MiB")).unwrap(), 32 << 20);
+        assert_eq!(size(text("100B")).unwrap(), 100);
+        for wrong in ["", "5", "MiB", "5MB", "18446744073709551615GiB"] {
+            assert!(size(text(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn days() {
+        let day = |s| parse_day(s).map(|d| d.starts / 86_400);
+        assert_eq!(day("1970-01-01"), Some(0));
+        assert_eq!(day("2000-02-29"), Some(11_016));
+        assert_eq!(day("2027-01-01"), Some(20_819));
+        for wrong in [
+            "2027-02-29",
+            "2027-13-01",
+            "2027-00-01",
+            "2027-01-00",
+            "2027-1-1",
+            "27-01-01",
+            "2027-01-01T",
+            "2027-01-01-1",
+            "",
+        ] {
+            assert_eq!(day(wrong), None, "{wrong}");
+        }
+    }
+}

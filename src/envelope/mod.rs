@@ -1,0 +1,429 @@
+//! What is asked? The top-level members of a request body, found in one pass and never copied.
+//!
+//! What we read and what the provider reads must be the same, or we route and bill by one `model` and the provider
+//! answers another: a body with a member twice is rejected, also when written with escapes, also when the two differ
+//! only in case (Go's `encoding/json` folds case). Knows no other room.
+
+mod read;
+mod splice;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+pub use read::{Unread, read};
+pub use splice::{Edits, Rope};
+
+/// More members than any request of the OpenAI family has; comparing them is quadratic.
+const MOST_MEMBERS: usize = 256;
+
+/// A request body and where its members lie.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    body: Bytes,
+    object: Object,
+}
+
+/// Where the members of one JSON object lie, as ranges into the text it was scanned from.
+#[derive(Clone, Debug)]
+pub struct Object {
+    members: SmallVec<[Member; 16]>,
+    /// Where its closing brace stands.
+    close: usize,
+}
+
+/// One `"name": value`.
+#[derive(Clone, Debug)]
+struct Member {
+    key: Range<usize>,
+    value: Range<usize>,
+    /// The name, where it is not simply what stands between the quotes.
+    unescaped: Option<Box<str>>,
+}
+
+/// Why a body cannot be read in one way only.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON; the place is in the message.
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// JSON, but an array, a number …
+    #[error("the body must be a JSON object")]
+    NotObject,
+    /// Two members that a provider may read as one.
+    #[error("`{0}` is given twice")]
+    Twice(Box<str>),
+    /// A member that a case-folding provider would read as one we act on.
+    #[error("`{0}` must be written `{1}`")]
+    Disguised(Box<str>, Box<str>),
+    /// More members than any request has.
+    #[error("the body has more than {MOST_MEMBERS} members")]
+    TooMany,
+}
+
+impl Envelope {
+    /// Scans a body. `acted_on` says which names tollgate or a rule may act on.
+    pub fn scan(body: Bytes, acted_on: impl Fn(&str) -> bool) -> Result<Self, Malformed> {
+        let object = Object::scan(&body, 0)?;
+        object.refuse_ambiguity(&body, acted_on)?;
+        Ok(Self { body, object })
+    }
+
+    /// The value of a member, as the client wrote it.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let member = self
+            .object
+            .members
+            .get(self.object.find(&self.body, name)?)?;
+        self.body.get(member.value.clone())
+    }
+
+    /// The value of a member that is a string.
+    pub fn string(&self, name: &str) -> Option<Cow<'_, str>> {
+        parse_string(self.value(name)?)
+    }
+
+    /// The same body, to be changed.
+    pub fn edit(&self) -> Edits<'_> {
+        Edits::new(self)
+    }
+
+    /// How long the body is, in bytes.
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Never: a body has at least its braces.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+}
+
+impl Object {
+    /// Scans the object that `text` is. Ranges are shifted by `offset`, where `text` starts in the whole.
+    pub(crate) fn scan(text: &[u8], offset: usize) -> Result<Self, Malformed> {
+        let starts = text.iter().find(|b| !b.is_ascii_whitespace());
+        if starts != Some(&b'{') {
+            serde_json::from_slice::<serde::de::IgnoredAny>(text)?;
+            return Err(Malformed::NotObject);
+        }
+        let Pairs { pairs, too_many } = serde_json::from_slice(text)?;
+        if too_many {
+            return Err(Malformed::TooMany);
+        }
+        let range = |raw: &RawValue| {
+            let at = raw.get().as_ptr() as usize - text.as_ptr() as usize + offset;
+            at..at + raw.get().len()
+        };
+        let mut members = SmallVec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let unescaped = match key.get().contains('\\') {
+                true => Some(serde_json::from_str::<Box<str>>(key.get())?),
+                false => None,
+            };
+            members.push(Member {
+                key: range(key),
+                value: range(value),
+                unescaped,
+            });
+        }
+        let close = text.iter().rposition(|b| *b == b'}').unwrap_or(text.len());
+        Ok(Self {
+            members,
+            close: close + offset,
+        })
+    }
+
+    fn name<'a>(&'a self, body: &'a [u8], n: usize) -> &'a str {
+        let Some(member) = self.members.get(n) else {
+            return "";
+        };
+        if let Some(name) = &member.unescaped {
+            return name;
+        }
+        let inner = member.key.start + 1..member.key.end - 1;
+        // The scan has checked that the body is UTF-8.
+        body.get(inner)
+            .and_then(|name| std::str::from_utf8(name).ok())
+            .unwrap_or("")
+    }
+
+    fn find(&self, body: &[u8], name: &str) -> Option<usize> {
+        (0..self.members.len()).find(|n| self.name(body, *n) == name)
+    }
+
+    fn refuse_ambiguity(
+        &self,
+        body: &[u8],
+        acted_on: impl Fn(&str) -> bool,
+    ) -> Result<(), Malformed> {
+        let names: SmallVec<[Cow<'_, str>; 16]> = (0..self.members.len())
+            .map(|n| fold(self.name(body, n)))
+            .collect();
+        for (n, folded) in names.iter().enumerate() {
+            let name = self.name(body, n);
+            if names.iter().take(n).any(|earlier| earlier == folded) {
+                return Err(Malformed::Twice(name.into()));
+            }
+            if name != folded && acted_on(folded) {
+                return Err(Malformed::Disguised(name.into(), folded.clone().into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name as case-folding readers see it: ASCII in lower case, and the two letters beyond ASCII that fold into it
+/// (U+017F and U+212A; Go's `bytes.EqualFold`).
+fn fold(name: &str) -> Cow<'_, str> {
+    if name
+        .bytes()
+        .all(|b| b.is_ascii() && !b.is_ascii_uppercase())
+    {
+        return Cow::Borrowed(name);
+    }
+    let letter = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    Cow::Owned(name.chars().map(letter).collect())
+}
+
+/// A JSON string's text; borrowed if it has no escapes.
+pub(crate) fn parse_string(raw: &[u8]) -> Option<Cow<'_, str>> {
+    struct Text<'a>(Cow<'a, str>);
+    impl<'de> Deserialize<'de> for Text<'de> {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            struct Either;
+            impl<'de> Visitor<'de> for Either {
+                type Value = Text<'de>;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a string")
+                }
+                fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                    Ok(Text(Cow::Borrowed(text)))
+                }
+                fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                    Ok(Text(Cow::Owned(text.to_owned())))
+                }
+            }
+            d.deserialize_str(Either)
+        }
+    }
+    serde_json::from_slice::<Text<'_>>(raw)
+        .ok()
+        .map(|text| text.0)
+}
+
+/// The ranges of an array's elements, in the text that starts at `offset`.
+pub(crate) fn elements(text: &[u8], offset: usize) -> Option<Vec<Range<usize>>> {
+    struct Raws<'a>(Vec<&'a RawValue>);
+    impl<'de> Deserialize<'de> for Raws<'de> {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            struct List;
+            impl<'de> Visitor<'de> for List {
+                type Value = Raws<'de>;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an array")
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raws<'de>, A::Error> {
+                    let mut raws = Vec::new();
+                    while let Some(raw) = list.next_element()? {
+                        raws.push(raw);
+                    }
+                    Ok(Raws(raws))
+                }
+            }
+            d.deserialize_seq(List)
+        }
+    }
+    let raws = serde_json::from_slice::<Raws<'_>>(text).ok()?.0;
+    let start = |raw: &RawValue| raw.get().as_ptr() as usize - text.as_ptr() as usize + offset;
+    Some(
+        raws.iter()
+            .map(|raw| start(raw)..start(raw) + raw.get().len())
+            .collect(),
+    )
+}
+
+/// `visit_map` only: a derived `Deserialize` would also take an array.
+struct Pairs<'a> {
+    pairs: SmallVec<[(&'a RawValue, &'a RawValue); 16]>,
+    too_many: bool,
+}
+
+impl<'de> Deserialize<'de> for Pairs<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = SmallVec::new();
+                let mut too_many = false;
+                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    if !key.get().starts_with('"') {
+                        return Err(A::Error::custom("a member's name must be a string"));
+                    }
+                    if pairs.len() < MOST_MEMBERS {
+                        pairs.push((key, value));
+                    } else {
+                        too_many = true;
+                    }
+                }
+                Ok(Pairs { pairs, too_many })
+            }
+        }
+        d.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn scan(body: &[u8]) -> Result<Envelope, Malformed> {
+        let acted_on = |name: &str| matches!(name, "model" | "max_tokens" | "stream" | "task");
+        Envelope::scan(Bytes::copy_from_slice(body), acted_on)
+    }
+
+    #[track_caller]
+    fn refused(body: &[u8], because: &str) {
+        let message = scan(body).expect_err("must be refused").to_string();
+        assert!(message.contains(because), "{message}");
+    }
+
+    #[test]
+    fn members_are_found_wherever_they_stand() {
+        let envelope =
+            scan(br#" {"messages":[{"model":"x"}], "mod\u0065l" : "g\u0070t","n":1} "#).unwrap();
+        assert_eq!(envelope.string("model").unwrap(), "gpt");
+        assert_eq!(envelope.value("n").unwrap(), b"1");
+        assert!(envelope.value("absent").is_none());
+        assert!(envelope.string("n").is_none());
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for body in [&br#"["a"]"#[..], b"null", b"7", b"\"x\"", b" [1,2]"] {
+            refused(body, "must be a JSON object");
+        }
+        for body in [
+            &b""[..],
+            b"{",
+            b"{\"a\":}",
+            b"{\"a\":1} x",
+            b"{\"a\":tru}",
+            b"hello",
+            b"{a:1}",
+            b"{\"a\":1,}",
+        ] {
+            refused(body, "not valid JSON");
+        }
+    }
+
+    #[test]
+    fn a_member_twice_is_refused_however_it_is_written() {
+        refused(br#"{"model":"a","model":"b"}"#, "`model` is given twice");
+        refused(
+            br#"{"model":"a","mod\u0065l":"b"}"#,
+            "`model` is given twice",
+        );
+        refused(br#"{"model":"a","Model":"b"}"#, "`Model` is given twice");
+        refused(br#"{"x":1,"X":2}"#, "`X` is given twice");
+    }
+
+    #[test]
+    fn a_member_in_disguise_is_refused() {
+        refused(br#"{"Max_Tokens":1}"#, "must be written `max_tokens`");
+        refused(
+            "{\"\u{17f}tream\":true}".as_bytes(),
+            "must be written `stream`",
+        );
+        refused(
+            "{\"tas\u{212a}\":true}".as_bytes(),
+            "must be written `task`",
+        );
+        assert!(
+            scan(br#"{"X-Custom":1,"model":"a"}"#).is_ok(),
+            "what nobody acts on may look as it likes"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_and_broken_text_do_no_harm() {
+        let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(500_000), "]".repeat(500_000));
+        assert!(
+            scan(deep.as_bytes()).is_ok(),
+            "it is the provider's to judge"
+        );
+        let open = format!(r#"{{"x":{}"#, "[".repeat(500_000));
+        refused(open.as_bytes(), "not valid JSON");
+        refused(b"{\"x\":\"\xff\"}", "not valid JSON");
+        refused(b"{\"\xff\":1}", "not valid JSON");
+        let many: Vec<String> = (0..=MOST_MEMBERS).map(|n| format!("\"m{n}\":1")).collect();
+        refused(
+            format!("{{{}}}", many.join(",")).as_bytes(),
+            "more than 256 members",
+        );
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_serde_json(value in json(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            // As serde_json reads its own text: it does not promise floats back to the last digit.
+            let value: Value = serde_json::from_slice(&text).unwrap();
+            match (Object::scan(&text, 0), &value) {
+                (Ok(object), Value::Object(members)) => {
+                    prop_assert_eq!(object.members.len(), members.len());
+                    for (name, member) in members {
+                        let n = object.find(&text, name).unwrap();
+                        let raw = &text[object.members[n].value.clone()];
+                        prop_assert_eq!(&serde_json::from_slice::<Value>(raw).unwrap(), member);
+                    }
+                }
+                (Err(Malformed::NotObject), other) => prop_assert!(!other.is_object()),
+                (other, _) => prop_assert!(false, "{:?}", other.err()),
+            }
+        }
+
+        #[test]
+        fn whatever_comes_in_it_takes_what_serde_json_takes(text in "[ \\[\\]{}\",:a1\\\\u0-9]{0,24}") {
+            let ours = Object::scan(text.as_bytes(), 0);
+            match serde_json::from_str::<Value>(&text) {
+                Ok(Value::Object(_)) => prop_assert!(ours.is_ok()),
+                Ok(_) => prop_assert!(matches!(ours, Err(Malformed::NotObject))),
+                // A number too large for `Value` or an escape it will not decode may lie in a value that is not ours to judge.
+                Err(e) => prop_assert!(ours.is_err() || e.is_data() || text.contains('\\')),
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! tollgate
+pub mod config;
+pub mod envelope;
+pub mod protocol;
+pub mod usage;

@@ -1,0 +1,309 @@
+//! How is it said on the wire? What a client called, how a provider is spoken to, and how its answer is read.
+//!
+//! Also the writer of every error body, so that a client hears errors in its own format, from us as from a provider.
+//! Knows `envelope` and `usage`.
+
+pub mod openai;
+mod sse;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
+
+use crate::envelope::Edits;
+use crate::usage::Usage;
+
+/// Every wire format there is. A battery of tests runs over all of them.
+pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];
+
+/// The most an event of a stream may hold, in bytes: images and audio come in pieces of several MiB.
+pub const MAX_EVENT: usize = 16 << 20;
+
+/// What the client called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `POST /v1/chat/completions`
+    ChatCompletions,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
+    /// `GET /v1/models`
+    Models,
+    /// `GET /v1/models/{id}`
+    Model,
+    /// `GET /health` and `/health/live`
+    Live,
+    /// `GET /health/ready`
+    Ready,
+}
+
+/// Why a request line names no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// The path is one of ours, but not with this method.
+    #[error("this path takes {0} only")]
+    Method(&'static str),
+    /// Not a path of ours.
+    #[error(
+        "there is nothing at this path; see /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings"
+    )]
+    Path,
+}
+
+impl Endpoint {
+    /// Reads a request line. Each path of `/v1` also goes without it.
+    pub fn of(method: &Method, path: &str) -> Result<Self, NoEndpoint> {
+        let (endpoint, takes) = match path.strip_prefix("/v1").unwrap_or(path) {
+            "/chat/completions" => (Self::ChatCompletions, Method::POST),
+            "/completions" => (Self::Completions, Method::POST),
+            "/embeddings" => (Self::Embeddings, Method::POST),
+            "/models" => (Self::Models, Method::GET),
+            "/health" | "/health/live" => (Self::Live, Method::GET),
+            "/health/ready" => (Self::Ready, Method::GET),
+            other => match other.strip_prefix("/models/") {
+                Some(id) if !id.is_empty() => (Self::Model, Method::GET),
+                _ => return Err(NoEndpoint::Path),
+            },
+        };
+        match takes {
+            takes if takes == *method => Ok(endpoint),
+            Method::GET => Err(NoEndpoint::Method("GET")),
+            _ => Err(NoEndpoint::Method("POST")),
+        }
+    }
+
+    /// Its name in labels and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Models | Self::Model => "models",
+            Self::Live | Self::Ready => "health",
+        }
+    }
+
+    /// Whether its answers can be streams.
+    pub fn streams(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
+    }
+}
+
+/// What an error says, before it is written in a client's format.
+#[derive(Clone, Debug)]
+pub struct Complaint<'a> {
+    /// The status it goes with.
+    pub status: StatusCode,
+    /// The contract's code for it.
+    pub code: &'static str,
+    /// One sentence for a person.
+    pub message: &'a str,
+    /// The member of the request it is about.
+    pub param: Option<&'a str>,
+}
+
+impl Complaint<'_> {
+    /// OpenAI's `type`, by status.
+    fn kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
+    /// As a body.
+    pub fn body(&self) -> Bytes {
+        let error = serde_json::json!({ "error": {
+            "message": self.message,
+            "type": self.kind(),
+            "param": self.param,
+            "code": self.code,
+        }});
+        Bytes::from(error.to_string())
+    }
+
+    /// As the last event of a stream.
+    pub fn event(&self) -> Bytes {
+        let mut event = b"data: ".to_vec();
+        event.extend_from_slice(&self.body());
+        event.extend_from_slice(b"\n\n");
+        Bytes::from(event)
+    }
+}
+
+/// A wire format that providers speak.
+pub trait Protocol: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Where an endpoint lies below a provider's base URL.
+    fn path(&self, endpoint: Endpoint) -> &'static str;
+
+    /// The header value that shows a secret to the provider. None if the secret cannot be put in a header.
+    fn credential(&self, secret: &str) -> Option<HeaderValue>;
+
+    /// Changes a body so that a streamed answer will tell its usage. True if it would not have done so by itself:
+    /// then the event that tells it is not for the client.
+    fn ask_for_usage(&self, edits: &mut Edits<'_>) -> bool;
+
+    /// A reader for one streamed answer.
+    fn decoder(&self, ends: Ending) -> Box<dyn Decoder>;
+
+    /// Reads a whole answer. None if it is none.
+    fn read(&self, body: &[u8]) -> Option<Reading>;
+
+    /// A reader for the usage of an answer too long to be held.
+    fn skimmer(&self) -> Box<dyn Skimmer>;
+}
+
+/// How a stream of this provider and this request ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// With the format's own marker; without it the stream was cut.
+    pub marker: bool,
+    /// The event that tells the usage was not asked for by the client and is taken out.
+    pub hide_usage: bool,
+}
+
+/// What a whole answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The usage, if it tells.
+    pub usage: Option<Usage>,
+    /// It is an error in the clothes of an answer.
+    pub is_error: bool,
+}
+
+/// Pieces on their way to the client.
+pub type Pieces = SmallVec<[Bytes; 4]>;
+
+/// Reads one streamed answer while its bytes pass by.
+///
+/// What it gives out is what came in, cut so that each piece ends where an event ends: a stream that breaks off never
+/// leaves half an event with the client, and what is said after it is heard.
+pub trait Decoder: Send {
+    /// Takes the next piece and gives out what may go to the client by now.
+    fn feed(&mut self, piece: Bytes, out: &mut Pieces) -> Result<(), TooLong>;
+
+    /// The provider has ended its body: gives out what is left of a complete stream.
+    fn finish(&mut self, out: &mut Pieces);
+
+    /// What is known so far.
+    fn progress(&self) -> &Progress;
+}
+
+/// What a [`Decoder`] has seen so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Something that a person or a program would call an answer has passed.
+    pub content: bool,
+    /// The last usage told.
+    pub usage: Option<Usage>,
+    /// How the stream ended, once it has.
+    pub end: Option<Ended>,
+}
+
+/// How a provider ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As the format ends one.
+    Complete,
+    /// With an event that is an error.
+    Error,
+}
+
+/// An event is longer than [`MAX_EVENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event is longer than {} MiB", MAX_EVENT >> 20)]
+pub struct TooLong;
+
+/// Reads the usage of a long answer while its bytes pass by.
+pub trait Skimmer: Send {
+    /// Takes the next piece.
+    fn feed(&mut self, piece: &[u8]);
+
+    /// The usage, if it has passed.
+    fn usage(&self) -> Option<Usage>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_go_by_path_and_method() {
+        let of = |method: Method, path: &str| Endpoint::of(&method, path);
+        assert_eq!(
+            of(Method::POST, "/v1/chat/completions"),
+            Ok(Endpoint::ChatCompletions)
+        );
+        assert_eq!(of(Method::POST, "/embeddings"), Ok(Endpoint::Embeddings));
+        assert_eq!(
+            of(Method::GET, "/v1/models/groq/a%2Fb"),
+            Ok(Endpoint::Model)
+        );
+        assert_eq!(of(Method::GET, "/health"), Ok(Endpoint::Live));
+        assert_eq!(
+            of(Method::GET, "/v1/chat/completions"),
+            Err(NoEndpoint::Method("POST"))
+        );
+        assert_eq!(
+            of(Method::POST, "/v1/models"),
+            Err(NoEndpoint::Method("GET"))
+        );
+        for path in [
+            "/",
+            "/v2/models",
+            "/v1/models/",
+            "/v1/chat/completions/",
+            "/v1",
+            "*",
+            "/metrics",
+        ] {
+            assert_eq!(of(Method::GET, path), Err(NoEndpoint::Path), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_protocol_has_the_same_face() {
+        for protocol in ALL {
+            assert!(!protocol.name().is_empty());
+            for endpoint in [
+                Endpoint::ChatCompletions,
+                Endpoint::Completions,
+                Endpoint::Embeddings,
+            ] {
+                assert!(protocol.path(endpoint).starts_with('/'));
+            }
+            let credential = protocol.credential("sk-secret").unwrap();
+            assert!(
+                !format!("{credential:?}").contains("sk-secret"),
+                "{}",
+                protocol.name()
+            );
+            assert!(protocol.credential("sk\nsecret").is_none());
+            assert_eq!(protocol.read(b"<html>"), None);
+        }
+    }
+
+    #[test]
+    fn an_error_is_the_same_as_body_and_as_event() {
+        let complaint = Complaint {
+            status: StatusCode::NOT_FOUND,
+            code: "model_not_found",
+            message: "no \"x\"\nhere",
+            param: Some("model"),
+        };
+        let body: serde_json::Value = serde_json::from_slice(&complaint.body()).unwrap();
+        assert_eq!(body["error"]["code"], "model_not_found");
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+        assert_eq!(body["error"]["param"], "model");
+        let event = complaint.event();
+        assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
+        assert_eq!(event.iter().filter(|b| **b == b'\n').count(), 2);
+    }
+}

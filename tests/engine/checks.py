@@ -1,0 +1,676 @@
+"""The checks of the engine test: what a client sees of the gateway when a real llama.cpp engine is behind it.
+
+run.sh starts everything and tells where it is through the environment:
+
+    GATEWAY_URL   the gateway for clients, without /v1          ENGINE_URL  the chat engine itself
+    ADMIN_URL     the gateway for operators                     EMBED_URL   the embedding engine itself
+    GATEWAY_KEY   a virtual key that may use it                 SUMMARY     file that gets the last line
+    GATEWAY_LOG   what the gateway wrote
+
+Without ADMIN_URL there is no gateway: GATEWAY_URL is the engine's own address, and only those checks run that hold for
+any OpenAI-compatible server. That is how the checks themselves are checked (`run.sh --direct`).
+
+Each check is a function; they run in the order of this file, because the books at the end are about all that came
+before. A departed client leaves an engine's and a gateway's counts at different points, so departures come last.
+"""
+
+import contextlib
+import faulthandler
+import http.client
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import traceback
+from urllib.parse import urlsplit
+
+import openai
+
+GATEWAY_URL = os.environ["GATEWAY_URL"]
+ADMIN_URL = os.environ.get("ADMIN_URL")
+ENGINE_URL = os.environ["ENGINE_URL"]
+EMBED_URL = os.environ.get("EMBED_URL")
+KEY = os.environ.get("GATEWAY_KEY", "none")
+
+HELLO = [{"role": "user", "content": "hello there"}]
+SLOW = 12000  # tokens: as an answer or as a prompt, the engine needs ten seconds or more for so many
+FRESH, CACHED, OUTPUT = "input", "cached", "output"
+
+
+# --- the checks' frame ------------------------------------------------------------------------------------------------
+
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+def gateway_only(function):
+    """A check of something that an engine alone does not have. Comes below `@check`."""
+    function.gateway_only = True
+    return function
+
+
+def equal(actual, expected, what):
+    assert actual == expected, f"{what}: expected {expected!r}, got {actual!r}"
+
+
+@contextlib.contextmanager
+def refused(kind, status):
+    """The block must fail with this error of the OpenAI client; its details are in `caught.error` afterwards."""
+    caught = type("Caught", (), {"error": None})()
+    try:
+        yield caught
+    except kind as error:
+        equal(error.status_code, status, "status")
+        caught.error = error
+    else:
+        raise AssertionError(f"expected {kind.__name__}, got an answer")
+
+
+def eventually(what, probe, seconds, pause=0.05):
+    """Waits until `probe` holds; what a gateway counts may be a moment later than what a client sees."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return probe()
+        except AssertionError as problem:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}: still wrong after {seconds} s: {problem}") from None
+        time.sleep(pause)
+
+
+def client(base=GATEWAY_URL + "/v1", key=KEY):
+    return openai.OpenAI(base_url=base, api_key=key, timeout=30, max_retries=0)
+
+
+# --- what was spent, according to the engine's own answers ------------------------------------------------------------
+
+
+class Spent:
+    """Requests, streams and tokens that the checks saw answered; compared with the gateway's and the engine's counts."""
+
+    def __init__(self):
+        self.tokens = {FRESH: 0, CACHED: 0, OUTPUT: 0}
+        self.answers = {}  # (api, model, status) -> how many
+        self.streams = 0
+        self.lock = threading.Lock()
+
+    def usage(self, usage):
+        cached = usage.prompt_tokens_details.cached_tokens or 0
+        equal(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens, "total_tokens")
+        with self.lock:
+            self.tokens[FRESH] += usage.prompt_tokens - cached
+            self.tokens[CACHED] += cached
+            self.tokens[OUTPUT] += usage.completion_tokens
+
+    def answer(self, api, model, status=200, streamed=False):
+        with self.lock:
+            case = (api, model, status)
+            self.answers[case] = self.answers.get(case, 0) + 1
+            self.streams += streamed
+
+
+THROUGH = Spent()  # through the gateway, where the client was told the usage
+DIRECT = Spent()  # asked of the engine itself, for comparison
+UNTOLD = {FRESH: 0, CACHED: 0, OUTPUT: 0}  # by the engine's counters, for streams that did not ask for their usage
+
+
+def chat(messages=HELLO, model="tiny", spent=THROUGH, via=None, **arguments):
+    answer = (via or client()).chat.completions.create(model=model, messages=messages, **arguments)
+    spent.usage(answer.usage)
+    spent.answer("chat_completions", model)
+    return answer
+
+
+def chat_stream(messages=HELLO, model="tiny", **arguments):
+    """All chunks of a stream, with the time at which each came."""
+    started = time.monotonic()
+    before = engine_tokens()
+    chunks = []
+    with client().chat.completions.create(model=model, messages=messages, stream=True, **arguments) as stream:
+        for chunk in stream:
+            chunks.append((time.monotonic() - started, chunk))
+    THROUGH.answer("chat_completions", model, streamed=True)
+    settle(before, [chunk.usage for _, chunk in chunks if chunk.usage])
+    return chunks
+
+
+def settle(before, told):
+    """Enters a finished stream into the books: what it told of its usage, else what the engine counted meanwhile."""
+    for usage in told:
+        THROUGH.usage(usage)
+    if not told:
+        after = engine_tokens()
+        for kind in UNTOLD:
+            UNTOLD[kind] += after[kind] - before[kind]
+
+
+# --- looking at the servers -------------------------------------------------------------------------------------------
+
+
+def fetch(base, path, body=None, headers=()):
+    """One plain HTTP request: status, headers in lower case, body as text."""
+    url = urlsplit(base)
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+    try:
+        payload = None if body is None else json.dumps(body)
+        kind = {} if body is None else {"content-type": "application/json"}
+        connection.request("GET" if body is None else "POST", url.path + path, payload, kind | dict(headers))
+        response = connection.getresponse()
+        named = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, named, response.read().decode()
+    finally:
+        connection.close()
+
+
+SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def metrics(base):
+    """Prometheus text as a list of (name, labels, value)."""
+    status, _, text = fetch(base, "/metrics")
+    equal(status, 200, "status of /metrics")
+    found = (SAMPLE.match(line) for line in text.splitlines() if not line.startswith("#"))
+    return [(m[1], dict(LABEL.findall(m[2] or "")), float(m[3])) for m in found if m]
+
+
+def total(samples, name, **labels):
+    """The sum over all series with this name and at least these labels."""
+    wanted = labels.items()
+    return sum(value for found, has, value in samples if found == name and wanted <= has.items())
+
+
+def gateway_tokens(target="engine/tiny", **labels):
+    samples = metrics(ADMIN_URL)
+    counts = {kind: total(samples, "tollgate_tokens_total", target=target, kind=kind, **labels)
+              for kind in (FRESH, CACHED, OUTPUT)}
+    equal(total(samples, "tollgate_tokens_total", target=target, kind="reasoning", **labels), 0, "reasoning tokens")
+    return counts
+
+
+def engine_tokens():
+    """The engine's own counters, in the gateway's terms."""
+    samples = metrics(ENGINE_URL)
+    return {FRESH: total(samples, "llamacpp:prompt_tokens_total"),
+            CACHED: total(samples, "llamacpp:prompt_tokens_cached_total"),
+            OUTPUT: total(samples, "llamacpp:tokens_predicted_total")}
+
+
+def busy_slots():
+    _, _, text = fetch(ENGINE_URL, "/slots")
+    return [slot for slot in json.loads(text) if slot["is_processing"]]
+
+
+def idle():
+    equal(len(busy_slots()), 0, "busy slots of the engine")
+
+
+def wait_for_idle():
+    eventually("the engine", idle, 5, pause=1.2)  # slowly: see `leave_before_content`
+
+
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+
+@check
+def chat_answers():
+    answer = chat(max_tokens=12)
+    equal(answer.choices[0].finish_reason, "length", "finish_reason")
+    equal(answer.usage.completion_tokens, 12, "completion_tokens")
+    equal(answer.model, "tiny", "model")
+    assert answer.choices[0].message.content.strip(), "no content"
+
+
+@check
+def chat_tells_cached_tokens():
+    chat(max_tokens=1)
+    again = chat(max_tokens=1).usage
+    cached = again.prompt_tokens_details.cached_tokens
+    assert 0 < cached < again.prompt_tokens, f"{cached} of {again.prompt_tokens} tokens from the cache"
+
+
+@check
+def chat_is_what_the_engine_says():
+    def comparable(answer):
+        members = answer.model_dump()
+        for differing in ("id", "created", "timings", "usage"):
+            members.pop(differing, None)
+        return members
+
+    arguments = {"max_tokens": 24, "temperature": 0, "seed": 7}
+    engine = client(ENGINE_URL + "/v1", "none")
+    equal(comparable(chat(**arguments)), comparable(chat(spent=DIRECT, via=engine, **arguments)), "answer")
+
+
+@check
+@gateway_only
+def chat_carries_our_headers():
+    answer = client().chat.completions.with_raw_response.create(model="tiny", messages=HELLO, max_tokens=2)
+    THROUGH.usage(answer.parse().usage)
+    THROUGH.answer("chat_completions", "tiny")
+    assert answer.headers.get("x-request-id"), "no x-request-id"
+    equal(answer.headers.get("x-tollgate-target"), "engine/tiny", "x-tollgate-target")
+    assert answer.headers.get("server") != "llama.cpp", "the engine's `server` header came through"
+
+
+@check
+def chat_in_json_schema():
+    schema = {"type": "object", "properties": {"verdict": {"type": "boolean"}}, "required": ["verdict"],
+              "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+    answer = chat(response_format=wanted, max_tokens=400)
+    equal(answer.choices[0].finish_reason, "stop", "finish_reason")
+    assert isinstance(json.loads(answer.choices[0].message.content)["verdict"], bool), "verdict is no boolean"
+
+
+# The model's words are random: the bias makes it open a call at once and end its answer (token 2) as soon as the engine's
+# grammar lets it, which is after one valid call.
+TOOL = {
+    "tools": [{"type": "function", "function": {
+        "name": "open_gate", "description": "opens the gate",
+        "parameters": {"type": "object", "properties": {"fast": {"type": "boolean"}}, "required": ["fast"],
+                       "additionalProperties": False}}}],
+    "tool_choice": "required", "parallel_tool_calls": False, "logit_bias": {"<tool_call>": 80, "2": 100}, "max_tokens": 400,
+}
+
+
+@check
+def tool_call_and_its_result():
+    choice = chat(**TOOL).choices[0]
+    equal(choice.finish_reason, "tool_calls", "finish_reason")
+    call = choice.message.tool_calls[0]
+    equal(call.function.name, "open_gate", "function")
+    assert isinstance(json.loads(call.function.arguments)["fast"], bool), "`fast` is no boolean"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "open"}
+    chat(messages=HELLO + [choice.message.model_dump(exclude_none=True), result], max_tokens=4)
+
+
+@check
+def tool_call_streamed():
+    deltas, reasons = [], []
+    for _, chunk in chat_stream(**TOOL):
+        for choice in chunk.choices:
+            deltas += choice.delta.tool_calls or []
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+    equal(reasons, ["tool_calls"], "finish reasons")
+    equal([delta.function.name for delta in deltas if delta.function.name], ["open_gate"], "function")
+    assert len(deltas) > 3, f"the call came in only {len(deltas)} pieces"
+    json.loads("".join(delta.function.arguments or "" for delta in deltas))
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def check_pieces(chunks, wanted_tokens):
+    """An answer of so many tokens came piece by piece, and ended once and for a reason."""
+    arrivals = [at for at, chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert len(arrivals) > wanted_tokens / 2, f"only {len(arrivals)} pieces for {wanted_tokens} tokens"
+    assert arrivals[0] < arrivals[-1] * 0.5, f"first piece after {arrivals[0]:.3f} s, last after {arrivals[-1]:.3f} s"
+    reasons = [chunk.choices[0].finish_reason for _, chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+    equal(reasons, ["length"], "finish reasons")
+
+
+@check
+def stream_comes_in_pieces_without_usage():
+    chunks = chat_stream(max_tokens=300)
+    check_pieces(chunks, 300)
+    equal([chunk.usage for _, chunk in chunks if chunk.usage], [], "usage that nobody asked for")
+    equal(len([chunk for _, chunk in chunks if not chunk.choices]), 0, "chunks without choices")
+
+
+@check
+def stream_with_usage_tells_it_once():
+    chunks = chat_stream(max_tokens=200, stream_options={"include_usage": True})
+    check_pieces(chunks, 200)
+    told = [chunk for _, chunk in chunks if chunk.usage]
+    equal(len(told), 1, "chunks with usage")
+    equal(told[0].choices, [], "choices of the usage chunk")
+    equal(told[0].usage.completion_tokens, 200, "completion_tokens")
+
+
+@check
+def stream_on_the_wire():
+    before = engine_tokens()
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 5, "stream": True}
+    status, headers, text = fetch(GATEWAY_URL, "/v1/chat/completions", body, {"authorization": f"Bearer {KEY}"})
+    equal(status, 200, "status")
+    THROUGH.answer("chat_completions", "tiny", streamed=True)
+    settle(before, [])
+    equal(headers["content-type"].split(";")[0], "text/event-stream", "content-type")
+    events = [event for event in text.split("\n\n") if event and not event.startswith(":")]
+    assert all(event.startswith("data: ") for event in events), f"strange events in {events}"
+    equal([event for event in events if "[DONE]" in event], ["data: [DONE]"], "end marks")
+    equal(events[-1], "data: [DONE]", "last event")
+    for event in events[:-1]:
+        equal(json.loads(event[len("data: "):])["object"], "chat.completion.chunk", "object")
+
+
+# --- legacy completions -----------------------------------------------------------------------------------------------
+
+
+@check
+def completion_answers():
+    answer = client().completions.create(model="tiny", prompt="once upon a time", max_tokens=8)
+    THROUGH.usage(answer.usage)
+    THROUGH.answer("completions", "tiny")
+    assert answer.choices[0].text.strip(), "no text"
+    equal(answer.choices[0].finish_reason, "length", "finish_reason")
+
+
+@check
+def completion_streamed():
+    """This engine puts the usage on the last chunk with a choice, asked or not; no end may be lost to bookkeeping."""
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        before = engine_tokens()
+        arguments = {"model": "tiny", "prompt": "once upon a time", "max_tokens": 8, "stream": True, **options}
+        with client().completions.create(**arguments) as stream:
+            chunks = list(stream)
+        THROUGH.answer("completions", "tiny", streamed=True)
+        told = [chunk.usage for chunk in chunks if chunk.usage]
+        settle(before, told)
+        assert len(told) == 1 or not options, f"{len(told)} chunks with usage"
+        reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+        equal(reasons, ["length"], "finish reasons")
+        assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices).strip(), "no text"
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------------
+
+
+@check
+def embeddings():
+    def vectors(of, model):
+        # The client asks for base64 unless told otherwise; ask for both.
+        answers = [of.embeddings.create(model=model, input=["hello", "a gate"], encoding_format=form)
+                   for form in ("float", "base64")]
+        decoded = of.embeddings.create(model=model, input=["hello", "a gate"])  # the client's default, decoded by it
+        return answers + [decoded]
+
+    embedder = client(EMBED_URL + "/v1", "none")
+    before = gateway_tokens("embedder/tiny-embed") if ADMIN_URL else None
+    answers = vectors(client() if ADMIN_URL else embedder, "vectors")
+    numbers, encoded, decoded = answers
+    equal([len(entry.embedding) for entry in numbers.data], [256, 256], "dimensions")
+    assert isinstance(encoded.data[0].embedding, str), "base64 was asked for"
+    expected = embedder.embeddings.create(model="vectors", input=["hello", "a gate"]).data
+    for mine, theirs in zip(decoded.data, expected, strict=True):
+        assert max(abs(a - b) for a, b in zip(mine.embedding, theirs.embedding, strict=True)) < 1e-4, "other vectors"
+    for answer in answers:
+        equal(answer.usage.prompt_tokens, len("<") + len("hello") + len("<") + len("a gate"), "prompt_tokens")
+    if ADMIN_URL:
+        THROUGH.answers[("embeddings", "vectors", 200)] = len(answers)
+        spent = sum(answer.usage.prompt_tokens for answer in answers)
+
+        def counted():
+            equal(gateway_tokens("embedder/tiny-embed")[FRESH] - before[FRESH], spent, "input tokens of the embedder")
+
+        eventually("embeddings' tokens", counted, 2)
+
+
+# --- names, keys, errors ----------------------------------------------------------------------------------------------
+
+
+@check
+def models_are_listed():
+    assert "tiny" in [model.id for model in client().models.list()], "`tiny` is not listed"
+
+
+@check
+@gateway_only
+def model_is_described():
+    equal(client().models.retrieve("tiny").id, "tiny", "id")
+    with refused(openai.NotFoundError, 404):
+        client().models.retrieve("nothing-like-it")
+
+
+@check
+@gateway_only
+def provider_and_model_as_a_name():
+    answer = chat(model="engine/tiny", max_tokens=3)
+    equal(answer.usage.completion_tokens, 3, "completion_tokens")
+
+
+@check
+def path_without_version():
+    chat(via=client(base=GATEWAY_URL), max_tokens=3)
+
+
+@check
+@gateway_only
+def wrong_key_is_refused():
+    for key in ("sk-wrong", KEY + "x", KEY[:-1]):
+        with refused(openai.AuthenticationError, 401) as caught:
+            client(key=key).chat.completions.create(model="tiny", messages=HELLO)
+        equal(caught.error.code, "invalid_api_key", "code")
+
+
+@check
+@gateway_only
+def unknown_model_is_refused():
+    with refused(openai.NotFoundError, 404) as caught:
+        client().chat.completions.create(model="nothing-like-it", messages=HELLO)
+    equal(caught.error.code, "model_not_found", "code")
+
+
+@check
+def context_overflow_in_the_engines_words():
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "abcd" * 5000}], "max_tokens": 4}
+    for streamed in (False, True):
+        status, _, text = fetch(ENGINE_URL, "/v1/chat/completions", body | {"stream": streamed})
+        equal(status, 400, "the engine's own status")
+        expected = json.loads(text)["error"]
+        with refused(openai.BadRequestError, 400) as caught:
+            client().chat.completions.create(**body, stream=streamed)
+        THROUGH.answer("chat_completions", "tiny", status=400)
+        equal(caught.error.type, "exceed_context_size_error", "type")
+        equal(caught.error.body, expected, "error")
+
+
+@check
+def bad_field_in_the_engines_words():
+    with refused(openai.BadRequestError, 400) as caught:
+        client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=4,
+                                         response_format={"type": "no such format"})
+    THROUGH.answer("chat_completions", "tiny", status=400)
+    assert "no such format" in caught.error.body["message"], f"another error: {caught.error.body}"
+
+
+# --- together ---------------------------------------------------------------------------------------------------------
+
+
+@check
+def more_clients_than_slots():
+    problems = []
+
+    def one(number):
+        try:
+            answer = chat(messages=[{"role": "user", "content": f"hello number {number}"}], max_tokens=10 + number)
+            equal(answer.usage.completion_tokens, 10 + number, "completion_tokens")
+        except Exception as problem:
+            problems.append(f"client {number}: {problem!r}")
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    equal(problems, [], "problems")
+
+
+# --- the books: everything up to here ---------------------------------------------------------------------------------
+
+
+@check
+def engine_counted_what_it_told():
+    """The ground of the next checks: an engine's usage figures and its counters are the same numbers."""
+    told = {kind: THROUGH.tokens[kind] + DIRECT.tokens[kind] + UNTOLD[kind] for kind in UNTOLD}
+    equal(engine_tokens(), told, "the engine's counters")
+    assert min(told.values()) > 0, f"a kind of token never came up: {told}"
+    if ADMIN_URL:
+        assert UNTOLD[OUTPUT] > 0, "no stream without usage was among them"
+
+
+@check
+@gateway_only
+def tokens_are_exactly_the_engines():
+    def books():
+        expected = {kind: THROUGH.tokens[kind] + UNTOLD[kind] for kind in UNTOLD}
+        equal(gateway_tokens(), expected, "tokens of engine/tiny, over all models")
+
+    eventually("tokens", books, 2)
+
+
+@check
+@gateway_only
+def tokens_of_one_stream_that_asked_for_no_usage():
+    before_gateway, before_engine = gateway_tokens(model="tiny"), engine_tokens()
+    chunks = chat_stream(messages=[{"role": "user", "content": "what does the road cost"}], max_tokens=17)
+    equal([chunk.usage for _, chunk in chunks if chunk.usage], [], "usage that nobody asked for")
+    spent = {kind: count - before_engine[kind] for kind, count in engine_tokens().items()}
+    equal(spent[OUTPUT], 17, "the engine's output tokens")
+
+    def counted():
+        after = gateway_tokens(model="tiny")
+        equal({kind: after[kind] - before_gateway[kind] for kind in after}, spent, "tokens of model tiny")
+
+    eventually("tokens", counted, 2)
+
+
+@check
+@gateway_only
+def requests_and_streams_are_counted():
+    def books():
+        samples = metrics(ADMIN_URL)
+        for (api, model, status), count in sorted(THROUGH.answers.items()):
+            if model == "engine/tiny":
+                continue  # under which name a direct target is counted is not promised
+            labels = {"api": api, "model": model, "key": "ann", "status": str(status)}
+            equal(total(samples, "tollgate_requests_total", **labels), count, f"requests with {labels}")
+        ended = total(samples, "tollgate_streams_total", target="engine/tiny", end="complete")
+        equal(ended, THROUGH.streams, "streams that ended complete")
+        everywhere = total(samples, "tollgate_streams_total", target="engine/tiny")
+        equal(everywhere, THROUGH.streams, "streams, however they ended")
+
+    eventually("counts", books, 2)
+
+
+# --- clients that leave -----------------------------------------------------------------------------------------------
+
+
+@check
+def leaving_in_mid_stream_frees_the_slot():
+    wait_for_idle()
+    stream = client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=SLOW, stream=True)
+    for _ in range(5):
+        next(stream)
+    equal(len(busy_slots()), 1, "busy slots while it streams")
+    stream.close()
+    eventually("the engine after its client left", idle, 1)
+
+
+def leave_before_content(body):
+    """Asks over a plain socket, hangs up before the engine has said a word, and expects that the engine stops.
+
+    While it has nothing to write, this engine looks for a departed client once a second, and only when none of its
+    requests had a result during that second, not even a look at its slots. So it is left alone meanwhile, and one second
+    of what passes is its own. (It sends a stream's first chunk, with the role, before it has read the prompt.)"""
+    wait_for_idle()
+    url = urlsplit(GATEWAY_URL)
+    payload = json.dumps(body).encode()
+    head = [f"POST {url.path}/v1/chat/completions HTTP/1.1", f"host: {url.netloc}", f"authorization: Bearer {KEY}",
+            "content-type: application/json", f"content-length: {len(payload)}"]
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall("\r\n".join(head + ["", ""]).encode() + payload)
+        time.sleep(0.4)
+        working = busy_slots()
+        equal(len(working), 1, "busy slots while it works")
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            early = connection.recv(65536)
+            assert b'"content":"' not in early, f"the answer had begun: {early!r}"
+    time.sleep(1.8)
+    equal(len(busy_slots()), 0, "busy slots after the client left")
+    return working[0]
+
+
+@check
+def leaving_while_the_prompt_is_read():
+    prompt = [{"role": "user", "content": "z" * SLOW}]
+    slot = leave_before_content({"model": "tiny", "messages": prompt, "max_tokens": 4, "stream": True})
+    equal(slot["next_token"][0]["n_decoded"], 0, "tokens said before it left")
+
+
+@check
+def leaving_before_an_unstreamed_answer():
+    leave_before_content({"model": "tiny", "messages": HELLO, "max_tokens": SLOW})
+
+
+@check
+@gateway_only
+def departures_are_counted():
+    def books():
+        samples = metrics(ADMIN_URL)
+        assert total(samples, "tollgate_streams_total", target="engine/tiny", end="client_gone") >= 1, "none counted"
+        equal(total(samples, "tollgate_streams_total", target="engine/tiny", end="complete"), THROUGH.streams,
+              "streams that ended complete")
+        equal(total(samples, "tollgate_in_flight"), 0, "requests in flight")
+
+    eventually("counts", books, 2)
+
+
+@check
+def all_is_well_afterwards():
+    equal(chat(max_tokens=3).usage.completion_tokens, 3, "completion_tokens")
+    wait_for_idle()
+
+
+@check
+@gateway_only
+def no_key_in_the_log():
+    with open(os.environ["GATEWAY_LOG"], errors="replace") as log:
+        assert KEY not in log.read(), "the gateway wrote a client's key into its log"
+
+
+# --- running them -----------------------------------------------------------------------------------------------------
+
+
+def main():
+    faulthandler.dump_traceback_later(150, exit=True)  # nothing here may hang for long
+    passed = failed = 0
+    for one in CHECKS:
+        if not ADMIN_URL and getattr(one, "gateway_only", False):
+            print(f"skip {one.__name__}")
+            continue
+        started = time.monotonic()
+        try:
+            one()
+        except Exception as problem:
+            failed += 1
+            print(f"FAIL {one.__name__}")
+            if isinstance(problem, AssertionError):
+                frame = [entry for entry in traceback.extract_tb(problem.__traceback__) if entry.name == one.__name__]
+                print(f"     line {frame[-1].lineno}: {problem}" if frame else f"     {problem}")
+            else:
+                print("     " + traceback.format_exc().strip().replace("\n", "\n     "))
+        else:
+            passed += 1
+            print(f"ok   {one.__name__} ({time.monotonic() - started:.2f} s)")
+        sys.stdout.flush()
+    summary = f"{passed} passed, {failed} failed"
+    if "SUMMARY" in os.environ:
+        with open(os.environ["SUMMARY"], "w") as file:
+            file.write(summary + "\n")
+    else:
+        print(summary)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

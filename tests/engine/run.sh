@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# The engine test: the gateway in front of a real llama.cpp engine, used by OpenAI's own Python client.
+#
+#   tests/engine/run.sh             the gateway of this checkout
+#   TOLLGATE=path tests/engine/run.sh
+#                                   another gateway
+#   tests/engine/run.sh --direct    no gateway: the checks against the engine itself, to check the checks
+#
+# What it does, in this order:
+#   1. a Python environment outside the repository with exactly what requirements.txt pins (about 300 MB; made once and
+#      kept; made anew when requirements.txt or the Python changes);
+#   2. a tiny model with random weights (make_model.py), and two engines with it: chat and embeddings (serve_engine.py);
+#   3. the gateway in front of both, with a configuration of its own;
+#   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, clients that leave, and that every
+#      token the engine counted is in the gateway's books.
+# Nothing is downloaded but the Python packages; ports are picked by the system; everything started is ended, and all
+# files but the environment are removed, however this script ends. After the installation it takes about 20 seconds.
+#
+# Needs: bash, python3 (3.11 or later, with venv and pip), and the gateway's binary or cargo to build it.
+#
+# Settings, from the environment:
+#   TOLLGATE              the gateway's binary. Default: target/release/tollgate, built if it is not there
+#   TOLLGATE_ENGINE_VENV  where the Python environment is kept. Default: tollgate-engine-venv in $TMPDIR or /tmp
+#   PYTHON                the Python to make it with. Default: python3
+#
+# The last line is `N passed, M failed`. Exit status: 0 if all passed, else 1. If something failed, the ends of the
+# engine's and the gateway's logs come before it; a failure to start anything counts as one failed check.
+
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+temporary=${TMPDIR:-/tmp}
+venv=${TOLLGATE_ENGINE_VENV:-${temporary%/}/tollgate-engine-venv}
+python=${PYTHON:-python3}
+key=sk-ann-4f1c09d2b7a86e35
+
+direct=
+case "${1-}" in
+  "") ;;
+  --direct) direct=yes ;;
+  *) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+esac
+
+work=$(mktemp -d "${temporary%/}/tollgate-engine.XXXXXX")
+engine_pid=
+gateway_pid=
+
+# Ends one process by its pid: politely, and after five seconds for good.
+end() {
+  local pid=$1 waited
+  [ -n "$pid" ] || return 0
+  kill "$pid" 2>/dev/null || true
+  for ((waited = 0; waited < 50; waited++)); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -9 "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+}
+
+finish() {
+  local status=$? log
+  trap - EXIT INT TERM
+  end "$gateway_pid"
+  end "$engine_pid"
+  if [ "$status" -ne 0 ]; then
+    for log in engine gateway; do
+      if [ -s "$work/$log.log" ]; then
+        echo
+        echo "--- the end of the $log's log"
+        tail -n 40 "$work/$log.log" | cut -c 1-500
+      fi
+    done
+    echo
+  fi
+  if [ -s "$work/summary" ]; then cat "$work/summary"; else echo "0 passed, 1 failed"; fi
+  rm -rf "$work"
+  [ "$status" -eq 0 ] || exit 1
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+die() {
+  echo "run.sh: $*" >&2
+  exit 1
+}
+
+# --- 1. the Python environment ---
+
+# The venv is used as it is if its stamp says that it came from the same requirements and the same Python.
+prepare_python() {
+  local stamp
+  command -v "$python" >/dev/null || die "$python is not installed"
+  stamp=$("$python" -c '
+import hashlib, sys
+pinned = open(sys.argv[1], "rb").read()
+print(sys.executable, sys.version, hashlib.sha256(pinned).hexdigest())' "$here/requirements.txt" | tr '\n' ' ')
+  if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ]; then
+    return
+  fi
+  echo "installing the Python packages into $venv"
+  if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+    die "$venv is there and is no Python environment; not touching it"
+  fi
+  rm -f "$venv/stamp"
+  "$python" -m venv --clear "$venv" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
+    || die "the packages of requirements.txt could not be installed"
+  printf %s "$stamp" >"$venv/stamp"
+}
+
+# --- 2. the engine ---
+
+# Waits until the URL answers 200; gives up when the process has ended or after 30 seconds.
+wait_until_ready() {
+  local what=$1 pid=$2 url=$3 waited
+  for ((waited = 0; waited < 150; waited++)); do
+    if "$venv/bin/python" - "$url" 2>/dev/null <<'PYTHON'
+import sys, urllib.request
+sys.exit(urllib.request.urlopen(sys.argv[1], timeout=2).status != 200)
+PYTHON
+    then return 0; fi
+    if ! kill -0 "$pid" 2>/dev/null; then
+      echo "run.sh: the $what has ended" >&2
+      return 1
+    fi
+    sleep 0.1
+  done
+  echo "run.sh: the $what is not ready after many tries" >&2
+  return 1
+}
+
+start_engine() {
+  local waited
+  "$venv/bin/python" "$here/make_model.py" "$work/tiny.gguf"
+  "$venv/bin/python" "$here/serve_engine.py" "$work/tiny.gguf" "$work/addresses.json" >"$work/engine.log" 2>&1 &
+  engine_pid=$!
+  for ((waited = 0; waited < 300; waited++)); do
+    [ ! -e "$work/addresses.json" ] || break
+    kill -0 "$engine_pid" 2>/dev/null || die "the engine has ended"
+    sleep 0.1
+  done
+  [ -e "$work/addresses.json" ] || die "the engine did not start within 30 seconds"
+  read -r engine embedder < <("$venv/bin/python" -c '
+import json, sys
+addresses = json.load(open(sys.argv[1]))
+print(addresses["chat"], addresses["embed"])' "$work/addresses.json")
+  wait_until_ready engine "$engine_pid" "$engine/health" || die "no engine, no test"
+}
+
+# --- 3. the gateway ---
+
+find_gateway() {
+  gateway=${TOLLGATE:-}
+  if [ -z "$gateway" ]; then
+    gateway=${CARGO_TARGET_DIR:-$root/target}/release/tollgate
+    if [ ! -x "$gateway" ]; then
+      echo "building the gateway"
+      (cd "$root" && cargo build --release)
+    fi
+  fi
+  [ -x "$gateway" ] || die "$gateway is not there or cannot be run"
+  gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
+}
+
+write_configuration() {
+  cat >"$work/gateway.toml" <<TOML
+[server]
+listen = "127.0.0.1:$1"
+log = "json"
+
+[admin]
+listen = "127.0.0.1:$2"
+
+[providers.engine]
+preset = "llama-cpp"
+base_url = "$engine/v1"
+
+[providers.embedder]
+preset = "llama-cpp"
+base_url = "$embedder/v1"
+
+[models.tiny]
+targets = ["engine/tiny"]
+
+[models.vectors]
+targets = ["embedder/tiny-embed"]
+
+[keys.ann]
+key = "$key"
+models = ["tiny", "vectors", "engine/*"]
+TOML
+}
+
+# Two free ports, asked of the system. Another program may take one before the gateway does; then others are tried.
+start_gateway() {
+  local try port admin_port
+  for try in 1 2 3; do
+    read -r port admin_port < <("$venv/bin/python" -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(server.getsockname()[1] for server in held))')
+    write_configuration "$port" "$admin_port"
+    (cd "$work" && exec "$gateway" serve -c gateway.toml) >"$work/gateway.log" 2>&1 &
+    gateway_pid=$!
+    if wait_until_ready gateway "$gateway_pid" "http://127.0.0.1:$admin_port/health/ready"; then
+      client_url=http://127.0.0.1:$port
+      admin_url=http://127.0.0.1:$admin_port
+      return
+    fi
+    end "$gateway_pid"
+    gateway_pid=
+    grep -qi 'in use' "$work/gateway.log" || break
+  done
+  die "the gateway did not start"
+}
+
+# --- 4. the checks ---
+
+[ -n "$direct" ] || find_gateway
+prepare_python
+# A proxy of the environment was for the package registries; from here on everything talks to this machine only.
+unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
+start_engine
+export ENGINE_URL=$engine EMBED_URL=$embedder SUMMARY=$work/summary
+if [ -n "$direct" ]; then
+  export GATEWAY_URL=$engine
+else
+  start_gateway
+  export GATEWAY_URL=$client_url ADMIN_URL=$admin_url GATEWAY_KEY=$key GATEWAY_LOG=$work/gateway.log
+fi
+"$venv/bin/python" "$here/checks.py"
