@@ -119,7 +119,7 @@ fn event(model: &str, choices: &str, more: &str, size: usize) -> String {
          \"object\":\"chat.completion.chunk\",\"created\":1741570283,\"model\":\"{model}\",\
          \"choices\":[{choices}]{more},\"obfuscation\":\""
     );
-    let room = size.saturating_sub(front.len() + 5);
+    let room = size.saturating_sub(front.len() + 4);
     let padding: String = "qT7vXbZ3mK0d".chars().cycle().take(room).collect();
     front + &padding + "\"}\n\n"
 }

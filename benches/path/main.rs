@@ -27,6 +27,9 @@
 //!   pays for more wake-ups than one that is always behind. `busy` shows how
 //!   much of its core a proxy used; near 100 % it gathers work in batches, which
 //!   makes each piece cheaper.
+//! - `ev/read` is how many events came with one read of a client. In `paced-50`
+//!   each travels alone; `paced-200` asks for more events than the generator's
+//!   core can carry, so some arrive together.
 //! - `waited` is time the proxy was ready to run and another process had its
 //!   core. More than a few per cent says the machine was not quiet.
 //! - nginx is a plain pass-through here: it reads no body, checks no key, counts

@@ -26,7 +26,7 @@ impl Scenario {
     }
 }
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 5] = [
     Scenario {
         name: "unary-64",
         model: "bench",
@@ -44,6 +44,12 @@ const SCENARIOS: [Scenario; 4] = [
         model: "flood",
         stream: true,
         connections: 16,
+    },
+    Scenario {
+        name: "paced-50",
+        model: "paced",
+        stream: true,
+        connections: 50,
     },
     Scenario {
         name: "paced-200",

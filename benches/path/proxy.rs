@@ -132,6 +132,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // Asked first: nginx ends its worker only when asked.
         let pid = self.child.id().to_string();
         let asked = Command::new("kill").arg("-TERM").arg(pid).status();

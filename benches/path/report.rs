@@ -103,6 +103,15 @@ pub(crate) fn print(scenarios: &[Scenario], proxies: &[Proxy], samples: &[Sample
             println!("{:<10} {median:>8.2} {min:>8.2} {max:>8.2}", scenario.name);
         }
     }
+    let crowded = |s: &&Sample| s.usage.waited > s.outcome.wall / 20;
+    let crowded = samples.iter().filter(crowded).count();
+    if crowded > 0 {
+        println!(
+            "\nNOTE: the machine was not quiet: in {crowded} of {} windows the proxy waited for \
+             its core more than 5 % of the time",
+            samples.len()
+        );
+    }
     if samples.iter().any(|sample| sample.usage.incomplete()) {
         println!("\nNOTE: threads ended within a window; the figures leave out part of their time");
     }

@@ -54,6 +54,11 @@ const NOT_YET: &[&str] = &[
     "keys.*.on_shortfall",
 ];
 
+/// The built-in providers, read as an operator's are.
+pub fn presets<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, figment::Error> {
+    Figment::from(Toml::string(text)).extract()
+}
+
 /// The sections whose scalars the environment may override.
 const OVERRIDABLE: &[&str] = &["server", "admin"];
 
@@ -135,7 +140,7 @@ impl Source {
 
     /// Each provider over its preset.
     fn merge(&self, presets: &str, flaws: &mut Vec<Diagnostic>) -> Result<Dict, figment::Error> {
-        let presets: Dict = Figment::from(Toml::string(presets)).extract()?;
+        let presets: Dict = self::presets(presets)?;
         let file: Dict = Figment::from(Toml::string(self.document.raw())).extract()?;
         let mut figment = Figment::new();
         let providers = file.get("providers").and_then(Value::as_dict);

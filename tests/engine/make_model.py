@@ -6,13 +6,13 @@ Nothing is downloaded and the file is the same on every run. The model knows no 
 read well and take a predictable time:
 
 * Its vocabulary holds every byte, so that any prompt can be encoded and a grammar (JSON schema) can be satisfied, and a
-  few words, which are what it says when it is left alone.
+  few words, which are what it says when it is left alone. A prompt has about one token per character.
 * Which tokens it prefers is set by hand. The first dimension of every embedding is a large constant that no layer
   writes to (the first row of each output projection is zero), so the first column of the output matrix works as a bias
   per token: words are likely, bytes and the end of text practically never come. An answer therefore always runs to its
   `max_tokens`, and a request with a large limit is a request that runs for long.
-* It has a few more and wider layers than it needs: a prompt of several thousand tokens keeps the engine busy for a
-  second or more, long enough for a client to leave before the first byte.
+* It has a few more and wider layers than it needs: a prompt of several thousand tokens keeps the engine busy for
+  seconds, long enough for a client to leave before the first word.
 """
 
 import os
@@ -31,12 +31,12 @@ WORDS = "a and the to of in is it at gate toll road stream token cost key model 
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?"
 SPACE = "\u2581"  # how a SentencePiece vocabulary writes a space
 
-LIKELY, UNLIKELY = 0.0, -4.0  # entries of the bias column; final hidden states have about `CONSTANT` there
-CONSTANT = 4.0
+CONSTANT = 4.0  # the first dimension of every embedding; the other dimensions are noise of a twentieth
+LIKELY, UNLIKELY = 0.0, -4.0  # the first column of the output matrix, per token
 
 # Tools are listed up front and called as `<tool_call>{"name": …, "arguments": …}</tool_call>`, a format that the engine
 # reads off the template. Its grammar for `tool_choice: "required"` still allows words before the call; the opening mark is
-# one token, so that a request can demand it at once: `"logit_bias": {"<tool_call>": 100}`.
+# one token, so that a request can demand it at once: `"logit_bias": {"<tool_call>": 80}`.
 CALL = "<tool_call>"
 CHAT_TEMPLATE = """\
 {%- if tools %}tools: {{ tools | tojson }}

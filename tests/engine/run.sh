@@ -45,6 +45,7 @@ esac
 work=$(mktemp -d "${temporary%/}/tollgate-engine.XXXXXX")
 engine_pid=
 gateway_pid=
+checks_pid=
 
 # Ends one process by its pid: politely, and after five seconds for good.
 end() {
@@ -62,6 +63,7 @@ end() {
 finish() {
   local status=$? log
   trap - EXIT INT TERM
+  end "$checks_pid"
   end "$gateway_pid"
   end "$engine_pid"
   if [ "$status" -ne 0 ]; then
@@ -230,4 +232,6 @@ else
   start_gateway
   export GATEWAY_URL=$client_url ADMIN_URL=$admin_url GATEWAY_KEY=$key GATEWAY_LOG=$work/gateway.log
 fi
-"$venv/bin/python" "$here/checks.py"
+"$venv/bin/python" "$here/checks.py" & # waited for, so that a signal to this script is heard at once
+checks_pid=$!
+wait "$checks_pid"

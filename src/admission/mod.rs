@@ -1,0 +1,288 @@
+//! May it pass? From what a caller shows to who is calling, and whether there is room.
+//!
+//! A key is looked up by its SHA-256 digest: the key itself is kept nowhere. (A plain hash is right for keys that are
+//! random; a slow one would cost every request.) Knows nothing it does not need yet.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, header};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+/// `sha256:` and 64 hexadecimal digits were expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a digest; write \"sha256:\" and 64 hexadecimal digits")]
+pub struct WrongDigest;
+
+impl Digest {
+    /// The digest of a key.
+    pub fn of(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Reads `sha256:…`.
+    pub fn parse(text: &str) -> Result<Self, WrongDigest> {
+        let digits = text
+            .strip_prefix("sha256:")
+            .filter(|digits| digits.len() == 64)
+            .ok_or(WrongDigest)?;
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| WrongDigest)?;
+            if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(WrongDigest);
+            }
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| WrongDigest)?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+/// Someone who may call.
+#[derive(Debug)]
+pub struct Caller {
+    /// The key's name.
+    pub name: Arc<str>,
+    /// What may be asked for: names, or patterns with `*`. None: everything.
+    pub models: Option<Vec<String>>,
+    /// From when on the key is refused.
+    pub expires: Option<SystemTime>,
+}
+
+impl Caller {
+    /// Whether this caller may ask for a model by this name.
+    pub fn may_use(&self, model: &str) -> bool {
+        let patterns = self.models.as_ref();
+        patterns.is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, model)))
+    }
+}
+
+/// Whether a name matches a pattern in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, mut rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(mut name) = name.strip_prefix(first) else {
+        return false;
+    };
+    while let Some((middle, after)) = rest.split_once('*') {
+        let Some(at) = name.find(middle) else {
+            return false;
+        };
+        name = name.get(at + middle.len()..).unwrap_or_default();
+        rest = after;
+    }
+    name.ends_with(rest)
+}
+
+/// Every key, by digest.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    callers: HashMap<Digest, Arc<Caller>>,
+    open: Option<Arc<Caller>>,
+}
+
+/// No key, an unknown one, an expired one: the same words for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key is missing or not valid; send it as `Authorization: Bearer KEY`")]
+pub struct UnknownKey;
+
+impl Keyring {
+    /// Adds a key. False if there is one with this digest.
+    pub fn add(&mut self, digest: Digest, caller: Arc<Caller>) -> bool {
+        self.callers.insert(digest, caller).is_none()
+    }
+
+    /// Lets in whoever comes, as this caller.
+    pub fn open(&mut self, caller: Arc<Caller>) {
+        self.open = Some(caller);
+    }
+
+    /// Who is asking.
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<&Arc<Caller>, UnknownKey> {
+        let known = token(headers).and_then(|token| self.callers.get(&Digest::of(token)));
+        let valid = known.filter(|caller| caller.expires.is_none_or(|expires| now < expires));
+        valid.or(self.open.as_ref()).ok_or(UnknownKey)
+    }
+}
+
+/// The key a request shows: `Authorization: Bearer`, `x-api-key` or `api-key`.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+    const API_KEY: HeaderName = HeaderName::from_static("api-key");
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
+    }
+    let value = headers.get(X_API_KEY).or_else(|| headers.get(API_KEY))?;
+    value.to_str().ok().map(str::trim)
+}
+
+/// How many requests are under way. Outlives plans, so that a reload forgets none.
+#[derive(Clone, Debug, Default)]
+pub struct InFlight(Arc<AtomicUsize>);
+
+/// A place among the requests under way, given back by `Drop`.
+#[derive(Debug)]
+pub struct Slot(InFlight);
+
+/// There is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{most} requests are under way, which is the most; try again in a moment")]
+pub struct Full {
+    /// How many there may be.
+    pub most: usize,
+    /// When a place may have become free.
+    pub retry_after: Duration,
+}
+
+impl InFlight {
+    /// Takes a place, if fewer than `most` are taken.
+    pub fn enter(&self, most: usize) -> Result<Slot, Full> {
+        let before = self.0.fetch_add(1, Ordering::AcqRel);
+        let slot = Slot(self.clone());
+        if before < most {
+            Ok(slot)
+        } else {
+            Err(Full {
+                most,
+                retry_after: Duration::from_secs(1),
+            })
+        }
+    }
+
+    /// How many places are taken.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> Keyring {
+        let mut ring = Keyring::default();
+        let caller = |name: &str, expires| {
+            Arc::new(Caller {
+                name: name.into(),
+                models: None,
+                expires,
+            })
+        };
+        ring.add(Digest::of("sk-ann"), caller("ann", None));
+        ring.add(
+            Digest::of("sk-old"),
+            caller("old", Some(SystemTime::UNIX_EPOCH)),
+        );
+        ring
+    }
+
+    fn who(ring: &Keyring, name: &'static str, value: &'static str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        let now = SystemTime::UNIX_EPOCH;
+        ring.identify(&headers, now)
+            .ok()
+            .map(|caller| caller.name.to_string())
+    }
+
+    #[test]
+    fn a_key_is_known_wherever_it_stands() {
+        let ring = ring();
+        for (name, value) in [
+            ("authorization", "Bearer sk-ann"),
+            ("authorization", "bearer  sk-ann"),
+            ("x-api-key", "sk-ann"),
+            ("api-key", "sk-ann"),
+        ] {
+            assert_eq!(who(&ring, name, value).as_deref(), Some("ann"), "{name}");
+        }
+        for (name, value) in [
+            ("authorization", "Bearer sk-bob"),
+            ("authorization", "sk-ann"),
+            ("authorization", "Basic sk-ann"),
+            ("x-api-key", ""),
+            ("x-api-key", "sk-old"),
+            ("cookie", "sk-ann"),
+        ] {
+            assert_eq!(who(&ring, name, value), None, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn an_open_gateway_lets_in_whoever_comes_and_still_knows_its_keys() {
+        let mut ring = ring();
+        ring.open(Arc::new(Caller {
+            name: "open".into(),
+            models: None,
+            expires: None,
+        }));
+        assert_eq!(who(&ring, "x-api-key", "whatever").as_deref(), Some("open"));
+        assert_eq!(who(&ring, "x-api-key", "sk-ann").as_deref(), Some("ann"));
+    }
+
+    #[test]
+    fn digests_are_those_of_sha256sum() {
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::parse(text), Ok(Digest::of("abc")));
+        assert_eq!(
+            Digest::parse(&text.to_uppercase().replace("SHA256", "sha256")),
+            Ok(Digest::of("abc"))
+        );
+        for wrong in [
+            "",
+            "sha256:",
+            "ba78",
+            &text[..70],
+            &text.replace('b', "g"),
+            &text.replace("ba", "+1"),
+        ] {
+            assert_eq!(Digest::parse(wrong), Err(WrongDigest), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_as_a_person_expects() {
+        for (pattern, name, want) in [
+            ("fast", "fast", true),
+            ("fast", "faster", false),
+            ("groq/*", "groq/llama", true),
+            ("groq/*", "grok/llama", false),
+            ("*", "anything", true),
+            ("*:free", "a:free", true),
+            ("*:free", "a:freed", false),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abde", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let in_flight = InFlight::default();
+        let one = in_flight.enter(1).unwrap();
+        assert!(in_flight.enter(1).is_err());
+        assert_eq!(in_flight.count(), 1, "who was turned away holds nothing");
+        drop(one);
+        assert!(in_flight.enter(1).is_ok());
+    }
+}

@@ -1,0 +1,124 @@
+//! What an operator types.
+
+pub mod check;
+pub mod providers;
+pub mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::load::{Flaws, Source};
+use crate::config::secret::Environment;
+use crate::config::{Config, Diagnostic};
+use crate::provider;
+
+/// A routing gateway for language models.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// The configuration; default: ./gateway.toml, else $`TOLLGATE_CONFIG`
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway (what happens without a command, too)
+    Serve,
+    /// Name every flaw of a configuration, with its line
+    Check {
+        /// Also ask each provider for its models
+        #[arg(long)]
+        probe: bool,
+    },
+    /// List the built-in presets
+    Providers,
+}
+
+/// Why a command failed, by whose mistake it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The configuration has flaws.
+    #[error(transparent)]
+    Flawed(#[from] Flaws),
+    /// Something else the user can mend.
+    #[error("{0:#}")]
+    User(anyhow::Error),
+    /// Ours, or the machine's.
+    #[error("{0:#}")]
+    Ours(#[from] anyhow::Error),
+}
+
+impl Failed {
+    /// 1 is the user's mistake, 70 is ours.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Flawed(_) | Self::User(_) => 1,
+            Self::Ours(_) => 70,
+        }
+    }
+}
+
+/// Does what the arguments say.
+pub fn run(arguments: Arguments) -> Result<(), Failed> {
+    let environment = Environment::of_process();
+    let file = file(arguments.config, &environment);
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(&file, environment),
+        Command::Check { probe } => check::run(&file, environment, probe),
+        Command::Providers => providers::run(),
+    }
+}
+
+fn file(named: Option<PathBuf>, environment: &Environment) -> PathBuf {
+    let here = PathBuf::from("gateway.toml");
+    match (named, environment.get("TOLLGATE_CONFIG")) {
+        (Some(named), _) => named,
+        (None, Some(elsewhere)) if !here.exists() => elsewhere.into(),
+        (None, _) => here,
+    }
+}
+
+/// A configuration that was read, and what is needed to say where its flaws are.
+pub struct Loaded {
+    /// What was written, without what was flawed.
+    pub config: Config,
+    /// Where it stands.
+    pub source: Source,
+    /// What was flawed.
+    pub flaws: Vec<Diagnostic>,
+    /// The variables it may refer to.
+    pub environment: Environment,
+}
+
+impl Loaded {
+    /// Reads a configuration.
+    pub fn read(mut source: Source, environment: Environment) -> Self {
+        let (config, flaws) = source.read(provider::PRESETS, &environment);
+        Self {
+            config,
+            source,
+            flaws,
+            environment,
+        }
+    }
+
+    /// What compiling needs besides the configuration.
+    pub fn surroundings(&self) -> crate::plan::Surroundings<'_> {
+        crate::plan::Surroundings {
+            folder: self.source.folder(),
+            environment: &self.environment,
+        }
+    }
+
+    /// Every flaw: those of reading, and those that compiling found.
+    pub fn report(&self, found: Vec<Diagnostic>) -> Flaws {
+        let mut flaws = self.flaws.clone();
+        flaws.extend(found);
+        self.source.report(&flaws)
+    }
+}

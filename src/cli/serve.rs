@@ -1,0 +1,314 @@
+//! `tollgate serve`: from a configuration to listeners, and from a signal to the end.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::{Failed, Loaded};
+use crate::admin::Window;
+use crate::config::load::Source;
+use crate::config::secret::Environment;
+use crate::config::{Config, Log};
+use crate::gateway::Gateway;
+use crate::proxy;
+use crate::response::Body;
+use crate::server::{self, Handler, Stage, Times, Workers};
+use crate::telemetry::Telemetry;
+use crate::telemetry::access::Writer;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Client;
+
+/// How long answers that were told to end may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Runs until a signal, and drains.
+pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
+    let loaded = Loaded::read(Source::open(file)?, environment);
+    log_to_stdout(loaded.config.server.log);
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let running = start(&loaded, workers)?;
+    for warning in &running.gateway.plan().warnings {
+        tracing::warn!("{warning}");
+    }
+    for address in &running.addresses {
+        tracing::info!("listening on http://{address}/v1");
+    }
+    for address in &running.admin {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime for signals")?;
+    runtime
+        .block_on(told_to_stop())
+        .context("signals cannot be heard")?;
+    tracing::info!("draining; again to exit at once");
+    let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
+    let draining = std::thread::spawn(move || running.drain(delay, drain));
+    runtime.block_on(async {
+        let mut done = Box::pin(wait_for(draining));
+        tokio::select! {
+            () = &mut done => {}
+            again = told_to_stop() => if again.is_ok() {
+                // What a shell makes of Ctrl-C.
+                std::process::exit(130);
+            },
+        }
+    });
+    Ok(())
+}
+
+async fn wait_for(thread: JoinHandle<()>) {
+    while !thread.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn told_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Lines go to standard output. `RUST_LOG` narrows or widens what is told.
+fn log_to_stdout(log: Log) {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stdout);
+    let set = match log {
+        Log::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+        Log::Off | Log::Text => lines.with_ansi(false).try_init(),
+    };
+    // Whoever set one before us wants theirs.
+    let _ = set;
+}
+
+/// A gateway that runs.
+pub struct Running {
+    /// Where clients connect.
+    pub addresses: Vec<SocketAddr>,
+    /// Where operators connect.
+    pub admin: Vec<SocketAddr>,
+    /// What runs.
+    pub gateway: Arc<Gateway>,
+    stage: watch::Sender<Stage>,
+    workers: Arc<Workers>,
+    control: Option<JoinHandle<()>>,
+    _writer: Option<Writer>,
+}
+
+/// Answers clients, with connections to providers of its own.
+#[derive(Clone)]
+struct Clients {
+    gateway: Arc<Gateway>,
+    upstream: Arc<Client>,
+}
+
+impl Handler for Clients {
+    type Body = Body;
+
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        proxy::handle(&self.gateway, &self.upstream, request).await
+    }
+
+    fn sweep(&self) {
+        self.upstream.sweep(tokio::time::Instant::now());
+    }
+}
+
+/// Starts a gateway on `workers` threads. With a flaw in its configuration, none.
+pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
+    let config = &loaded.config;
+    let (lines, writer) = match config.server.log {
+        Log::Off => (None, None),
+        Log::Json | Log::Text => {
+            let (lines, writer) = Writer::start().context("no thread for the log")?;
+            (Some(lines), Some(writer))
+        }
+    };
+    let telemetry = Telemetry::new(Metrics::new(), lines);
+    let gateway = match Gateway::new(config, telemetry, loaded.surroundings()) {
+        Ok(gateway) if loaded.flaws.is_empty() => gateway,
+        Ok(_) => return Err(loaded.report(Vec::new()).into()),
+        Err(found) => return Err(loaded.report(found).into()),
+    };
+    let (stage, staged) = watch::channel(Stage::Open);
+    let times = Times {
+        header: config.server.header_timeout,
+        idle: config.server.idle_timeout,
+        write: config.server.write_timeout,
+    };
+    let workers = Workers::start(workers, times, &staged, || Clients {
+        gateway: Arc::clone(&gateway),
+        upstream: Arc::default(),
+    });
+    let workers = Arc::new(workers.context("no threads to serve with")?);
+    let (bound, listening) = oneshot::channel();
+    let control = Control {
+        gateway: Arc::clone(&gateway),
+        workers: Arc::clone(&workers),
+        stage: staged,
+        times,
+    };
+    let control = control.start(config, bound)?;
+    let listening = listening
+        .blocking_recv()
+        .context("the control thread ended")?;
+    let (addresses, admin) = listening.map_err(|(address, error)| {
+        Failed::User(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
+    })?;
+    Ok(Running {
+        addresses,
+        admin,
+        gateway,
+        stage,
+        workers,
+        control: Some(control),
+        _writer: writer,
+    })
+}
+
+type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>), (SocketAddr, std::io::Error)>;
+
+/// The thread that accepts connections and serves operators.
+struct Control {
+    gateway: Arc<Gateway>,
+    workers: Arc<Workers>,
+    stage: watch::Receiver<Stage>,
+    times: Times,
+}
+
+impl Control {
+    fn start(
+        self,
+        config: &Config,
+        bound: oneshot::Sender<Bound>,
+    ) -> Result<JoinHandle<()>, Failed> {
+        let (clients, operators) = (config.server.listen.clone(), config.admin.listen.clone());
+        let most = config.server.max_connections;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("no runtime for the control thread")?;
+        let run = async move {
+            let listeners = async {
+                let (clients, addresses) = server::bind(&clients).await?;
+                let (operators, admin) = server::bind(&operators).await?;
+                Ok(((clients, operators), (addresses, admin)))
+            };
+            let (clients, operators) = match listeners.await {
+                Ok((listeners, addresses)) => {
+                    let _ = bound.send(Ok(addresses));
+                    listeners
+                }
+                Err(error) => {
+                    let _ = bound.send(Err(error));
+                    return;
+                }
+            };
+            let connections = self.gateway.state.telemetry.metrics.connections();
+            let gauge = Arc::new(move |by| connections.add(by));
+            let accepting = self
+                .workers
+                .accept(clients, most, gauge, self.stage.clone());
+            tokio::join!(accepting, self.operators(operators));
+        };
+        let thread = std::thread::Builder::new().name("control".into());
+        Ok(thread
+            .spawn(move || runtime.block_on(run))
+            .context("no control thread")?)
+    }
+
+    /// Serves operators until the very end, so that readiness can be seen to drop.
+    async fn operators(&self, listeners: Vec<TcpListener>) {
+        let mut connections = JoinSet::new();
+        let mut stage = self.stage.clone();
+        loop {
+            tokio::select! {
+                stream = server::accept_any(&listeners) => {
+                    let window = Window::on(Arc::clone(&self.gateway));
+                    connections.spawn(server::serve(stream, self.times, self.stage.clone(), window));
+                }
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                () = server::past(&mut stage, Stage::Closing) => return,
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Lets what is under way finish, for so long; then ends it with an error of ours; then ends.
+    pub fn drain(mut self, delay: Duration, drain: Duration) {
+        self.gateway.draining.close();
+        std::thread::sleep(delay);
+        self.stage.send_replace(Stage::Draining);
+        if !self.wait(drain) {
+            tracing::warn!(
+                connections = self.workers.open(),
+                "time is up for answers under way"
+            );
+            self.gateway.closing.close();
+            self.stage.send_replace(Stage::Closing);
+            self.wait(LAST_WORDS);
+        }
+        self.end();
+    }
+
+    /// Waits for the last connection to close. False if time ran out.
+    fn wait(&self, most: Duration) -> bool {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the end of the process has no clock but the real one"
+        )]
+        let began = Instant::now();
+        while self.workers.open() > 0 {
+            if began.elapsed() >= most {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    fn end(&mut self) {
+        self.gateway.closing.close();
+        self.stage.send_replace(Stage::Ended);
+        if let Some(control) = self.control.take() {
+            // Nothing of a thread that panicked is left to wait for.
+            let _ = control.join();
+            if let Some(workers) = Arc::get_mut(&mut self.workers) {
+                workers.join();
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,62 @@
+//! The running whole: the plan in force, and what it holds on to.
+//!
+//! Seen by `proxy`, `admin` and `cli` only, and without behaviour of its own beyond putting plans in force.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Diagnostic};
+use crate::plan::{Plan, State, Surroundings};
+use crate::response::Closing;
+use crate::telemetry::Telemetry;
+
+/// Everything that runs.
+pub struct Gateway {
+    plan: ArcSwap<Plan>,
+    /// What outlives plans.
+    pub state: State,
+    /// Says that time is up for answers under way.
+    pub closing: Closing,
+    /// No new work is welcome: readiness is down.
+    pub draining: Closing,
+}
+
+impl Gateway {
+    /// With a first plan.
+    pub fn new(
+        config: &Config,
+        telemetry: Arc<Telemetry>,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Arc<Self>, Vec<Diagnostic>> {
+        let state = State {
+            in_flight: crate::admission::InFlight::default(),
+            telemetry,
+        };
+        let plan = Plan::compile(config, &state, surroundings)?;
+        Ok(Arc::new(Self {
+            plan: ArcSwap::from_pointee(plan),
+            state,
+            closing: Closing::default(),
+            draining: Closing::default(),
+        }))
+    }
+
+    /// The plan in force. A request takes it once.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Puts another configuration in force. With a flaw in it, nothing changes. Listeners and their own limits stay as
+    /// they were started.
+    pub fn apply(
+        &self,
+        config: &Config,
+        surroundings: Surroundings<'_>,
+    ) -> Result<(), Vec<Diagnostic>> {
+        let compiled = Plan::compile(config, &self.state, surroundings);
+        self.state.telemetry.metrics.reloaded(compiled.is_ok());
+        self.plan.store(Arc::new(compiled?));
+        Ok(())
+    }
+}

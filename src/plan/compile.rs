@@ -1,0 +1,478 @@
+//! From a configuration to a plan, or to every flaw at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::{Limits, Passage, Plan, State, Surroundings};
+use crate::admission::{Caller, Digest, Keyring};
+use crate::config::load::suggest;
+use crate::config::{self, Config, Diagnostic, Open};
+use crate::protocol::openai::OpenAi;
+use crate::provider::rules::{MessageRules, Rules};
+use crate::provider::{Origin, Provider, Timeouts};
+use crate::route::{Route, Target};
+use crate::telemetry::metrics::Metrics;
+
+/// Members that tollgate itself acts on, whatever the rules.
+const ACTED_ON: [&str; 10] = [
+    "input",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "prompt",
+    "stream",
+    "stream_options",
+    "tools",
+];
+
+/// Headers that are tollgate's to write.
+const OWN_HEADERS: [&str; 8] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "te",
+    "transfer-encoding",
+];
+
+impl Plan {
+    /// Compiles a configuration, or names every flaw in it.
+    pub fn compile(
+        config: &Config,
+        state: &State,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut compiler = Compiler {
+            config,
+            surroundings,
+            metrics: &state.telemetry.metrics,
+            flaws: Vec::new(),
+            warnings: Vec::new(),
+            unavailable: BTreeMap::new(),
+        };
+        let providers = compiler.providers();
+        let models = compiler.models(&providers);
+        let keyring = compiler.keyring(&models);
+        compiler.warn();
+        let Compiler {
+            flaws, warnings, ..
+        } = compiler;
+        if !flaws.is_empty() {
+            return Err(flaws);
+        }
+        state
+            .telemetry
+            .metrics
+            .label_keys(config.keys.keys().map(|name| name.as_str().into()));
+        let rules = providers.values().map(|passage| &passage.provider.rules);
+        let rules = rules.chain(models.values().map(|route| &route.rules));
+        let mut acted_on: HashSet<Box<str>> =
+            rules.flat_map(Rules::names).map(Into::into).collect();
+        acted_on.extend(ACTED_ON.map(Into::into));
+        Ok(Self {
+            keyring,
+            models,
+            providers,
+            limits: Limits {
+                body: config.server.max_body,
+                body_timeout: config.server.body_timeout,
+                in_flight: config.server.max_in_flight,
+            },
+            acted_on,
+            warnings,
+        })
+    }
+}
+
+impl Passage {
+    /// The route of a request for one of the provider's models by the provider's own name.
+    pub(super) fn route(&self, name: &str, model: &str) -> Route {
+        Route {
+            targets: vec![Arc::new(Target {
+                name: name.into(),
+                provider: Arc::clone(&self.provider),
+                model: quoted(model),
+                meters: Arc::clone(&self.target_meters),
+            })],
+            deadline: config::Model::deadline(),
+            rules: Rules::default(),
+            skipped: Vec::new(),
+            meters: Arc::clone(&self.meters),
+        }
+    }
+}
+
+struct Compiler<'c> {
+    config: &'c Config,
+    surroundings: Surroundings<'c>,
+    metrics: &'c Metrics,
+    flaws: Vec<Diagnostic>,
+    warnings: Vec<String>,
+    /// Providers that cannot be asked, and why.
+    unavailable: BTreeMap<&'c str, String>,
+}
+
+impl<'c> Compiler<'c> {
+    fn flaw<const N: usize>(&mut self, at: [&str; N], message: impl Into<String>) {
+        self.flaws.push(Diagnostic::new(at, message));
+    }
+
+    fn providers(&mut self) -> HashMap<Box<str>, Passage> {
+        let mut providers = HashMap::new();
+        for (name, entry) in &self.config.providers {
+            if let Some(provider) = self.provider(name, entry) {
+                // Models that nobody named share one label: what a client writes is never one.
+                let label = format!("{name}/*");
+                let passage = Passage {
+                    provider: Arc::new(provider),
+                    meters: self.metrics.route(&label),
+                    target_meters: self.metrics.target(&label, &label),
+                };
+                providers.insert(name.as_str().into(), passage);
+            }
+        }
+        providers
+    }
+
+    fn provider(&mut self, name: &'c str, entry: &config::Provider) -> Option<Provider> {
+        let Some(url) = &entry.base_url else {
+            // A provider whose preset is unknown has its flaw already, and that comes first.
+            self.flaw(["providers", name, "base_url"], "`base_url` is missing");
+            return None;
+        };
+        let origin = match Origin::parse(url) {
+            Ok(origin) => Some(origin),
+            Err(wrong) => {
+                self.flaw(["providers", name, "base_url"], format!("`{url}` {wrong}"));
+                None
+            }
+        };
+        let headers = self.headers(name, entry);
+        let forward = self.forward(name, entry);
+        let rules = self.rules(&["providers", name, "rules"], &entry.rules);
+        let credential = match &entry.api_key {
+            None => None,
+            Some(secret) => {
+                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
+                    Ok(key) => {
+                        let credential = crate::protocol::Protocol::credential(&OpenAi, &key);
+                        if credential.is_none() {
+                            let message = "the key has characters that no header can carry";
+                            self.flaw(["providers", name, "api_key"], message);
+                        }
+                        credential
+                    }
+                    Err(missing) => {
+                        self.unavailable.insert(name, missing.to_string());
+                        return None;
+                    }
+                }
+            }
+        };
+        let t = &entry.timeouts;
+        Some(Provider {
+            name: name.into(),
+            origin: origin?,
+            protocol: &OpenAi,
+            credential,
+            headers,
+            forward,
+            timeouts: Timeouts {
+                connect: t.connect,
+                first_byte: t.first_byte,
+                first_content: t.first_content,
+                idle: t.idle,
+                total: t.total,
+            },
+            tries: entry.tries,
+            done_marker: entry.done_marker,
+            stream_usage: entry.stream_usage,
+            rules,
+        })
+    }
+
+    fn headers(&mut self, name: &str, entry: &config::Provider) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        for (header, value) in &entry.headers {
+            let at = ["providers", name, "headers", header];
+            match (self.header_name(at, header), HeaderValue::from_str(value)) {
+                (Some(header), Ok(value)) => headers.push((header, value)),
+                (Some(_), Err(_)) => {
+                    self.flaw(at, "the value has characters that no header can carry")
+                }
+                (None, _) => {}
+            }
+        }
+        headers
+    }
+
+    fn forward(&mut self, name: &str, entry: &config::Provider) -> Vec<HeaderName> {
+        let mut forward = Vec::new();
+        for (n, header) in entry.forward.iter().enumerate() {
+            let n = n.to_string();
+            let at = ["providers", name, "forward", &n];
+            if ["authorization", "x-api-key", "api-key"]
+                .iter()
+                .any(|own| header.eq_ignore_ascii_case(own))
+            {
+                self.flaw(
+                    at,
+                    format!("`{header}` carries the caller's key, which never travels on"),
+                );
+            } else if let Some(header) = self.header_name(at, header) {
+                forward.push(header);
+            }
+        }
+        forward
+    }
+
+    fn header_name(&mut self, at: [&str; 4], name: &str) -> Option<HeaderName> {
+        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+            self.flaw(at, format!("`{name}` is not a header's name"));
+            return None;
+        };
+        if OWN_HEADERS.contains(&header.as_str()) {
+            self.flaw(at, format!("`{name}` is tollgate's own to write"));
+            return None;
+        }
+        Some(header)
+    }
+
+    fn rules(&mut self, at: &[&str], entry: &config::Rules) -> Rules {
+        for (member, [low, high]) in &entry.clamp {
+            if !(low <= high) {
+                let at = at.iter().copied().chain(["clamp", member]);
+                let message = format!("the lowest value, {low}, is above the highest, {high}");
+                self.flaws.push(Diagnostic::new(at, message));
+            }
+        }
+        let values = |values: &BTreeMap<String, serde_json::Value>| -> Vec<(String, Bytes)> {
+            values
+                .iter()
+                .map(|(name, value)| (name.clone(), Bytes::from(value.to_string())))
+                .collect()
+        };
+        Rules {
+            refuse: entry.refuse.clone(),
+            rename: entry.rename.clone().into_iter().collect(),
+            drop: entry.drop.clone(),
+            default: values(&entry.default),
+            set: values(&entry.set),
+            clamp: entry
+                .clamp
+                .clone()
+                .into_iter()
+                .filter(|(_, [low, high])| low <= high)
+                .collect(),
+            messages: MessageRules {
+                roles: entry
+                    .messages
+                    .roles
+                    .iter()
+                    .map(|(old, new)| (old.clone(), quoted(new)))
+                    .collect(),
+                drop: entry.messages.drop.clone(),
+                drop_nulls: entry.messages.drop_nulls,
+            },
+        }
+    }
+
+    fn models(&mut self, providers: &HashMap<Box<str>, Passage>) -> BTreeMap<Box<str>, Arc<Route>> {
+        let mut models = BTreeMap::new();
+        for (name, entry) in &self.config.models {
+            let rules = self.rules(&["models", name, "rules"], &entry.rules);
+            let (mut targets, mut skipped) = (Vec::new(), Vec::new());
+            if entry.targets.is_empty() {
+                self.flaw(["models", name, "targets"], "name at least one target");
+            }
+            for (n, target) in entry.targets.iter().enumerate() {
+                match self.target(name, n, &target.to, providers) {
+                    Some(Ok(target)) => targets.push(target),
+                    Some(Err(why)) => skipped.push(why),
+                    None => {}
+                }
+            }
+            let route = Route {
+                targets,
+                deadline: entry.deadline,
+                rules,
+                skipped,
+                meters: self.metrics.route(name),
+            };
+            models.insert(name.as_str().into(), Arc::new(route));
+        }
+        models
+    }
+
+    /// A target; or why it cannot be asked; or nothing, if it is flawed.
+    fn target(
+        &mut self,
+        model: &str,
+        n: usize,
+        to: &str,
+        providers: &HashMap<Box<str>, Passage>,
+    ) -> Option<Result<Arc<Target>, String>> {
+        let n = n.to_string();
+        let at = ["models", model, "targets", &n];
+        let Some((provider, rest)) = to.split_once('/').filter(|(_, rest)| !rest.is_empty()) else {
+            self.flaw(
+                at,
+                format!("`{to}` names no provider; write \"provider/model\""),
+            );
+            return None;
+        };
+        if let Some(why) = self.unavailable.get(provider) {
+            return Some(Err(format!("{to}: {why}")));
+        }
+        match providers.get(provider) {
+            Some(passage) => Some(Ok(Arc::new(Target {
+                name: to.into(),
+                provider: Arc::clone(&passage.provider),
+                model: quoted(rest),
+                meters: self.metrics.target(model, to),
+            }))),
+            // A provider that is written, but flawed, has said so.
+            None if self.config.providers.contains_key(provider) => None,
+            None => {
+                let known = self.config.providers.keys().map(String::as_str);
+                let hint = suggest(provider, known);
+                self.flaw(at, format!("there is no [providers.{provider}]{hint}"));
+                None
+            }
+        }
+    }
+
+    fn keyring(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) -> Keyring {
+        let mut keyring = Keyring::default();
+        for (name, entry) in &self.config.keys {
+            for (n, pattern) in entry.models.iter().flatten().enumerate() {
+                self.pattern(name, n, pattern, models);
+            }
+            let Some(digest) = self.digest(name, entry) else {
+                continue;
+            };
+            let caller = Caller {
+                name: name.as_str().into(),
+                models: entry.models.clone(),
+                expires: entry
+                    .expires
+                    .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),
+            };
+            if !keyring.add(digest, Arc::new(caller)) {
+                self.flaw(["keys", name, "key"], "another entry has the same key");
+            }
+        }
+        let server = &self.config.server;
+        let private = server
+            .listen
+            .iter()
+            .all(|address| address.ip().is_loopback());
+        let open = match server.open {
+            Open::Yes => true,
+            Open::No => false,
+            Open::Auto => private && self.config.keys.is_empty(),
+        };
+        if open {
+            keyring.open(Arc::new(Caller {
+                name: "open".into(),
+                models: None,
+                expires: None,
+            }));
+        }
+        keyring
+    }
+
+    fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
+        match (&entry.key, &entry.digest) {
+            (Some(secret), None) => {
+                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
+                    Ok(key) => Some(Digest::of(&key)),
+                    Err(missing) => {
+                        self.flaw(["keys", name, "key"], missing.to_string());
+                        None
+                    }
+                }
+            }
+            (None, Some(text)) => match Digest::parse(text) {
+                Ok(digest) => Some(digest),
+                Err(wrong) => {
+                    self.flaw(["keys", name, "digest"], wrong.to_string());
+                    None
+                }
+            },
+            (None, None) => {
+                self.flaw(["keys", name], "give it `key` or `digest`");
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.flaw(["keys", name], "give it `key` or `digest`, not both");
+                None
+            }
+        }
+    }
+
+    /// A name that is neither a model's nor a provider's can never match: a typing error, most likely.
+    fn pattern(
+        &mut self,
+        key: &str,
+        n: usize,
+        pattern: &str,
+        models: &BTreeMap<Box<str>, Arc<Route>>,
+    ) {
+        let provider = pattern.split_once('/').map(|(provider, _)| provider);
+        let known = provider.is_some_and(|name| self.config.providers.contains_key(name));
+        if pattern.contains('*') && provider.is_none() || known || models.contains_key(pattern) {
+            return;
+        }
+        let names = self
+            .config
+            .models
+            .keys()
+            .chain(self.config.providers.keys());
+        let hint = suggest(provider.unwrap_or(pattern), names.map(String::as_str));
+        let n = n.to_string();
+        self.flaw(
+            ["keys", key, "models", &n],
+            format!("`{pattern}` can match no model{hint}"),
+        );
+    }
+
+    fn warn(&mut self) {
+        for (name, why) in &self.unavailable {
+            let prefix = format!("{name}/");
+            let targets = self.config.models.values().flat_map(|model| &model.targets);
+            let skipped = targets
+                .filter(|target| target.to.starts_with(&prefix))
+                .count();
+            let s = if skipped == 1 { "" } else { "s" };
+            self.warnings
+                .push(format!("{name}: {why}, {skipped} target{s} skipped"));
+        }
+        if self.config.keys.is_empty() && self.config.server.open != Open::Yes {
+            let private = self
+                .config
+                .server
+                .listen
+                .iter()
+                .all(|address| address.ip().is_loopback());
+            if self.config.server.open == Open::No || !private {
+                self.warnings.push(
+                    "there are no keys, and callers without one are not let in: nobody can call"
+                        .into(),
+                );
+            }
+        }
+    }
+}
+
+fn quoted(text: &str) -> Bytes {
+    Bytes::from(serde_json::Value::from(text).to_string())
+}

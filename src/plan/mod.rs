@@ -1,0 +1,81 @@
+//! What does the configuration mean? Immutable tables, compiled once and swapped whole.
+//!
+//! A [`Plan`] is what was written; a [`State`] is what has happened, kept by name while plans come and go. Knows
+//! `config` and every room: the only place where configuration becomes running things.
+
+mod compile;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admission::{InFlight, Keyring};
+use crate::provider::Provider;
+use crate::route::Route;
+use crate::telemetry::Telemetry;
+
+/// What the configuration means.
+pub struct Plan {
+    /// Who may call.
+    pub keyring: Keyring,
+    /// The names clients use.
+    pub models: BTreeMap<Box<str>, Arc<Route>>,
+    /// Who serves models, by name, with the rest of a name that no model has: `provider/model`.
+    pub providers: HashMap<Box<str>, Passage>,
+    /// What one request may cost us.
+    pub limits: Limits,
+    /// Members that a rule or tollgate itself acts on.
+    pub acted_on: HashSet<Box<str>>,
+    /// What an operator should know, though it is no flaw.
+    pub warnings: Vec<String>,
+}
+
+/// A provider that can be asked for any of its models, and what is counted about that.
+pub struct Passage {
+    /// The provider.
+    pub provider: Arc<Provider>,
+    /// A route without targets: its meters, deadline and rules are every such request's.
+    pub meters: Arc<crate::telemetry::metrics::RouteMeters>,
+    /// The meters of all its models that no model names.
+    pub target_meters: Arc<crate::telemetry::metrics::TargetMeters>,
+}
+
+/// What one request may cost us.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Length of a body, in bytes.
+    pub body: u64,
+    /// Time for a body to arrive.
+    pub body_timeout: Duration,
+    /// Requests under way.
+    pub in_flight: usize,
+}
+
+/// What has happened, and outlives every plan.
+pub struct State {
+    /// How many requests are under way.
+    pub in_flight: InFlight,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// What compiling needs besides the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'s> {
+    /// Where relative paths start.
+    pub folder: &'s std::path::Path,
+    /// Where secrets may stand.
+    pub environment: &'s crate::config::secret::Environment,
+}
+
+impl Plan {
+    /// The route to a model: a configured name first, else `provider/model`.
+    pub fn route(&self, model: &str) -> Option<Arc<Route>> {
+        if let Some(route) = self.models.get(model) {
+            return Some(Arc::clone(route));
+        }
+        let (provider, rest) = model.split_once('/')?;
+        let passage = self.providers.get(provider).filter(|_| !rest.is_empty())?;
+        Some(Arc::new(passage.route(model, rest)))
+    }
+}

@@ -1,0 +1,106 @@
+//! What can be asked for: the lists of models, and whether we are well.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::admission::Caller;
+use crate::plan::Plan;
+use crate::rejection::Rejection;
+
+/// `GET /v1/models`: the configured names this caller may use, and the targets the file names that its patterns match;
+/// never a pattern, and nothing that nobody here can serve.
+pub(super) fn models(plan: &Plan, caller: &Caller) -> Response<Bytes> {
+    let mut names: Vec<&str> = served(plan).filter(|name| caller.may_use(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let data: Vec<Value> = names.into_iter().map(entry).collect();
+    answer(StatusCode::OK, &json!({ "object": "list", "data": data }))
+}
+
+/// `GET /v1/models/{id}`; the id may have slashes, escaped or not.
+pub(super) fn model(
+    plan: &Plan,
+    caller: &Caller,
+    path: &str,
+) -> Result<Response<Bytes>, Rejection> {
+    let escaped = path.split_once("/models/").map_or("", |(_, id)| id);
+    let id = unescape(escaped);
+    if !served(plan).any(|name| name == id) {
+        return Err(Rejection::ModelNotFound(id.into()));
+    }
+    if !caller.may_use(&id) {
+        return Err(Rejection::ModelNotAllowed(id.into()));
+    }
+    Ok(answer(StatusCode::OK, &entry(&id)))
+}
+
+/// `GET /health…`
+pub(super) fn health(well: bool) -> Response<Bytes> {
+    match well {
+        true => answer(StatusCode::OK, &json!({ "status": "ok" })),
+        false => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({ "status": "draining" }),
+        ),
+    }
+}
+
+/// The configured names, then the targets by their own.
+fn served(plan: &Plan) -> impl Iterator<Item = &str> {
+    let routes = plan
+        .models
+        .iter()
+        .filter(|(_, route)| !route.targets.is_empty());
+    let names = routes.clone().map(|(name, _)| &**name);
+    let targets = routes
+        .flat_map(|(_, route)| &route.targets)
+        .map(|target| &*target.name);
+    names.chain(targets)
+}
+
+fn entry(name: &str) -> Value {
+    json!({ "id": name, "object": "model", "created": 0, "owned_by": "tollgate" })
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Undoes percent-encoding (RFC 3986, 2.1). What is no escape stays as it is.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        let escaped = pair
+            .filter(|_| byte == b'%')
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() {
+            after.get(2..).unwrap_or_default()
+        } else {
+            after
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape("groq%2Fllama/x%3afree"), "groq/llama/x:free");
+        assert_eq!(unescape("100%"), "100%");
+        assert_eq!(unescape("%zz%4"), "%zz%4");
+        assert_eq!(unescape("%ff"), "\u{fffd}");
+    }
+}

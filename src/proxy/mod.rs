@@ -1,0 +1,195 @@
+//! The path of one request, from its head to the last byte of its answer.
+//!
+//! Read [`forward`] from top to bottom and you have read the gateway. Nothing else knows all the rooms.
+
+mod catalogue;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use crate::admission::{Caller, Slot};
+use crate::envelope::{self, Envelope};
+use crate::gateway::Gateway;
+use crate::plan::Plan;
+use crate::protocol::{Endpoint, NoEndpoint};
+use crate::rejection::Rejection;
+use crate::response::{self, Body};
+use crate::telemetry::{End, Record};
+use crate::upstream::{Answer, Call, Client, attempt};
+
+/// The longest model name that is written to a log.
+const LOGGED_NAME: usize = 200;
+
+/// Answers a request: with a provider's answer, or with words of our own.
+pub async fn handle<B>(gateway: &Gateway, client: &Client, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send,
+{
+    let endpoint = Endpoint::of(request.method(), request.uri().path());
+    let api = endpoint.map_or("unknown", Endpoint::name);
+    let mut record = gateway.state.telemetry.begin(Instant::now(), api);
+    record.client_id = request.headers().get("x-request-id").cloned();
+    let answered = {
+        let mut answer = pin!(answer(gateway, client, endpoint, request, &mut record));
+        // When time is up for answers under way, those that have not begun end here.
+        let closing = &gateway.closing;
+        poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Pending if closing.is_closed() => Poll::Ready(Err(Rejection::ShuttingDown)),
+            poll => poll,
+        })
+        .await
+    };
+    match answered {
+        Ok(Answered::Relayed(answer, slot)) => {
+            response::relay(answer, slot, record, &gateway.closing)
+        }
+        Ok(Answered::Said(said)) => response::say(said, record),
+        Err(rejection) => refuse(rejection, record),
+    }
+}
+
+enum Answered {
+    Relayed(Answer, Slot),
+    Said(Response<Bytes>),
+}
+
+async fn answer<B>(
+    gateway: &Gateway,
+    client: &Client,
+    endpoint: Result<Endpoint, NoEndpoint>,
+    request: Request<B>,
+    record: &mut Record,
+) -> Result<Answered, Rejection>
+where
+    B: HttpBody<Data = Bytes> + Send,
+{
+    let plan = gateway.plan();
+    match endpoint? {
+        Endpoint::Live => Ok(Answered::Said(catalogue::health(true))),
+        Endpoint::Ready => Ok(Answered::Said(catalogue::health(
+            !gateway.draining.is_closed(),
+        ))),
+        Endpoint::Models => {
+            let caller = identify(&plan, request.headers(), record)?;
+            Ok(Answered::Said(catalogue::models(&plan, caller)))
+        }
+        Endpoint::Model => {
+            let caller = identify(&plan, request.headers(), record)?;
+            catalogue::model(&plan, caller, request.uri().path()).map(Answered::Said)
+        }
+        endpoint => forward(gateway, client, &plan, endpoint, request, record).await,
+    }
+}
+
+/// Carries a request through the rooms, in order. Each may refuse it; none knows the others.
+async fn forward<B>(
+    gateway: &Gateway,
+    client: &Client,
+    plan: &Plan,
+    endpoint: Endpoint,
+    request: Request<B>,
+    record: &mut Record,
+) -> Result<Answered, Rejection>
+where
+    B: HttpBody<Data = Bytes> + Send,
+{
+    // Who asks, and is there room?
+    let (head, body) = request.into_parts();
+    let caller = identify(plan, &head.headers, record)?;
+    let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
+
+    // What is asked?
+    refuse_encoded(&head.headers)?;
+    let body = envelope::read(body, plan.limits.body, plan.limits.body_timeout).await?;
+    record.bytes_in = body.len() as u64;
+    let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
+    let model = envelope
+        .string("model")
+        .ok_or(Rejection::BadMember("model", "must be given, as a string"))?;
+    record.asked = Some(model.chars().take(LOGGED_NAME).collect());
+    let stream = wants_stream(&envelope)? && endpoint.streams();
+
+    // Where may it go?
+    if !caller.may_use(&model) {
+        return Err(Rejection::ModelNotAllowed(model.into()));
+    }
+    let route = plan
+        .route(&model)
+        .ok_or_else(|| Rejection::ModelNotFound(model.as_ref().into()))?;
+    record.routed(&route.meters);
+    if route.order().is_empty() {
+        let why = route.skipped.iter().map(|why| format!("; {why}")).collect();
+        return Err(Rejection::NoTarget {
+            model: model.into(),
+            why,
+        });
+    }
+
+    // Send it, and try again while that can help.
+    let call = Call {
+        endpoint,
+        envelope: &envelope,
+        headers: &head.headers,
+        stream,
+        arrived: record.began,
+        id: record.id,
+    };
+    let answer = attempt::run(client, &route, &call, record).await?;
+    Ok(Answered::Relayed(answer, slot))
+}
+
+/// Who asks. A web page is nobody: a browser would let any page on the machine speak to a local gateway.
+fn identify<'p>(
+    plan: &'p Plan,
+    headers: &HeaderMap,
+    record: &mut Record,
+) -> Result<&'p Arc<Caller>, Rejection> {
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        return Err(Rejection::OriginNotAllowed(
+            origin.chars().take(LOGGED_NAME).collect(),
+        ));
+    }
+    let caller = plan.keyring.identify(headers, SystemTime::now())?;
+    record.key = Some(Arc::clone(&caller.name));
+    Ok(caller)
+}
+
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            Err(Rejection::Encoded(
+                encoding.chars().take(LOGGED_NAME).collect(),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the client wants a stream. What is no boolean would be read one way here and another there.
+fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
+    match envelope.value("stream") {
+        None | Some(b"false" | b"null") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => Err(Rejection::BadMember("stream", "must be true or false")),
+    }
+}
+
+fn refuse(rejection: Rejection, mut record: Record) -> Response<Body> {
+    let told = rejection.tell();
+    record.code = told.code;
+    record.end = Some(End::Complete);
+    let mut response = Response::new(told.body);
+    *response.status_mut() = told.status;
+    *response.headers_mut() = told.headers;
+    response::say(response, record)
+}

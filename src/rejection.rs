@@ -1,0 +1,346 @@
+//! Why we said no: the only errors a client ever hears from us.
+//!
+//! Joins the rooms' own errors and knows their statuses and codes; `protocol` writes the bodies.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::admission::{Full, UnknownKey};
+use crate::envelope::{Malformed, Unread};
+use crate::protocol::{Complaint, NoEndpoint};
+use crate::provider::errors::Fault;
+use crate::upstream::attempt::Exhausted;
+use crate::upstream::{Cause, Clock, Failure, Said};
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// The body has a member we act on that is not what it must be.
+    #[error("`{0}` {1}")]
+    BadMember(&'static str, &'static str),
+    /// Its body cannot be read in one way only.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The body is encoded.
+    #[error("the request's body has the content-encoding `{0}`; send it as it is")]
+    Encoded(Box<str>),
+    /// The caller may not use this model.
+    #[error("this key may not use the model `{0}`")]
+    ModelNotAllowed(Box<str>),
+    /// Nobody here goes by this name.
+    #[error("there is no model `{0}`; GET /v1/models lists those there are")]
+    ModelNotFound(Box<str>),
+    /// There is nothing at this path.
+    #[error(transparent)]
+    NoEndpoint(#[from] NoEndpoint),
+    /// A model is configured, and none of its targets can be asked.
+    #[error("no target of `{model}` is available{why}")]
+    NoTarget {
+        /// As it was asked for.
+        model: Box<str>,
+        /// What is missing.
+        why: String,
+    },
+    /// The request comes from a web page.
+    #[error("requests from the web page `{0}` are not allowed")]
+    OriginNotAllowed(Box<str>),
+    /// Too much is under way.
+    #[error(transparent)]
+    Overloaded(#[from] Full),
+    /// The provider's own words, for a fault of the client's.
+    #[error("the provider says {}", .0.status)]
+    Provider(Box<Said>),
+    /// Every try was told to come back later.
+    #[error("every target is at its rate limit: {0}")]
+    RateLimited(String, Option<Duration>),
+    /// We are about to stop.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    /// Who asks did not show a key we know.
+    #[error(transparent)]
+    UnknownKey(#[from] UnknownKey),
+    /// The body was not read.
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    /// Providers failed.
+    #[error("no target could answer: {0}")]
+    Upstream(String),
+    /// A clock ran out.
+    #[error("{0}")]
+    UpstreamTimeout(String),
+}
+
+/// What a client is told: all but the writing of it.
+#[derive(Debug)]
+pub struct Told {
+    /// The status.
+    pub status: StatusCode,
+    /// The contract's code, if the words are ours.
+    pub code: Option<&'static str>,
+    /// Headers of this very answer.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Rejection {
+    /// Its status and its code.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadMember(..)
+            | Self::Encoded(_)
+            | Self::Malformed(
+                Malformed::NotObject
+                | Malformed::Twice(_)
+                | Malformed::Disguised(..)
+                | Malformed::TooMany,
+            ) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::Malformed(Malformed::NotJson(_)) => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
+            Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
+            Self::NoEndpoint(NoEndpoint::Method(_)) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            }
+            Self::NoEndpoint(NoEndpoint::Path) => (StatusCode::NOT_FOUND, "unknown_url"),
+            Self::NoTarget { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
+            Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed"),
+            Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Provider(said) => (said.status, "upstream_error"),
+            Self::RateLimited(..) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::UnknownKey(_) => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::Unread(Unread::Broken) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::Unread(Unread::TooSlow(_)) => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            Self::Unread(Unread::TooLarge(_)) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large")
+            }
+            Self::Upstream(_) => (StatusCode::BAD_GATEWAY, "upstream_error"),
+            Self::UpstreamTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+        }
+    }
+
+    /// The member of the request it is about.
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::BadMember(name, _) => Some(name),
+            Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
+            Self::ModelNotAllowed(_) | Self::ModelNotFound(_) | Self::NoTarget { .. } => {
+                Some("model")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether and when to come back.
+    fn advice(&self, headers: &mut HeaderMap) {
+        const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+        const AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+        let (should, wait) = match self {
+            Self::Overloaded(full) => (true, Some(full.retry_after)),
+            Self::RateLimited(_, wait) => (true, *wait),
+            Self::NoTarget { .. } => (false, None),
+            Self::ShuttingDown => (true, None),
+            Self::NoEndpoint(NoEndpoint::Method(takes)) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(takes));
+                return;
+            }
+            _ => return,
+        };
+        headers.insert(
+            SHOULD_RETRY,
+            HeaderValue::from_static(if should { "true" } else { "false" }),
+        );
+        if let Some(wait) = wait {
+            // Whole seconds are rounded up: whoever comes back earlier comes in vain.
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(millis.div_ceil(1_000)),
+            );
+            headers.insert(AFTER_MS, HeaderValue::from(millis));
+        }
+    }
+
+    /// What the client is told.
+    pub fn tell(self) -> Told {
+        let (status, code) = self.kind();
+        if let Self::Provider(said) = self {
+            return provider(*said);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        self.advice(&mut headers);
+        let message = self.to_string();
+        let complaint = Complaint {
+            status,
+            code,
+            message: &message,
+            param: self.param(),
+        };
+        Told {
+            status,
+            code: Some(code),
+            headers,
+            body: complaint.body(),
+        }
+    }
+}
+
+/// A provider's error goes on as it came.
+fn provider(said: Said) -> Told {
+    let body = said.body.unwrap_or_else(|| {
+        let complaint = Complaint {
+            status: said.status,
+            code: "upstream_error",
+            message: "the provider refused the request and its reason was too long to pass on",
+            param: None,
+        };
+        complaint.body()
+    });
+    let mut headers = said.headers;
+    headers.remove(header::CONTENT_LENGTH);
+    Told {
+        status: said.status,
+        code: None,
+        headers,
+        body,
+    }
+}
+
+/// Whose failure a client sees, over all tries.
+impl From<Exhausted> for Rejection {
+    fn from(Exhausted(mut failures): Exhausted) -> Self {
+        let clients = |f: &Failure| f.fault == Fault::Client && matches!(f.cause, Cause::Status(_));
+        if let Some(n) = failures.iter().rposition(clients)
+            && let Cause::Status(said) = failures.swap_remove(n).cause
+        {
+            return Self::Provider(said);
+        }
+        let refused = failures
+            .iter()
+            .all(|f| matches!(f.cause, Cause::Refused(_)));
+        if refused && !failures.is_empty() {
+            return Self::BadMember("request", "has a member that no target accepts");
+        }
+        let told = summary(&failures);
+        if failures.iter().all(|f| f.fault == Fault::Busy) {
+            return Self::RateLimited(told, failures.iter().filter_map(|f| f.wait).min());
+        }
+        match failures.last().map(|f| &f.cause) {
+            Some(Cause::Clock(Clock::Deadline)) => {
+                Self::UpstreamTimeout(format!("the deadline clock ran out over all tries: {told}"))
+            }
+            Some(Cause::Clock(_))
+                if failures.iter().all(|f| matches!(f.cause, Cause::Clock(_))) =>
+            {
+                Self::UpstreamTimeout(format!("no target answered in time: {told}"))
+            }
+            _ => Self::Upstream(told),
+        }
+    }
+}
+
+/// Each target and what became of it: a provider's own words are not among it.
+fn summary(failures: &[Failure]) -> String {
+    let mut told: Vec<(Cow<'_, str>, u32)> = Vec::new();
+    for failure in failures {
+        let cause = match (&failure.cause, failure.fault) {
+            (Cause::Status(_), Fault::Credentials) => "refused the gateway's credentials".into(),
+            // An address or a system's error is the operator's business.
+            (Cause::Connect(_), _) => "could not be connected to".into(),
+            (cause, _) => cause.to_string(),
+        };
+        let line = Cow::from(format!("{} {cause}", failure.target));
+        match told.last_mut() {
+            Some((last, times)) if *last == line => *times += 1,
+            _ => told.push((line, 1)),
+        }
+    }
+    let lines = told.into_iter().map(|(line, times)| match times {
+        1 => line.into_owned(),
+        times => format!("{line} ({times} tries)"),
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::errors::Retry;
+
+    fn failure(target: &str, cause: Cause, fault: Fault, wait: Option<u64>) -> Failure {
+        Failure {
+            target: target.into(),
+            cause,
+            fault,
+            retry: Retry::Elsewhere,
+            wait: wait.map(Duration::from_secs),
+        }
+    }
+
+    fn status(status: u16) -> Cause {
+        Cause::Status(Box::new(Said {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Some(Bytes::from("the provider's own words, with sk-secret")),
+        }))
+    }
+
+    fn told(failures: Vec<Failure>) -> (u16, Option<&'static str>, String, HeaderMap) {
+        let told = Rejection::from(Exhausted(failures)).tell();
+        let body = String::from_utf8_lossy(&told.body).into_owned();
+        (told.status.as_u16(), told.code, body, told.headers)
+    }
+
+    #[test]
+    fn whose_failure_a_client_sees() {
+        let clock = |clock| failure("a/x", Cause::Clock(clock), Fault::Provider, None);
+        let limited = |wait| failure("a/x", status(429), Fault::Busy, wait);
+
+        let (code, kind, body, _) = told(vec![
+            failure("a/x", status(503), Fault::Provider, None),
+            failure("b/x", status(422), Fault::Client, None),
+        ]);
+        assert_eq!((code, kind), (422, None));
+        assert!(body.starts_with("the provider's own words"));
+
+        let (code, kind, _, headers) =
+            told(vec![limited(Some(9)), limited(Some(3)), limited(None)]);
+        assert_eq!((code, kind), (429, Some("rate_limit_exceeded")));
+        assert_eq!(headers["retry-after"], "3");
+        assert_eq!(headers["retry-after-ms"], "3000");
+        assert_eq!(headers["x-should-retry"], "true");
+
+        let (code, kind, body, _) =
+            told(vec![failure("a/x", status(401), Fault::Credentials, None)]);
+        assert_eq!((code, kind), (502, Some("upstream_error")));
+        assert!(body.contains("refused the gateway's credentials") && !body.contains("sk-secret"));
+
+        let (code, _, body, _) = told(vec![
+            failure("a/x", status(503), Fault::Provider, None),
+            failure("a/x", status(503), Fault::Provider, None),
+            limited(None),
+        ]);
+        assert_eq!(code, 502);
+        assert!(
+            body.contains("a/x answered 503 Service Unavailable (2 tries); a/x answered 429"),
+            "{body}"
+        );
+
+        let (code, kind, body, _) = told(vec![clock(Clock::FirstByte)]);
+        assert_eq!((code, kind), (504, Some("upstream_timeout")));
+        assert!(body.contains("the first byte clock ran out"), "{body}");
+        let (code, _, body, _) = told(vec![
+            failure("a/x", status(500), Fault::Provider, None),
+            clock(Clock::Deadline),
+        ]);
+        assert_eq!(code, 504);
+        assert!(body.contains("the deadline clock"), "{body}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Give it back: an answer, or a rejection.
+//!
+//! The body that goes to the client carries everything the request holds; when it ends or is dropped, all of it is
+//! given back. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
+
+mod relay;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body::{Frame, SizeHint};
+
+use crate::admission::Slot;
+use crate::telemetry::{End, Record};
+use crate::upstream::{Answer, AnswerBody};
+pub use relay::{Broken, Relay};
+
+/// What a client is sent.
+pub enum Body {
+    /// In one piece.
+    Whole(Whole),
+    /// As it comes from a provider.
+    Relay(Box<Relay>),
+}
+
+/// A body in one piece, and what ends with it.
+pub struct Whole {
+    bytes: Option<Bytes>,
+    record: Record,
+    _slot: Option<Slot>,
+}
+
+/// Says that time is up: every answer under way ends with an error of ours. Whoever polls it next sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Closing(Arc<AtomicBool>);
+
+impl Closing {
+    /// Time is up.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is.
+    pub fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// An answer of a provider's, with what the request holds.
+pub fn relay(answer: Answer, slot: Slot, mut record: Record, closing: &Closing) -> Response<Body> {
+    let Answer {
+        status,
+        mut headers,
+        body,
+    } = answer;
+    strip(&mut headers);
+    sign(&mut headers, &record);
+    record.status = status.as_u16();
+    let body = match body {
+        AnswerBody::Whole(bytes, usage) => {
+            headers.remove(header::CONTENT_LENGTH);
+            record.usage = usage;
+            record.content = Some(tokio::time::Instant::now());
+            whole(bytes, record, Some(slot))
+        }
+        AnswerBody::Long {
+            pieces,
+            skimmer,
+            inflow,
+        } => Body::Relay(Box::new(Relay::long(pieces, skimmer, inflow, slot, record))),
+        AnswerBody::Stream {
+            pieces,
+            decoder,
+            inflow,
+        } => {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            let relay = Relay::stream(pieces, decoder, inflow, slot, record, closing.clone());
+            Body::Relay(Box::new(relay))
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Words of our own, or a provider's error: in one piece, and the request is over.
+pub fn say(told: Response<Bytes>, mut record: Record) -> Response<Body> {
+    let (mut head, bytes) = told.into_parts();
+    record.status = head.status.as_u16();
+    strip(&mut head.headers);
+    sign(&mut head.headers, &record);
+    Response::from_parts(head, whole(bytes, record, None))
+}
+
+fn whole(bytes: Bytes, mut record: Record, slot: Option<Slot>) -> Body {
+    record.bytes_out = bytes.len() as u64;
+    Body::Whole(Whole {
+        bytes: Some(bytes),
+        record,
+        _slot: slot,
+    })
+}
+
+/// Ours, on every answer.
+fn sign(headers: &mut HeaderMap, record: &Record) {
+    const ID: HeaderName = HeaderName::from_static("x-request-id");
+    const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
+    const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
+    headers.insert(ID, record.id.header());
+    if let Some(target) = record.target()
+        && let Ok(value) = HeaderValue::from_str(target)
+    {
+        headers.insert(TARGET, value);
+        headers.insert(TRIES, HeaderValue::from(record.tries));
+    }
+}
+
+/// Takes out what is not for the client: what belongs to the provider's connection (RFC 9110, 7.6.1), its cookies, its
+/// name, and limits that are its own.
+fn strip(headers: &mut HeaderMap) {
+    const HOP_BY_HOP: [HeaderName; 9] = [
+        header::CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::PROXY_AUTHENTICATE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::SET_COOKIE,
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+    headers.remove(header::SERVER);
+    // Two passes, because a header map cannot be changed while it is read; the first seldom finds anything.
+    let limits = |name: &&HeaderName| name.as_str().starts_with("x-ratelimit-");
+    let limits: Vec<HeaderName> = headers.keys().filter(limits).cloned().collect();
+    for name in limits {
+        headers.remove(name);
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => {
+                whole.record.end.get_or_insert(End::Complete);
+                let bytes = whole.bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Relay(relay) => relay
+                .poll_piece(cx)
+                .map(|piece| piece.map(|p| p.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Relay(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => {
+                SizeHint::with_exact(whole.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Relay(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A body in one piece never breaks.
+impl From<Infallible> for Broken {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_the_provider_stays_there() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Hop"),
+            ("keep-alive", "timeout=5"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=b"),
+            ("server", "uvicorn"),
+            ("x-ratelimit-remaining-tokens", "5"),
+            ("content-type", "application/json"),
+            ("openai-processing-ms", "12"),
+        ] {
+            headers.append(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_static(value),
+            );
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "openai-processing-ms"]);
+    }
+}

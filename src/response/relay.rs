@@ -1,0 +1,220 @@
+//! The body of an answer on its way out: passes pieces, counts, knows its end, holds the guards.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::Closing;
+use crate::admission::Slot;
+use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
+use crate::telemetry::{End, Record};
+use crate::upstream::{Broken as Cause, Inflow};
+
+/// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the provider's answer broke off")]
+pub struct Broken;
+
+/// Passes an answer on. Dropped before its end it gives everything back and stops the provider.
+pub struct Relay {
+    /// Pieces that may go out.
+    ready: VecDeque<Bytes>,
+    reader: Reader,
+    /// None once the provider has nothing more to say that anybody hears.
+    inflow: Option<Inflow>,
+    record: Record,
+    _slot: Slot,
+}
+
+enum Reader {
+    Long(Box<dyn Skimmer>),
+    Stream(Box<dyn Decoder>, Closing),
+}
+
+impl Relay {
+    pub(super) fn long(
+        pieces: Pieces,
+        skimmer: Box<dyn Skimmer>,
+        inflow: Inflow,
+        slot: Slot,
+        mut record: Record,
+    ) -> Self {
+        record.content = Some(Instant::now());
+        Self {
+            ready: pieces.into_iter().collect(),
+            reader: Reader::Long(skimmer),
+            inflow: Some(inflow),
+            record,
+            _slot: slot,
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what an answer consists of, and what it holds"
+    )]
+    pub(super) fn stream(
+        pieces: Pieces,
+        decoder: Box<dyn Decoder>,
+        inflow: Inflow,
+        slot: Slot,
+        mut record: Record,
+        closing: Closing,
+    ) -> Self {
+        record.streamed = true;
+        record.content = Some(Instant::now());
+        let mut relay = Self {
+            ready: pieces.into_iter().collect(),
+            reader: Reader::Stream(decoder, closing),
+            inflow: Some(inflow),
+            record,
+            _slot: slot,
+        };
+        relay.look();
+        relay
+    }
+
+    /// The next piece for the client.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                self.record.bytes_out += piece.len() as u64;
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            if let Reader::Stream(_, closing) = &self.reader
+                && closing.is_closed()
+                && self.record.end.is_none()
+            {
+                self.complain(
+                    End::Shutdown,
+                    "shutting_down",
+                    "the gateway is shutting down",
+                );
+                continue;
+            }
+            let Some(inflow) = &mut self.inflow else {
+                return Poll::Ready(None);
+            };
+            let piece = ready!(inflow.poll_piece(cx));
+            if self.record.end.is_some() {
+                // The answer was complete before. The rest only frees the connection; how it ends is no news.
+                if !matches!(piece, Some(Ok(_))) {
+                    self.inflow = None;
+                }
+                continue;
+            }
+            match (piece, &mut self.reader) {
+                (Some(Ok(piece)), Reader::Long(skimmer)) => {
+                    skimmer.feed(&piece);
+                    self.ready.push_back(piece);
+                }
+                (Some(Ok(piece)), Reader::Stream(..)) => self.feed(piece),
+                (None, Reader::Long(skimmer)) => {
+                    self.record.usage = skimmer.usage();
+                    self.record.end = Some(End::Complete);
+                    self.inflow = None;
+                }
+                (None, Reader::Stream(..)) => self.finish(),
+                (Some(Err(cause)), Reader::Long(skimmer)) => {
+                    self.record.usage = skimmer.usage();
+                    self.record.end = Some(end_of(&cause));
+                    self.inflow = None;
+                    return Poll::Ready(Some(Err(Broken)));
+                }
+                (Some(Err(cause)), Reader::Stream(..)) => self.break_off(&cause),
+            }
+        }
+    }
+
+    fn feed(&mut self, piece: Bytes) {
+        let Reader::Stream(decoder, _) = &mut self.reader else {
+            return;
+        };
+        let mut out = Pieces::new();
+        let fed = decoder.feed(piece, &mut out);
+        self.ready.extend(out);
+        match fed {
+            Ok(()) => self.look(),
+            Err(too_long) => self.complain(End::Truncated, "upstream_error", &too_long.to_string()),
+        }
+    }
+
+    /// Whether the provider has said its last word.
+    fn look(&mut self) {
+        let Reader::Stream(decoder, _) = &self.reader else {
+            return;
+        };
+        let progress = decoder.progress();
+        self.record.usage = progress.usage;
+        match progress.end {
+            None => {}
+            Some(Ended::Complete) => {
+                self.record.end = Some(End::Complete);
+                if let Some(inflow) = &mut self.inflow {
+                    inflow.lingers(Instant::now());
+                }
+            }
+            // What follows an error is not an answer's end, whatever it says.
+            Some(Ended::Error) => {
+                self.record.end = Some(End::Error);
+                self.inflow = None;
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let Reader::Stream(decoder, _) = &mut self.reader else {
+            return;
+        };
+        let mut out = Pieces::new();
+        decoder.finish(&mut out);
+        self.ready.extend(out);
+        self.look();
+        self.inflow = None;
+        if self.record.end.is_none() {
+            let message = "the provider ended its stream in the middle of the answer";
+            self.complain(End::Truncated, "upstream_error", message);
+        }
+    }
+
+    fn break_off(&mut self, cause: &Cause) {
+        let (code, message) = match cause {
+            Cause::Clock(clock) => (
+                "upstream_timeout",
+                format!("the {clock} clock ran out in the middle of the answer"),
+            ),
+            Cause::Cut(_) => (
+                "upstream_error",
+                "the provider broke off in the middle of the answer".into(),
+            ),
+        };
+        self.complain(end_of(cause), code, &message);
+    }
+
+    /// Ends the stream with an error of ours. What was held of an incomplete event is left out: the error is heard.
+    fn complain(&mut self, end: End, code: &'static str, message: &str) {
+        let complaint = Complaint {
+            status: StatusCode::BAD_GATEWAY,
+            code,
+            message,
+            param: None,
+        };
+        self.ready.push_back(complaint.event());
+        self.record.end = Some(end);
+        self.record.code = Some(code);
+        self.inflow = None;
+    }
+}
+
+fn end_of(cause: &Cause) -> End {
+    match cause {
+        Cause::Clock(_) => End::Stalled,
+        Cause::Cut(_) => End::Truncated,
+    }
+}

@@ -1,0 +1,426 @@
+//! Every metric, one documented line each.
+//!
+//! Children are looked up once, when a plan is compiled, and kept with the route and the target they belong to. Label
+//! values come from the configuration, never from a client: this crate tells children apart by a hash only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tokio::time::Instant;
+
+use super::{End, Outcome, Record};
+use crate::usage::KINDS;
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+
+/// More keys than this share the label `other`.
+const MOST_KEYS: usize = 1_000;
+
+const SECONDS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+const OVERHEAD: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
+    0.1, 1.0,
+];
+
+/// All metrics of one gateway, in a registry of its own.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    rejections: IntCounterVec,
+    duration: HistogramVec,
+    first_content: HistogramVec,
+    overhead: Histogram,
+    tries: IntCounterVec,
+    streams: IntCounterVec,
+    tokens: IntCounterVec,
+    in_flight: IntGaugeVec,
+    reloads: IntCounterVec,
+    connections: IntGauge,
+    /// Access lines that were not written because the writer could not keep up.
+    pub lines_lost: IntCounter,
+    /// Names of keys that have a label of their own.
+    keys: arc_swap::ArcSwap<std::collections::HashSet<Arc<str>>>,
+}
+
+/// The children of one model.
+#[derive(Debug)]
+pub struct RouteMeters {
+    /// Its label.
+    pub name: Arc<str>,
+    pub(super) in_flight: IntGauge,
+    duration: [Histogram; 3],
+}
+
+/// The children of one target of one model.
+#[derive(Debug)]
+pub struct TargetMeters {
+    /// Its label.
+    pub name: Arc<str>,
+    first_content: Histogram,
+    tries: [IntCounter; Outcome::ALL.len()],
+    ends: [IntCounter; End::ALL.len()],
+    tokens: [IntCounter; KINDS.len()],
+}
+
+impl TargetMeters {
+    pub(super) fn tries(&self, outcome: Outcome) -> &IntCounter {
+        let [
+            answered,
+            cancelled,
+            client,
+            connect,
+            credentials,
+            nonsense,
+            provider,
+            limited,
+            reset,
+            timeout,
+        ] = &self.tries;
+        match outcome {
+            Outcome::Answered => answered,
+            Outcome::Cancelled => cancelled,
+            Outcome::ClientFault => client,
+            Outcome::Connect => connect,
+            Outcome::Credentials => credentials,
+            Outcome::Nonsense => nonsense,
+            Outcome::ProviderFault => provider,
+            Outcome::RateLimited => limited,
+            Outcome::Reset => reset,
+            Outcome::Timeout => timeout,
+        }
+    }
+
+    fn ends(&self, end: End) -> &IntCounter {
+        let [gone, complete, error, shutdown, stalled, truncated] = &self.ends;
+        match end {
+            End::ClientGone => gone,
+            End::Complete => complete,
+            End::Error => error,
+            End::Shutdown => shutdown,
+            End::Stalled => stalled,
+            End::Truncated => truncated,
+        }
+    }
+}
+
+/// The endpoints that have a histogram of their own, in the order of `RouteMeters::duration`.
+const APIS: [&str; 3] = ["chat_completions", "completions", "embeddings"];
+
+/// Registers a metric. The names are constants of this file, and a test makes them all.
+#[expect(
+    clippy::expect_used,
+    reason = "fails for a malformed or a second name only, which a test would find"
+)]
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    let metric = metric.expect("a well-formed metric");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("a new metric");
+    metric
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(r, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let histograms = |name: &str, help: &str, labels: &[&str]| {
+            register(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+                    labels,
+                ),
+            )
+        };
+        let overhead = HistogramOpts::new(
+            "tollgate_overhead_seconds",
+            "Time a request spent in tollgate itself, by phase: `request` is from its head to the first try.",
+        );
+        let build = Opts::new("tollgate_build_info", "Always 1; the version is the label.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        register(r, IntGauge::with_opts(build)).set(1);
+        #[cfg(target_os = "linux")]
+        {
+            let process = prometheus::process_collector::ProcessCollector::for_self();
+            // The same collector twice is the only way this can fail.
+            let _ = r.register(Box::new(process));
+        }
+        Self {
+            requests: counters(
+                "tollgate_requests_total",
+                "Requests, by how they were answered.",
+                &["api", "model", "key", "status"],
+            ),
+            rejections: counters(
+                "tollgate_rejections_total",
+                "Requests tollgate itself said no to.",
+                &["code"],
+            ),
+            duration: histograms(
+                "tollgate_request_duration_seconds",
+                "From a request's head to its answer's last byte.",
+                &["api", "model"],
+            ),
+            first_content: histograms(
+                "tollgate_time_to_first_content_seconds",
+                "From a request's head to the first content of its answer.",
+                &["target"],
+            ),
+            overhead: register(
+                r,
+                Histogram::with_opts(
+                    overhead
+                        .const_label("phase", "request")
+                        .buckets(OVERHEAD.to_vec()),
+                ),
+            ),
+            tries: counters(
+                "tollgate_tries_total",
+                "Requests to targets, by what they came to.",
+                &["target", "outcome"],
+            ),
+            streams: counters(
+                "tollgate_streams_total",
+                "Streamed answers, by how they ended.",
+                &["target", "end"],
+            ),
+            tokens: counters(
+                "tollgate_tokens_total",
+                "Tokens as providers told them; the kinds are disjoint.",
+                &["model", "target", "kind"],
+            ),
+            in_flight: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new("tollgate_in_flight", "Requests under way."),
+                    &["model"],
+                ),
+            ),
+            reloads: counters(
+                "tollgate_reloads_total",
+                "Configurations put in force, or refused.",
+                &["outcome"],
+            ),
+            connections: register(
+                r,
+                IntGauge::new("tollgate_connections", "Connections of clients."),
+            ),
+            lines_lost: register(
+                r,
+                IntCounter::new(
+                    "tollgate_access_lines_lost_total",
+                    "Access lines that were not written because the writer could not keep up.",
+                ),
+            ),
+            keys: arc_swap::ArcSwap::default(),
+            registry,
+        }
+    }
+
+    /// The children of a model, by its label.
+    pub fn route(&self, name: &str) -> Arc<RouteMeters> {
+        Arc::new(RouteMeters {
+            name: name.into(),
+            in_flight: self.in_flight.with_label_values(&[name]),
+            duration: APIS.map(|api| self.duration.with_label_values(&[api, name])),
+        })
+    }
+
+    /// The children of a target, by its label and its model's.
+    pub fn target(&self, model: &str, name: &str) -> Arc<TargetMeters> {
+        Arc::new(TargetMeters {
+            name: name.into(),
+            first_content: self.first_content.with_label_values(&[name]),
+            tries: Outcome::ALL.map(|o| self.tries.with_label_values(&[name, o.name()])),
+            ends: End::ALL.map(|end| self.streams.with_label_values(&[name, end.name()])),
+            tokens: KINDS.map(|kind| self.tokens.with_label_values(&[model, name, kind])),
+        })
+    }
+
+    /// Gives the first keys a label of their own. A name that once had one keeps it: its counters stand.
+    pub fn label_keys(&self, names: impl Iterator<Item = Arc<str>>) {
+        let mut keys = (**self.keys.load()).clone();
+        for name in names {
+            if keys.len() < MOST_KEYS {
+                keys.insert(name);
+            }
+        }
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// Counts a configuration that was put in force, or refused.
+    pub fn reloaded(&self, applied: bool) {
+        let outcome = if applied { "applied" } else { "refused" };
+        self.reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// The gauge of clients' connections.
+    pub fn connections(&self) -> IntGauge {
+        self.connections.clone()
+    }
+
+    /// Everything, as Prometheus reads it. Takes milliseconds: never on a thread that serves clients.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory fails only for a metric without a name.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    pub(super) fn tell(&self, record: &Record, end: End, now: Instant) {
+        if let Some(code) = record.code {
+            self.rejections.with_label_values(&[code]).inc();
+        }
+        let model = record.route.as_ref().map_or("", |route| &*route.name);
+        let key = match &record.key {
+            Some(key) if self.keys.load().contains(key) => key,
+            Some(_) => "other",
+            None => "",
+        };
+        let status = status(record.status);
+        self.requests
+            .with_label_values(&[record.api, model, key, status])
+            .inc();
+        if let Some(route) = &record.route {
+            let [chat, completions, embeddings] = &route.duration;
+            let histogram = match record.api {
+                "chat_completions" => chat,
+                "completions" => completions,
+                _ => embeddings,
+            };
+            histogram.observe(seconds(now - record.began));
+        }
+        if let Some(sent) = record.sent {
+            self.overhead.observe(seconds(sent - record.began));
+        }
+        let Some(target) = &record.target else {
+            return;
+        };
+        if let Some(content) = record.content {
+            target
+                .first_content
+                .observe(seconds(content - record.began));
+        }
+        if record.streamed {
+            target.ends(end).inc();
+        }
+        if let Some(usage) = record.usage {
+            for (counter, count) in target.tokens.iter().zip(usage.counts()) {
+                if count > 0 {
+                    counter.inc_by(count);
+                }
+            }
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// A status as a label; providers may answer with any number, labels are bounded.
+fn status(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        413 => "413",
+        422 => "422",
+        429 => "429",
+        499 => "499",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        100..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_made_and_has_its_help() {
+        let metrics = Metrics::new();
+        let target = metrics.target("fast", "groq/x");
+        metrics.route("fast");
+        metrics.reloaded(true);
+        metrics.rejections.with_label_values(&["x"]).inc();
+        metrics
+            .requests
+            .with_label_values(&["a", "b", "c", "200"])
+            .inc();
+        for outcome in Outcome::ALL {
+            target.tries(outcome).inc();
+        }
+        for end in End::ALL {
+            target.ends(end).inc();
+        }
+        let text = metrics.text();
+        for name in [
+            "requests_total",
+            "rejections_total",
+            "request_duration_seconds",
+            "time_to_first_content_seconds",
+            "overhead_seconds",
+            "tries_total",
+            "streams_total",
+            "tokens_total",
+            "in_flight",
+            "reloads_total",
+            "build_info",
+        ] {
+            assert!(text.contains(&format!("# HELP tollgate_{name} ")), "{name}");
+        }
+        for outcome in Outcome::ALL {
+            let line = format!(
+                "tollgate_tries_total{{outcome=\"{}\",target=\"groq/x\"}} 1",
+                outcome.name()
+            );
+            assert!(text.contains(&line), "{line}");
+        }
+        for end in End::ALL {
+            let line = format!(
+                "tollgate_streams_total{{end=\"{}\",target=\"groq/x\"}} 1",
+                end.name()
+            );
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn labels_of_keys_are_bounded() {
+        let metrics = Metrics::new();
+        metrics.label_keys((0..2_000).map(|n| format!("k{n}").into()));
+        assert_eq!(metrics.keys.load().len(), MOST_KEYS);
+    }
+}

@@ -1,0 +1,183 @@
+//! Target after target, try after try, within one deadline.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::clock::Clocks;
+use super::{Answer, AnswerBody, Call, Cause, Client, Clock, Failure, judge};
+use crate::provider::errors::{Fault, Retry};
+use crate::provider::rules::Refused;
+use crate::route::{Route, Target};
+use crate::telemetry::{Outcome, Record};
+
+/// The first pause is at most this; each further one at most twice the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// No pause of our own is longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// A wait that a provider asks for is honoured up to here, and only where there is no other target to go to.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Every try came to nothing. The failures are in the order they happened, at least one of them, unless there was no
+/// target at all.
+#[derive(Debug)]
+pub struct Exhausted(pub Vec<Failure>);
+
+/// Asks a route's targets until one answers.
+pub async fn run(
+    client: &Client,
+    route: &Route,
+    call: &Call<'_>,
+    record: &mut Record,
+) -> Result<Answer, Exhausted> {
+    let deadline = call.arrived + route.deadline;
+    let mut failures = Vec::new();
+    let targets = route.order();
+    'targets: for (n, target) in targets.iter().enumerate() {
+        let is_last = n + 1 == targets.len();
+        for tried in 1..=target.provider.tries {
+            record.try_begins(&target.meters, Instant::now());
+            let failure = match one(client, route, target, call, deadline).await {
+                Ok(answer) => {
+                    record.try_ends(Outcome::Answered);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            record.try_ends(failure.outcome());
+            tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
+            let (retry, wait) = (failure.retry, failure.wait);
+            let over = matches!(failure.cause, Cause::Clock(Clock::Deadline));
+            failures.push(failure);
+            if over {
+                break 'targets;
+            }
+            match retry {
+                Retry::Never => break 'targets,
+                Retry::Elsewhere => continue 'targets,
+                Retry::Here if tried == target.provider.tries => {}
+                Retry::Here => {
+                    let Some(pause) = pause(tried, wait, is_last, random(call)) else {
+                        continue 'targets;
+                    };
+                    if Instant::now() + pause >= deadline {
+                        // Whoever is next can be asked without a pause.
+                        continue 'targets;
+                    }
+                    sleep_until(Instant::now() + pause).await;
+                }
+            }
+        }
+    }
+    Err(Exhausted(failures))
+}
+
+/// How long to wait before the same target is asked again. None: do not wait, go on.
+///
+/// Our own pauses are exponential with full jitter: anything from nothing to the whole. A provider's word goes before
+/// ours, but nobody waits for one provider while there is another.
+fn pause(tried: u32, stated: Option<Duration>, is_last: bool, random: f64) -> Option<Duration> {
+    match stated {
+        Some(wait) => (is_last && wait <= LONGEST_WAIT).then_some(wait),
+        None => {
+            let most = FIRST_PAUSE
+                .saturating_mul(1 << tried.saturating_sub(1).min(8))
+                .min(LONGEST_PAUSE);
+            Some(most.mul_f64(random.clamp(0.0, 1.0)))
+        }
+    }
+}
+
+/// A number from 0 to 1.
+fn random(call: &Call<'_>) -> f64 {
+    let hash = RandomState::new().hash_one(call.id.as_str());
+    f64::from(u32::try_from(hash >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// One request to one target.
+async fn one(
+    client: &Client,
+    route: &Route,
+    target: &Arc<Target>,
+    call: &Call<'_>,
+    deadline: Instant,
+) -> Result<Answer, Failure> {
+    let fail = |cause: Cause| Failure {
+        target: Arc::clone(&target.name),
+        fault: Fault::Provider,
+        retry: match cause {
+            // The answer may still come, and be paid for: not a second time at the same place.
+            Cause::Clock(_) | Cause::Nonsense(_) => Retry::Elsewhere,
+            _ => Retry::Here,
+        },
+        cause,
+        wait: None,
+    };
+    let refuse = |refused: Refused| Failure {
+        target: Arc::clone(&target.name),
+        cause: Cause::Refused(refused),
+        fault: Fault::Client,
+        retry: Retry::Elsewhere,
+        wait: None,
+    };
+    let provider = &target.provider;
+    let mut edits = call.envelope.edit();
+    route.rules.apply(&mut edits).map_err(refuse)?;
+    provider.rules.apply(&mut edits).map_err(refuse)?;
+    edits.set("model", target.model.clone());
+    let hide_usage =
+        call.stream && provider.stream_usage && provider.protocol.ask_for_usage(&mut edits);
+    let clocks = Clocks::start(provider.timeouts, deadline, Instant::now());
+    let exchange = client
+        .exchange(target, call, edits.into_rope(), clocks)
+        .await
+        .map_err(fail)?;
+    if !exchange.status.is_success() {
+        let judged = judge::error(exchange, SystemTime::now()).await;
+        return Err(Failure {
+            target: Arc::clone(&target.name),
+            cause: Cause::Status(Box::new(judged.said)),
+            fault: judged.fault,
+            retry: judged.retry,
+            wait: judged.wait,
+        });
+    }
+    let (status, headers) = (exchange.status, exchange.headers);
+    let body: AnswerBody = judge::answer(provider, call, hide_usage, &headers, exchange.inflow)
+        .await
+        .map_err(fail)?;
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_a_providers_word_goes_before() {
+        let own = |tried| pause(tried, None, false, 1.0).unwrap();
+        assert_eq!(own(1), Duration::from_millis(500));
+        assert_eq!(own(2), Duration::from_secs(1));
+        assert_eq!(own(9), LONGEST_PAUSE);
+        assert_eq!(own(u32::MAX), LONGEST_PAUSE);
+        assert_eq!(
+            pause(3, None, true, 0.0),
+            Some(Duration::ZERO),
+            "full jitter"
+        );
+        let stated = |secs, is_last| pause(1, Some(Duration::from_secs(secs)), is_last, 1.0);
+        assert_eq!(stated(2, true), Some(Duration::from_secs(2)));
+        assert_eq!(stated(2, false), None, "another target need not wait");
+        assert_eq!(
+            stated(11, true),
+            None,
+            "the client can wait as well as we can"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! The body of an answer, on its way in: pieces as they come, under the clocks of its try.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::clock::{Clock, Clocks, Phase};
+use super::connect::Link;
+use super::pool::Shelf;
+
+/// Pieces of an answer. Dropping it before its end closes the connection, which is how providers are told to stop.
+pub struct Inflow {
+    source: Source,
+    clocks: Clocks,
+}
+
+enum Source {
+    Memory(VecDeque<Bytes>),
+    Link {
+        body: Incoming,
+        link: Option<Box<Link>>,
+        shelf: Arc<Shelf>,
+    },
+}
+
+/// Why an answer did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// A clock ran out.
+    #[error("the {0} clock ran out")]
+    Clock(Clock),
+    /// The connection broke, or what came over it was no HTTP.
+    #[error("the connection broke off")]
+    Cut(#[source] hyper::Error),
+}
+
+impl Inflow {
+    pub(super) fn memory(pieces: Vec<Bytes>, clocks: Clocks) -> Self {
+        Self {
+            source: Source::Memory(pieces.into()),
+            clocks,
+        }
+    }
+
+    pub(super) fn link(body: Incoming, link: Box<Link>, shelf: Arc<Shelf>, clocks: Clocks) -> Self {
+        let source = Source::Link {
+            body,
+            link: Some(link),
+            shelf,
+        };
+        Self { source, clocks }
+    }
+
+    /// The first content is here: from now on only silence and the total count.
+    pub fn flows(&mut self, now: Instant) {
+        self.clocks.enter(Phase::Flowing, now);
+    }
+
+    /// The answer is complete: the end of the body is waited for a moment only.
+    pub fn lingers(&mut self, now: Instant) {
+        self.clocks.enter(Phase::Lingering, now);
+    }
+
+    /// The next piece; none after the last.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let piece = match &mut self.source {
+            Source::Memory(pieces) => return Poll::Ready(pieces.pop_front().map(Ok)),
+            Source::Link { body, link, shelf } => poll_link(body, link, shelf, cx),
+        };
+        match piece {
+            Poll::Ready(piece) => {
+                self.clocks.touch(Instant::now());
+                Poll::Ready(piece.map(|piece| piece.map_err(Broken::Cut)))
+            }
+            Poll::Pending => match self.clocks.poll_expired(cx) {
+                Poll::Ready(clock) => Poll::Ready(Some(Err(Broken::Clock(clock)))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// Asks the body first: what one read brought in is taken piece by piece without another. Then lets the connection
+/// read, and asks again.
+fn poll_link(
+    body: &mut Incoming,
+    link: &mut Option<Box<Link>>,
+    shelf: &Shelf,
+    cx: &mut Context<'_>,
+) -> Poll<Option<hyper::Result<Bytes>>> {
+    let mut driven = false;
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Poll::Ready(Some(Ok(data))),
+                // Trailers: nothing of theirs goes on.
+                Err(_) => {}
+            },
+            Poll::Ready(Some(Err(error))) => {
+                *link = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+            Poll::Ready(None) => {
+                if let Some(mut link) = link.take() {
+                    link.drive(cx);
+                    shelf.put(link, Instant::now());
+                }
+                return Poll::Ready(None);
+            }
+            Poll::Pending => match link {
+                Some(link) if !driven => {
+                    link.drive(cx);
+                    driven = true;
+                }
+                _ => return Poll::Pending,
+            },
+        }
+    }
+}

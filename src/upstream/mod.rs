@@ -1,0 +1,376 @@
+//! Send it, and try again while that can help.
+//!
+//! [`Client`] sends one request to one target; [`attempt`] goes from target to target. Knows `envelope`, `protocol`,
+//! `provider`, `route`, `telemetry` and `usage`.
+
+pub mod attempt;
+mod clock;
+mod connect;
+mod inflow;
+mod judge;
+mod pool;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::envelope::{Envelope, Rope};
+use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
+use crate::provider::errors::{Fault, Retry};
+use crate::provider::{Origin, Provider, Site, echo};
+use crate::route::Target;
+use crate::telemetry::{Outcome, RequestId};
+use crate::usage::Usage;
+pub use clock::Clock;
+use clock::{Clocks, Phase};
+use connect::{Connector, Link};
+pub use inflow::{Broken, Inflow};
+
+/// Sends requests, and keeps connections for the next. Each worker has its own, so that nothing is shared on the path.
+#[derive(Default)]
+pub struct Client {
+    connector: Connector,
+    pool: pool::Pool,
+}
+
+/// What is sent, whoever it is sent to.
+pub struct Call<'c> {
+    /// What the client called.
+    pub endpoint: Endpoint,
+    /// Its body.
+    pub envelope: &'c Envelope,
+    /// Its headers, of which some are passed on.
+    pub headers: &'c HeaderMap,
+    /// It wants a stream.
+    pub stream: bool,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// Our id for it.
+    pub id: RequestId,
+}
+
+/// An answer that the client will get.
+pub struct Answer {
+    /// Its status; a success.
+    pub status: StatusCode,
+    /// Its headers, as they came.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer, as far as it was read to be sure of it.
+pub enum AnswerBody {
+    /// Read to its end, with the usage it tells.
+    Whole(Bytes, Option<Usage>),
+    /// Longer than is held: what has come, and what will.
+    Long {
+        /// What has come.
+        pieces: Pieces,
+        /// Reads the usage while it passes.
+        skimmer: Box<dyn Skimmer>,
+        /// What will come.
+        inflow: Inflow,
+    },
+    /// A stream that has had its first content.
+    Stream {
+        /// What has come.
+        pieces: Pieces,
+        /// Knows what has passed.
+        decoder: Box<dyn Decoder>,
+        /// What will come.
+        inflow: Inflow,
+    },
+}
+
+/// A try that came to nothing: where, why, whose fault, and what could still help.
+#[derive(Debug)]
+pub struct Failure {
+    /// `provider/model`.
+    pub target: Arc<str>,
+    /// Why.
+    pub cause: Cause,
+    /// Whose fault.
+    pub fault: Fault,
+    /// What could still help.
+    pub retry: Retry,
+    /// How long the provider asks to wait.
+    pub wait: Option<Duration>,
+}
+
+/// Why a try came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// A clock ran out.
+    #[error("the {0} clock ran out")]
+    Clock(Clock),
+    /// No connection.
+    #[error("could not connect: {0}")]
+    Connect(#[source] io::Error),
+    /// An answer that is none.
+    #[error("answered nonsense: {0}")]
+    Nonsense(&'static str),
+    /// One of its rules refuses the request.
+    #[error("{0}")]
+    Refused(#[source] crate::provider::rules::Refused),
+    /// The connection broke before there was an answer, or in its middle.
+    #[error("broke off")]
+    Reset(#[source] hyper::Error),
+    /// An error, as the provider wrote it.
+    #[error("answered {}", .0.status)]
+    Status(Box<Said>),
+}
+
+/// A provider's error, as it came.
+#[derive(Debug)]
+pub struct Said {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body; none if it was too long to hold.
+    pub body: Option<Bytes>,
+}
+
+impl Failure {
+    /// What is counted.
+    pub fn outcome(&self) -> Outcome {
+        match (&self.cause, self.fault) {
+            (Cause::Clock(_), _) => Outcome::Timeout,
+            (Cause::Connect(_), _) => Outcome::Connect,
+            (Cause::Nonsense(_), _) => Outcome::Nonsense,
+            (Cause::Reset(_), _) => Outcome::Reset,
+            (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
+            (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
+            (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
+            (Cause::Status(_), Fault::Provider) => Outcome::ProviderFault,
+        }
+    }
+}
+
+impl From<Broken> for Cause {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Clock(clock) => Self::Clock(clock),
+            Broken::Cut(error) => Self::Reset(error),
+        }
+    }
+}
+
+/// The head of an answer, and the way to its body.
+struct Exchange {
+    status: StatusCode,
+    headers: HeaderMap,
+    inflow: Inflow,
+}
+
+impl Client {
+    /// Throws away connections that nobody should take any more. To be called every few seconds.
+    pub fn sweep(&self, now: Instant) {
+        self.pool.sweep(now);
+    }
+
+    /// Asks a provider for its models: how many there are.
+    pub async fn models(&self, provider: &Provider) -> Result<usize, Cause> {
+        const NO_LIST: Cause = Cause::Nonsense("its answer is no list of models");
+        let Origin::Site(site) = &provider.origin else {
+            return Ok(1);
+        };
+        let now = Instant::now();
+        let mut clocks = Clocks::start(provider.timeouts, now + provider.timeouts.total, now);
+        let mut request = request(
+            provider,
+            site,
+            Endpoint::Models,
+            &HeaderMap::new(),
+            Rope::default(),
+        )?;
+        *request.method_mut() = Method::GET;
+        let mut link = self.connect(site, &mut clocks).await?;
+        clocks.enter(Phase::Waiting, Instant::now());
+        let response = match send(&mut link, request, &mut clocks).await {
+            Ok(response) => response,
+            Err(Unsent::Lost(cause)) => return Err(cause),
+            Err(Unsent::Whole(_)) => return Err(NO_LIST),
+        };
+        clocks.enter(Phase::Answering, Instant::now());
+        let (head, body) = response.into_parts();
+        let inflow = Inflow::link(body, link, self.pool.shelf(site), clocks);
+        if !head.status.is_success() {
+            let exchange = Exchange {
+                status: head.status,
+                headers: head.headers,
+                inflow,
+            };
+            let judged = judge::error(exchange, std::time::SystemTime::now()).await;
+            return Err(Cause::Status(Box::new(judged.said)));
+        }
+        let body = judge::list(inflow).await?;
+        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|_| NO_LIST)?;
+        value["data"]
+            .as_array()
+            .or_else(|| value.as_array())
+            .map(Vec::len)
+            .ok_or(NO_LIST)
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    async fn exchange(
+        &self,
+        target: &Target,
+        call: &Call<'_>,
+        body: Rope,
+        mut clocks: Clocks,
+    ) -> Result<Exchange, Cause> {
+        let provider = &target.provider;
+        let site = match &provider.origin {
+            Origin::Site(site) => site,
+            Origin::Echo => {
+                let said = echo::answer(call.endpoint, &body.to_vec());
+                let content_type = HeaderValue::from_static(said.content_type);
+                return Ok(Exchange {
+                    status: said.status,
+                    headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
+                    inflow: Inflow::memory(said.pieces, clocks),
+                });
+            }
+        };
+        let shelf = self.pool.shelf(site);
+        let mut request = request(provider, site, call.endpoint, call.headers, body)?;
+        let id = call.headers.get("x-request-id").cloned();
+        request
+            .headers_mut()
+            .insert(CLIENT_ID, id.unwrap_or_else(|| call.id.header()));
+        let mut kept = shelf.take(Instant::now()).await;
+        loop {
+            let mut link = match kept.take() {
+                Some(link) => link,
+                None => self.connect(site, &mut clocks).await?,
+            };
+            clocks.enter(Phase::Waiting, Instant::now());
+            match send(&mut link, request, &mut clocks).await {
+                Ok(response) => {
+                    clocks.enter(Phase::Answering, Instant::now());
+                    let (head, body) = response.into_parts();
+                    return Ok(Exchange {
+                        status: head.status,
+                        headers: head.headers,
+                        inflow: Inflow::link(body, link, shelf, clocks),
+                    });
+                }
+                // A kept connection was closed before anything went out: the request is still ours, and whole.
+                Err(Unsent::Whole(whole)) => request = *whole,
+                Err(Unsent::Lost(cause)) => return Err(cause),
+            }
+        }
+    }
+
+    async fn connect(&self, site: &Site, clocks: &mut Clocks) -> Result<Box<Link>, Cause> {
+        let mut connecting = pin!(self.connector.connect(site, Instant::now()));
+        poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(Cause::Connect));
+            }
+            clocks
+                .poll_expired(cx)
+                .map(|clock| Err(Cause::Clock(clock)))
+        })
+        .await
+    }
+}
+
+/// Why a request has no answer.
+enum Unsent {
+    /// Nothing of it went out; here it is.
+    Whole(Box<Request<Rope>>),
+    /// It may have arrived.
+    Lost(Cause),
+}
+
+/// Puts a request on a connection and drives it until the head of the answer is there.
+async fn send(
+    link: &mut Link,
+    request: Request<Rope>,
+    clocks: &mut Clocks,
+) -> Result<Response<Incoming>, Unsent> {
+    let mut answered = pin!(link.sender.try_send_request(request));
+    poll_fn(|cx| {
+        link.drive(cx);
+        match answered.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+            Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
+                Some(request) => Unsent::Whole(Box::new(request)),
+                None => Unsent::Lost(Cause::Reset(error.into_error())),
+            })),
+            Poll::Pending => clocks
+                .poll_expired(cx)
+                .map(|clock| Err(Unsent::Lost(Cause::Clock(clock)))),
+        }
+    })
+    .await
+}
+
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+
+/// The client's headers that every provider is sent.
+const FORWARDED: [HeaderName; 5] = [
+    header::ACCEPT,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+fn request(
+    provider: &Provider,
+    site: &Site,
+    endpoint: Endpoint,
+    given: &HeaderMap,
+    body: Rope,
+) -> Result<Request<Rope>, Cause> {
+    const NO_PATH: Cause = Cause::Nonsense("its base URL has no usable path");
+    let uri = site.uri(provider.protocol, endpoint).ok_or(NO_PATH)?;
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::HOST, site.authority.clone());
+    if let Some(credential) = &provider.credential {
+        headers.insert(header::AUTHORIZATION, credential.clone());
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"))),
+    );
+    for name in FORWARDED.iter().chain(&provider.forward) {
+        for value in given.get_all(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    for (name, value) in given {
+        if name.as_str().starts_with("anthropic-") {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    for (name, value) in &provider.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
