@@ -114,7 +114,7 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
     headers.insert(ID, record.id.header());
-    if let Some(target) = record.target()
+    if let Some(target) = &record.target
         && let Ok(value) = HeaderValue::from_str(target)
     {
         headers.insert(TARGET, value);

@@ -113,6 +113,12 @@ impl Relay {
                 (Some(Ok(piece)), Reader::Long(skimmer)) => {
                     skimmer.feed(&piece);
                     self.ready.push_back(piece);
+                    // A body of known length is not asked for more than that.
+                    if inflow.is_over() {
+                        self.record.usage = skimmer.usage();
+                        self.record.end = Some(End::Complete);
+                        self.inflow = None;
+                    }
                 }
                 (Some(Ok(piece)), Reader::Stream(..)) => self.feed(piece),
                 (None, Reader::Long(skimmer)) => {

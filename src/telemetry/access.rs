@@ -45,10 +45,7 @@ impl Line {
             api: record.api,
             key: record.key.take(),
             model: record.asked.take(),
-            target: record
-                .target
-                .as_ref()
-                .map(|target| Arc::clone(&target.name)),
+            target: record.target.take(),
             tries: record.tries,
             status: record.status,
             code: record.code,
@@ -75,8 +72,8 @@ impl Line {
             status = self.status,
             code = self.code,
             end = self.end.name(),
-            ms = self.took.as_secs_f64() * 1e3,
-            first_content_ms = self.first_content.map(|first| first.as_secs_f64() * 1e3),
+            ms = millis(self.took),
+            first_content_ms = self.first_content.map(millis),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             input = self.usage.map(|_| usage.input),
@@ -84,6 +81,11 @@ impl Line {
             output = self.usage.map(|_| usage.output + usage.reasoning),
         );
     }
+}
+
+/// Milliseconds to three places: what is finer is noise.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Lines that wait to be written.

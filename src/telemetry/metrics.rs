@@ -314,7 +314,7 @@ impl Metrics {
         if let Some(sent) = record.sent {
             self.overhead.observe(seconds(sent - record.began));
         }
-        let Some(target) = &record.target else {
+        let Some(target) = &record.meters else {
             return;
         };
         if let Some(content) = record.content {

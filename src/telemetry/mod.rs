@@ -48,6 +48,7 @@ impl Telemetry {
             asked: None,
             route: None,
             target: None,
+            meters: None,
             trying: None,
             tries: 0,
             sent: None,
@@ -177,7 +178,9 @@ pub struct Record {
     /// The model as it was asked for, shortened.
     pub asked: Option<Box<str>>,
     route: Option<Arc<RouteMeters>>,
-    target: Option<Arc<TargetMeters>>,
+    /// `provider/model`, as asked last.
+    pub target: Option<Arc<str>>,
+    meters: Option<Arc<TargetMeters>>,
     /// The target of a try that has not come to anything yet.
     trying: Option<Arc<TargetMeters>>,
     /// How many requests went to providers.
@@ -210,11 +213,12 @@ impl Record {
     }
 
     /// A request goes to a target.
-    pub fn try_begins(&mut self, target: &Arc<TargetMeters>, now: Instant) {
+    pub fn try_begins(&mut self, target: &Arc<str>, meters: &Arc<TargetMeters>, now: Instant) {
         self.tries += 1;
         self.sent.get_or_insert(now);
         self.target = Some(Arc::clone(target));
-        self.trying = Some(Arc::clone(target));
+        self.meters = Some(Arc::clone(meters));
+        self.trying = Some(Arc::clone(meters));
     }
 
     /// It came to something.
@@ -222,11 +226,6 @@ impl Record {
         if let Some(target) = self.trying.take() {
             target.tries(outcome).inc();
         }
-    }
-
-    /// The name of the target that was asked last.
-    pub fn target(&self) -> Option<&str> {
-        self.target.as_ref().map(|target| &*target.name)
     }
 }
 
@@ -336,7 +335,7 @@ mod tests {
         let mut record = telemetry.begin(now, "chat_completions");
         record.routed(&route);
         record.key = Some("ann".into());
-        record.try_begins(&target, now);
+        record.try_begins(&"groq/x".into(), &target, now);
         assert!(
             telemetry
                 .metrics

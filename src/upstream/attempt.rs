@@ -38,7 +38,7 @@ pub async fn run(
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
-            record.try_begins(&target.meters, Instant::now());
+            record.try_begins(&target.name, &target.meters, Instant::now());
             let failure = match one(client, route, target, call, deadline).await {
                 Ok(answer) => {
                     record.try_ends(Outcome::Answered);
@@ -50,6 +50,7 @@ pub async fn run(
             tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
             let (retry, wait) = (failure.retry, failure.wait);
             let over = matches!(failure.cause, Cause::Clock(Clock::Deadline));
+            let unreachable = matches!(failure.cause, Cause::Connect(_));
             failures.push(failure);
             if over {
                 break 'targets;
@@ -58,6 +59,8 @@ pub async fn run(
                 Retry::Never => break 'targets,
                 Retry::Elsewhere => continue 'targets,
                 Retry::Here if tried == target.provider.tries => {}
+                // Whoever cannot be reached now will hardly be in half a second; another can.
+                Retry::Here if unreachable && !is_last => continue 'targets,
                 Retry::Here => {
                     let Some(pause) = pause(tried, wait, is_last, random(call)) else {
                         continue 'targets;

@@ -67,6 +67,14 @@ impl Inflow {
         self.clocks.enter(Phase::Lingering, now);
     }
 
+    /// Nothing more will come: what was given out last was the last.
+    pub fn is_over(&self) -> bool {
+        match &self.source {
+            Source::Memory(pieces) => pieces.is_empty(),
+            Source::Link { body, .. } => body.is_end_stream(),
+        }
+    }
+
     /// The next piece; none after the last.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let piece = match &mut self.source {
@@ -99,7 +107,12 @@ fn poll_link(
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => return Poll::Ready(Some(Ok(data))),
+                Ok(data) => {
+                    if body.is_end_stream() {
+                        keep(link, shelf, cx);
+                    }
+                    return Poll::Ready(Some(Ok(data)));
+                }
                 // Trailers: nothing of theirs goes on.
                 Err(_) => {}
             },
@@ -108,10 +121,7 @@ fn poll_link(
                 return Poll::Ready(Some(Err(error)));
             }
             Poll::Ready(None) => {
-                if let Some(mut link) = link.take() {
-                    link.drive(cx);
-                    shelf.put(link, Instant::now());
-                }
+                keep(link, shelf, cx);
                 return Poll::Ready(None);
             }
             Poll::Pending => match link {
@@ -122,5 +132,14 @@ fn poll_link(
                 _ => return Poll::Pending,
             },
         }
+    }
+}
+
+/// The answer has been read to its end: the connection is good for another.
+fn keep(link: &mut Option<Box<Link>>, shelf: &Shelf, cx: &mut Context<'_>) {
+    if let Some(mut link) = link.take() {
+        // It has yet to learn that the body was taken.
+        link.drive(cx);
+        shelf.put(link, Instant::now());
     }
 }

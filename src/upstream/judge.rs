@@ -177,6 +177,9 @@ async fn hold(inflow: &mut Inflow) -> Result<Held, Broken> {
         let piece = piece?;
         length += piece.len();
         pieces.push(piece);
+        if inflow.is_over() {
+            break;
+        }
         if length > HELD {
             return Ok(Held::Part(pieces));
         }

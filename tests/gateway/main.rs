@@ -1,0 +1,5 @@
+//! The whole gateway, over real sockets, on ports of its own. One binary, many chapters.
+
+mod support;
+
+mod path;

@@ -1,0 +1,113 @@
+//! The whole gateway, in this process, on ports of its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tollgate::cli::Loaded;
+use tollgate::cli::serve::{Running, start};
+use tollgate::config::load::{Flaws, Source};
+use tollgate::config::secret::Environment;
+
+/// A gateway that runs until it is dropped.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub running: Option<Running>,
+    folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// With what follows `[server]`'s own lines, and on two workers.
+    pub async fn start(text: &str) -> Self {
+        Self::with("", text).await
+    }
+
+    /// With more lines for `[server]`.
+    pub async fn with(server: &str, text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let loaded = load(&folder, server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
+        // It waits for its own threads, which no thread of a runtime may do.
+        let running = std::thread::spawn(move || start(&loaded, 2))
+            .join()
+            .unwrap();
+        let running = running.unwrap_or_else(|failed| panic!("{failed}"));
+        Self {
+            address: running.addresses[0],
+            admin: running.admin[0],
+            running: Some(running),
+            folder,
+        }
+    }
+
+    /// Puts another configuration in force.
+    pub fn apply(&self, text: &str) -> Result<(), Flaws> {
+        let loaded = load(&self.folder, "", text)?;
+        let gateway = &self.running.as_ref().unwrap().gateway;
+        gateway
+            .apply(&loaded.config, loaded.surroundings())
+            .map_err(|found| loaded.report(found))
+    }
+
+    /// Drains it, as a signal would.
+    pub fn drain(mut self, delay: Duration, drain: Duration) -> std::thread::JoinHandle<()> {
+        let running = self.running.take().unwrap();
+        std::thread::spawn(move || running.drain(delay, drain))
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.running
+            .as_ref()
+            .unwrap()
+            .gateway
+            .state
+            .in_flight
+            .count()
+    }
+
+    /// The metrics, as Prometheus reads them.
+    pub fn metrics(&self) -> String {
+        self.running
+            .as_ref()
+            .unwrap()
+            .gateway
+            .state
+            .telemetry
+            .metrics
+            .text()
+    }
+
+    /// The value of one line of the metrics; 0 if there is none.
+    pub fn metric(&self, line: &str) -> f64 {
+        let text = self.metrics();
+        let found = text
+            .lines()
+            .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        found.map_or(0.0, |value| value.parse().unwrap())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It waits for its threads; a thread of a runtime must not.
+        let running = self.running.take();
+        std::thread::spawn(move || drop(running));
+    }
+}
+
+/// Reads a configuration with the variables that the chapters use.
+pub fn load(folder: &tempfile::TempDir, server: &str, text: &str) -> Result<Loaded, Flaws> {
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"off\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}"
+    );
+    let environment: Environment = [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
+        .into_iter()
+        .collect();
+    let source = Source::parse("gateway.toml".into(), folder.path().to_owned(), text)?;
+    let loaded = Loaded::read(source, environment);
+    if loaded.flaws.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(loaded.report(Vec::new()))
+    }
+}

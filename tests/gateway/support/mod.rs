@@ -1,0 +1,52 @@
+//! What the chapters speak with: a gateway in process, providers that can do anything, a client that sees everything.
+
+pub mod client;
+pub mod gateway;
+pub mod provider;
+
+pub use client::{Answer, post};
+pub use gateway::Gateway;
+pub use provider::{Act, Provider};
+
+/// Waits, up to five seconds, until something is so.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("five seconds passed before {what}");
+}
+
+/// A chat request for a model.
+pub fn chat(model: &str) -> String {
+    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}"#)
+}
+
+/// A chat request for a stream.
+pub fn chat_stream(model: &str) -> String {
+    format!(r#"{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"hi"}}]}}"#)
+}
+
+/// A whole answer that says `text`.
+pub fn completion(text: &str) -> String {
+    format!(
+        r#"{{"id":"c","object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}}}"#
+    )
+}
+
+/// One event that says `text`.
+pub fn delta(text: &str) -> String {
+    format!(
+        r#"data: {{"choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+    ) + "\n\n"
+}
+
+/// The event with the finish reason.
+pub const FINISH: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+/// The event with the usage.
+pub const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\n";
+/// The end.
+pub const DONE: &str = "data: [DONE]\n\n";

@@ -1,0 +1,295 @@
+//! A provider that can do anything: answer, stream in given pieces, stall, reset, lie. Over raw sockets, so that it can
+//! also do what no HTTP library would.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a provider does with one request.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Answers with a status, headers and a body of known length.
+    Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// Sends a stream of pieces, each in a write and a chunk of its own, and ends it.
+    Stream(Vec<String>),
+    /// The same, and cuts the connection instead of ending it.
+    Cut(Vec<String>),
+    /// The same, and says nothing more, but keeps the connection.
+    Stall(Vec<String>),
+    /// Says nothing at all.
+    Hang,
+    /// Breaks the connection with a reset.
+    Reset,
+    /// Writes these bytes and closes.
+    Raw(Vec<u8>),
+    /// Writes these bytes again and again.
+    Endless(Vec<u8>, Vec<u8>),
+}
+
+impl Act {
+    /// A success with a JSON body.
+    pub fn json(body: impl Into<String>) -> Self {
+        Self::status(200, body)
+    }
+
+    /// Any status with a JSON body.
+    pub fn status(status: u16, body: impl Into<String>) -> Self {
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Self::Answer(status, headers, body.into().into_bytes())
+    }
+
+    /// A status with one more header.
+    pub fn with(self, name: &'static str, value: &str) -> Self {
+        match self {
+            Self::Answer(status, mut headers, body) => {
+                headers.retain(|(other, _)| *other != name);
+                headers.push((name, value.to_owned()));
+                Self::Answer(status, headers, body)
+            }
+            other => other,
+        }
+    }
+
+    /// A whole stream.
+    pub fn events<S: Into<String>>(pieces: impl IntoIterator<Item = S>) -> Self {
+        Self::Stream(pieces.into_iter().map(Into::into).collect())
+    }
+}
+
+/// One request, as a provider got it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub line: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    acts: Mutex<VecDeque<Act>>,
+    received: Mutex<Vec<Received>>,
+    connections: AtomicUsize,
+    left: AtomicUsize,
+}
+
+/// A provider on a port of its own. Its last act is repeated.
+pub struct Provider {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Provider {
+    pub async fn new(acts: impl IntoIterator<Item = Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            acts: Mutex::new(acts.into_iter().collect()),
+            ..Shared::default()
+        });
+        let theirs = Arc::clone(&shared);
+        let task = tokio::task::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                theirs.connections.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(&theirs);
+                connections.spawn(async move {
+                    let _ = serve(stream, &shared).await;
+                });
+            }
+        });
+        Self {
+            address,
+            shared,
+            task,
+        }
+    }
+
+    /// Where nobody listens.
+    pub async fn nowhere() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    }
+
+    /// What it got so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().unwrap().clone()
+    }
+
+    /// The only request it got.
+    pub fn only(&self) -> Received {
+        let received = self.received();
+        assert_eq!(received.len(), 1, "{received:?}");
+        received[0].clone()
+    }
+
+    /// How many requests it got.
+    pub fn count(&self) -> usize {
+        self.shared.received.lock().unwrap().len()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How often the gateway went away in the middle of an act.
+    pub fn left(&self) -> usize {
+        self.shared.left.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::new();
+    while let Some(request) = read_request(&mut stream, &mut buffer).await? {
+        shared.received.lock().unwrap().push(request);
+        let act = {
+            let mut acts = shared.acts.lock().unwrap();
+            if acts.len() > 1 {
+                acts.pop_front().unwrap()
+            } else {
+                acts.front().cloned().unwrap_or(Act::Hang)
+            }
+        };
+        if !perform(&mut stream, act, shared).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<Received>> {
+    let end = loop {
+        if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at;
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
+    let mut lines = head.split("\r\n");
+    let line = lines.next().unwrap_or_default().to_owned();
+    let headers: Vec<(String, String)> = lines
+        .map(|l| l.split_once(':').unwrap_or((l, "")))
+        .map(|(n, v)| (n.trim().to_lowercase(), v.trim().to_owned()))
+        .collect();
+    let length = headers
+        .iter()
+        .find(|(n, _)| n == "content-length")
+        .map_or(0, |(_, v)| v.parse().unwrap());
+    buffer.drain(..end + 4);
+    while buffer.len() < length {
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let body = buffer.drain(..length).collect();
+    Ok(Some(Received {
+        line,
+        headers,
+        body,
+    }))
+}
+
+/// Whether the connection is good for another request.
+async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::Result<bool> {
+    match act {
+        Act::Answer(status, headers, body) => {
+            let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+            for (name, value) in headers {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+            stream
+                .write_all(&[head.as_bytes(), b"\r\n", &body].concat())
+                .await?;
+            Ok(true)
+        }
+        Act::Stream(pieces) => {
+            send(stream, &pieces, shared).await?;
+            stream.write_all(b"0\r\n\r\n").await?;
+            Ok(true)
+        }
+        Act::Cut(pieces) => {
+            send(stream, &pieces, shared).await?;
+            Ok(false)
+        }
+        Act::Stall(pieces) => {
+            send(stream, &pieces, shared).await?;
+            wait_for_leave(stream, shared).await;
+            Ok(false)
+        }
+        Act::Hang => {
+            wait_for_leave(stream, shared).await;
+            Ok(false)
+        }
+        Act::Reset => {
+            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+            Ok(false)
+        }
+        Act::Raw(bytes) => {
+            stream.write_all(&bytes).await?;
+            Ok(false)
+        }
+        Act::Endless(start, again) => {
+            stream.write_all(&start).await?;
+            while stream.write_all(&again).await.is_ok() {}
+            shared.left.fetch_add(1, Ordering::SeqCst);
+            Ok(false)
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, pieces: &[String], shared: &Shared) -> std::io::Result<()> {
+    let head =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head).await?;
+    for piece in pieces {
+        // A pause that lets each piece travel alone, and shows who went away meanwhile.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
+        if let Err(error) = stream.write_all(chunk.as_bytes()).await {
+            shared.left.fetch_add(1, Ordering::SeqCst);
+            return Err(error);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    Ok(())
+}
+
+async fn wait_for_leave(stream: &mut TcpStream, shared: &Shared) {
+    let mut rest = [0; 64];
+    while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+    shared.left.fetch_add(1, Ordering::SeqCst);
+}
