@@ -15,7 +15,7 @@ use crate::protocol::openai::OpenAi;
 use crate::provider::rules::{MessageRules, Rules};
 use crate::provider::{Origin, Provider, Timeouts};
 use crate::route::{Route, Target};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteMeters};
 
 /// Members that tollgate itself acts on, whatever the rules.
 const ACTED_ON: [&str; 10] = [
@@ -60,6 +60,7 @@ impl Plan {
         };
         let providers = compiler.providers();
         let models = compiler.models(&providers);
+        let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
         compiler.warn();
         let Compiler {
@@ -80,6 +81,7 @@ impl Plan {
         Ok(Self {
             keyring,
             models,
+            targets,
             providers,
             limits: Limits {
                 body: config.server.max_body,
@@ -93,20 +95,26 @@ impl Plan {
 }
 
 impl Passage {
-    /// The route of a request for one of the provider's models by the provider's own name.
+    /// The route of a request for one of the provider's models by a name that the configuration does not have.
     pub(super) fn route(&self, name: &str, model: &str) -> Route {
-        Route {
-            targets: vec![Arc::new(Target {
-                name: name.into(),
-                provider: Arc::clone(&self.provider),
-                model: quoted(model),
-                meters: Arc::clone(&self.target_meters),
-            })],
-            deadline: config::Model::deadline(),
-            rules: Rules::default(),
-            skipped: Vec::new(),
-            meters: Arc::clone(&self.meters),
-        }
+        let target = Target {
+            name: name.into(),
+            provider: Arc::clone(&self.provider),
+            model: quoted(model),
+            meters: Arc::clone(&self.target_meters),
+        };
+        direct(Arc::new(target), Arc::clone(&self.meters))
+    }
+}
+
+/// A route to one target, for those who ask for it by its own name.
+fn direct(target: Arc<Target>, meters: Arc<RouteMeters>) -> Route {
+    Route {
+        targets: vec![target],
+        deadline: config::Model::deadline(),
+        rules: Rules::default(),
+        skipped: Vec::new(),
+        meters,
     }
 }
 
@@ -310,6 +318,24 @@ impl<'c> Compiler<'c> {
             models.insert(name.as_str().into(), Arc::new(route));
         }
         models
+    }
+
+    /// The targets by their own names, each with a label of its own: the configuration has it.
+    fn targets(&self, models: &BTreeMap<Box<str>, Arc<Route>>) -> BTreeMap<Box<str>, Arc<Route>> {
+        let mut targets = BTreeMap::new();
+        for target in models.values().flat_map(|route| &route.targets) {
+            let name = &target.name;
+            targets.entry(name.as_ref().into()).or_insert_with(|| {
+                let target = Target {
+                    name: Arc::clone(name),
+                    provider: Arc::clone(&target.provider),
+                    model: target.model.clone(),
+                    meters: self.metrics.target(name, name),
+                };
+                Arc::new(direct(Arc::new(target), self.metrics.route(name)))
+            });
+        }
+        targets
     }
 
     /// A target; or why it cannot be asked; or nothing, if it is flawed.

@@ -20,6 +20,8 @@ pub struct Plan {
     pub keyring: Keyring,
     /// The names clients use.
     pub models: BTreeMap<Box<str>, Arc<Route>>,
+    /// The targets of those models, by their own names.
+    pub targets: BTreeMap<Box<str>, Arc<Route>>,
     /// Who serves models, by name, with the rest of a name that no model has: `provider/model`.
     pub providers: HashMap<Box<str>, Passage>,
     /// What one request may cost us.
@@ -71,7 +73,7 @@ pub struct Surroundings<'s> {
 impl Plan {
     /// The route to a model: a configured name first, else `provider/model`.
     pub fn route(&self, model: &str) -> Option<Arc<Route>> {
-        if let Some(route) = self.models.get(model) {
+        if let Some(route) = self.models.get(model).or_else(|| self.targets.get(model)) {
             return Some(Arc::clone(route));
         }
         let (provider, rest) = model.split_once('/')?;

@@ -118,12 +118,12 @@ where
     let stream = wants_stream(&envelope)? && endpoint.streams();
 
     // Where may it go?
-    if !caller.may_use(&model) {
-        return Err(Rejection::ModelNotAllowed(model.into()));
-    }
     let route = plan
         .route(&model)
         .ok_or_else(|| Rejection::ModelNotFound(model.as_ref().into()))?;
+    if !caller.may_use(&model) {
+        return Err(Rejection::ModelNotAllowed(model.into()));
+    }
     record.routed(&route.meters);
     if route.order().is_empty() {
         let why = route.skipped.iter().map(|why| format!("; {why}")).collect();
