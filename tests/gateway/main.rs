@@ -2,4 +2,8 @@
 
 mod support;
 
+mod cli;
+mod drain;
+mod leave;
 mod path;
+mod reload;

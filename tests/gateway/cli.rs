@@ -1,0 +1,267 @@
+//! What an operator types: the real binary, its words and its exit codes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn tollgate(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.current_dir(folder).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = tollgate(folder).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn folder_with(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    folder
+}
+
+/// A gateway of its own that prints what it says, ended at the end of the test.
+struct Served {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Served {
+    fn start(folder: &Path) -> Self {
+        let mut child = tollgate(folder).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn line_with(&mut self, what: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.lines.read_line(&mut line).unwrap() > 0,
+                "it ended before it said `{what}`"
+            );
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
+    fn port(&mut self) -> u16 {
+        let line = self.line_with("listening on");
+        line.split("127.0.0.1:")
+            .nth(1)
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    fn exit_code(mut self) -> i32 {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const SMALL: &str = "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[providers.echo]\n";
+
+fn ask(port: u16, body: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let length = body.len();
+    write!(stream, "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-request-id: mine\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn check_names_every_flaw_and_exits_with_1() {
+    let folder = folder_with(
+        "[server]\nlisten = \"127.0.0.1:1\"\nlisten_to = 1\n[providers.groq]\nbase_url = \"ftp://x\"\ntries = 0\n[models.a]\ntargets = [\"groc/x\", \"groq\"]\n[keys.k]\n[keys.l]\nkey = \"env:UNSET\"\nmodels = [\"b\"]\nexpires = \"soon\"\n[ledger]\n",
+    );
+    let (code, out, err) = run(folder.path(), &["check"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let want = [
+        "gateway.toml:3: server.listen_to: `listen_to` is unknown",
+        "gateway.toml:5: providers.groq.base_url: `ftp://x` must start with http:// or https://",
+        "gateway.toml:6: providers.groq.tries: 0 is not between 1 and 10",
+        "gateway.toml:8: models.a.targets[0]: there is no [providers.groc]; did you mean `groq`?",
+        "gateway.toml:8: models.a.targets[1]: `groq` names no provider; write \"provider/model\"",
+        "gateway.toml:9: keys.k: give it `key` or `digest`",
+        "gateway.toml:11: keys.l.key: UNSET is not set",
+        "gateway.toml:12: keys.l.models[0]: `b` can match no model; did you mean `a`?",
+        "gateway.toml:13: keys.l.expires: is not a day; write it in quotes, such as \"2027-01-31\"",
+        "gateway.toml:14: ledger: `ledger` is not yet built; this version cannot honour it, so it is refused",
+    ];
+    assert_eq!(err.lines().collect::<Vec<_>>(), want);
+    let (code, _, err) = run(folder.path(), &[]);
+    assert_eq!(
+        (code, err.lines().count()),
+        (1, want.len()),
+        "to serve it is refused as well"
+    );
+}
+
+#[test]
+fn a_good_configuration_is_fine() {
+    let folder = folder_with(&format!(
+        "{SMALL}[providers.groq]\n[models.a]\ntargets = [\"groq/x\", \"echo/x\"]\n"
+    ));
+    let (code, out, err) = run(folder.path(), &["check", "--probe"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "groq: GROQ_API_KEY is not set, 1 target skipped\ngateway.toml: fine: 1 provider, 1 model, 0 keys\necho: answers, 1 models\n"
+    );
+}
+
+#[test]
+fn a_probe_says_who_does_not_answer() {
+    let folder = folder_with(
+        "[providers.x]\npreset = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:1/v1\"\n",
+    );
+    let (code, out, err) = run(folder.path(), &["check", "--probe"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("x: could not connect"), "{out}");
+    assert_eq!(err, "1 provider did not answer\n");
+}
+
+#[test]
+fn mistakes_on_the_command_line_have_their_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(folder.path(), &["check"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.starts_with("gateway.toml: ") && err.contains("--config FILE"),
+        "{err}"
+    );
+    assert_eq!(run(folder.path(), &["frobnicate"]).0, 2);
+    assert_eq!(run(folder.path(), &["--version"]).0, 0);
+    let elsewhere = folder_with(SMALL);
+    let named = elsewhere.path().join("gateway.toml");
+    assert_eq!(
+        run(folder.path(), &["check", "-c", named.to_str().unwrap()]).0,
+        0
+    );
+    let by_variable = tollgate(folder.path())
+        .arg("check")
+        .env("TOLLGATE_CONFIG", &named)
+        .output()
+        .unwrap();
+    assert_eq!(by_variable.status.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_the_users_mistake() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = folder_with(&SMALL.replacen("127.0.0.1:0", &address.to_string(), 1));
+    let (code, _, err) = run(folder.path(), &["serve"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.starts_with(&format!("cannot listen on {address}: ")),
+        "{err}"
+    );
+}
+
+#[test]
+fn the_presets_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, out, _) = run(folder.path(), &["providers"]);
+    assert_eq!(code, 0);
+    for preset in [
+        "openai",
+        "groq",
+        "openrouter",
+        "ollama",
+        "llama-cpp",
+        "vllm",
+        "lm-studio",
+        "openai-compatible",
+        "echo",
+    ] {
+        assert!(
+            out.lines()
+                .any(|line| line.split_whitespace().next() == Some(preset)),
+            "{preset} in {out}"
+        );
+    }
+}
+
+#[test]
+fn it_serves_tells_each_request_in_one_line_and_ends_when_told() {
+    for (signal, log) in [("-TERM", "json"), ("-INT", "text")] {
+        let folder = folder_with(&SMALL.replace("json", log));
+        let mut served = Served::start(folder.path());
+        let port = served.port();
+        let answer = ask(
+            port,
+            r#"{"model":"echo/x","messages":[{"role":"user","content":"a secret"}]}"#,
+        );
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("a secret"),
+            "{answer}"
+        );
+        let line = served.line_with("chat_completions");
+        assert!(!line.contains("secret"), "no prompt is logged: {line}");
+        if log == "json" {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["status"], 200);
+            assert_eq!(line["end"], "complete");
+            assert_eq!(line["to"], "echo/x");
+            assert_eq!(line["client_id"], "mine");
+            assert_eq!((&line["input"], &line["output"]), (&2.into(), &2.into()));
+            assert!(line["ms"].is_number());
+        }
+        served.signal(signal);
+        assert_eq!(served.exit_code(), 0, "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let hang = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = folder_with(&format!(
+        "{SMALL}[providers.x]\npreset = \"openai-compatible\"\nbase_url = \"http://{}\"\n",
+        hang.local_addr().unwrap()
+    ));
+    let mut served = Served::start(folder.path());
+    let port = served.port();
+    let asking = std::thread::spawn(move || ask(port, r#"{"model":"x/y","messages":[]}"#));
+    let _upstream = hang.accept().unwrap();
+    served.signal("-INT");
+    served.line_with("draining");
+    served.signal("-INT");
+    assert_eq!(served.exit_code(), 130);
+    let _ = asking.join();
+}

@@ -1,0 +1,89 @@
+//! Told to stop: readiness drops, what is under way finishes, what does not finish is told why.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::path::one;
+use crate::support::client::{self, get, open};
+use crate::support::{Act, DONE, FINISH, Gateway, Provider, chat, chat_stream, delta, until};
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn answers_under_way_finish() {
+    let events = (0..100)
+        .map(|n| delta(&n.to_string()))
+        .chain([FINISH.into(), DONE.into()]);
+    let provider = Provider::new([Act::events(events)]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let address = gateway.address;
+    let mut coming = open(
+        address,
+        "/v1/chat/completions",
+        "sk-ann",
+        chat_stream("fast"),
+    )
+    .await;
+    coming.piece().await.unwrap().unwrap();
+    let began = Instant::now();
+    let ended = gateway.drain(Duration::ZERO, LONG);
+    let (rest, complete) = coming.rest().await;
+    assert!(complete && String::from_utf8_lossy(&rest).ends_with(DONE));
+    until("it ended", || ended.is_finished()).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "it does not wait for longer than it must"
+    );
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[tokio::test]
+async fn answers_that_take_too_long_end_with_an_error() {
+    let provider = Provider::new([Act::Stall(vec![delta("a")]), Act::Hang]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let address = gateway.address;
+    let stream = open(
+        address,
+        "/v1/chat/completions",
+        "sk-ann",
+        chat_stream("fast"),
+    )
+    .await;
+    let waiting = tokio::task::spawn(async move {
+        client::whole(open(address, "/v1/chat/completions", "sk-ann", chat("fast")).await).await
+    });
+    until("both are under way", || provider.count() == 2).await;
+    let ended = gateway.drain(Duration::ZERO, Duration::from_millis(200));
+    let (rest, complete) = stream.rest().await;
+    let text = String::from_utf8_lossy(&rest).into_owned();
+    assert!(
+        complete && text.contains(r#""code":"shutting_down""#) && !text.contains("[DONE]"),
+        "{text}"
+    );
+    let answer = waiting.await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (503, "shutting_down")
+    );
+    until("it ended", || ended.is_finished()).await;
+    until("the provider is told to stop", || provider.left() == 2).await;
+}
+
+#[tokio::test]
+async fn readiness_drops_before_the_listeners_close() {
+    let provider = Provider::new([Act::Hang]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let (address, admin) = (gateway.address, gateway.admin);
+    let running = gateway.running.as_ref().unwrap().gateway.clone();
+    let ended = gateway.drain(Duration::from_millis(400), LONG);
+    until("readiness drops", || running.draining.is_closed()).await;
+    for address in [address, admin] {
+        assert_eq!(get(address, "/health/ready", "").await.status, 503);
+        assert_eq!(get(address, "/health/live", "").await.status, 200);
+    }
+    until("it ended", || ended.is_finished()).await;
+}
