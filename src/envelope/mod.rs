@@ -32,7 +32,7 @@ pub struct Envelope {
 /// Where the members of one JSON object lie, as ranges into the text it was scanned from.
 #[derive(Clone, Debug)]
 pub struct Object {
-    members: SmallVec<[Member; 16]>,
+    members: Vec<Member>,
     /// Where its closing brace stands.
     close: usize,
 }
@@ -64,6 +64,21 @@ pub enum Malformed {
     /// More members than any request has.
     #[error("the body has more than {MOST_MEMBERS} members")]
     TooMany,
+}
+
+impl Member {
+    /// What stands between the quotes of its name.
+    fn inner<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        body.get(self.key.start + 1..self.key.end - 1)
+            .unwrap_or_default()
+    }
+
+    fn is_named(&self, body: &[u8], name: &str) -> bool {
+        match &self.unescaped {
+            Some(unescaped) => **unescaped == *name,
+            None => self.inner(body) == name.as_bytes(),
+        }
+    }
 }
 
 impl Envelope {
@@ -120,7 +135,7 @@ impl Object {
             let at = raw.get().as_ptr() as usize - text.as_ptr() as usize + offset;
             at..at + raw.get().len()
         };
-        let mut members = SmallVec::with_capacity(pairs.len());
+        let mut members = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let unescaped = match key.get().contains('\\') {
                 true => Some(serde_json::from_str::<Box<str>>(key.get())?),
@@ -143,18 +158,18 @@ impl Object {
         let Some(member) = self.members.get(n) else {
             return "";
         };
-        if let Some(name) = &member.unescaped {
-            return name;
-        }
-        let inner = member.key.start + 1..member.key.end - 1;
         // The scan has checked that the body is UTF-8.
-        body.get(inner)
-            .and_then(|name| std::str::from_utf8(name).ok())
+        member
+            .unescaped
+            .as_deref()
+            .or_else(|| std::str::from_utf8(member.inner(body)).ok())
             .unwrap_or("")
     }
 
     fn find(&self, body: &[u8], name: &str) -> Option<usize> {
-        (0..self.members.len()).find(|n| self.name(body, *n) == name)
+        self.members
+            .iter()
+            .position(|member| member.is_named(body, name))
     }
 
     fn refuse_ambiguity(
@@ -254,7 +269,7 @@ pub(crate) fn elements(text: &[u8], offset: usize) -> Option<Vec<Range<usize>>> 
 
 /// `visit_map` only: a derived `Deserialize` would also take an array.
 struct Pairs<'a> {
-    pairs: SmallVec<[(&'a RawValue, &'a RawValue); 16]>,
+    pairs: Vec<(&'a RawValue, &'a RawValue)>,
     too_many: bool,
 }
 
@@ -267,7 +282,7 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = SmallVec::new();
+                let mut pairs = Vec::with_capacity(16);
                 let mut too_many = false;
                 while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
                     if !key.get().starts_with('"') {

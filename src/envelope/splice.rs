@@ -21,8 +21,9 @@ const FLAT: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Edits<'e> {
     envelope: &'e Envelope,
-    fates: SmallVec<[Fate; 16]>,
-    added: SmallVec<[(Cow<'e, str>, Bytes); 4]>,
+    /// What becomes of members, by their number; most keep theirs, and are not here.
+    fates: Vec<(usize, Fate)>,
+    added: Vec<(&'e str, Bytes)>,
     inner: Vec<Patch>,
 }
 
@@ -30,7 +31,7 @@ pub struct Edits<'e> {
 #[derive(Clone, Debug, Default)]
 struct Fate {
     gone: bool,
-    name: Option<String>,
+    name: Option<Box<str>>,
     value: Option<Bytes>,
 }
 
@@ -45,27 +46,50 @@ impl<'e> Edits<'e> {
     pub(super) fn new(envelope: &'e Envelope) -> Self {
         Self {
             envelope,
-            fates: SmallVec::from_elem(Fate::default(), envelope.object.members.len()),
-            added: SmallVec::new(),
+            fates: Vec::new(),
+            added: Vec::new(),
             inner: Vec::new(),
         }
     }
 
+    fn fate(&self, n: usize) -> Option<&Fate> {
+        self.fates
+            .iter()
+            .find(|(at, _)| *at == n)
+            .map(|(_, fate)| fate)
+    }
+
+    /// The fate of the member that goes by this name now, to be changed.
+    fn fate_of(&mut self, name: &str) -> Option<&mut Fate> {
+        let n = self.find(name)?;
+        let at = self.fates.iter().position(|(at, _)| *at == n);
+        let at = at.unwrap_or_else(|| {
+            self.fates.push((n, Fate::default()));
+            self.fates.len() - 1
+        });
+        self.fates.get_mut(at).map(|(_, fate)| fate)
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
-        let is = |(n, fate): &(usize, &Fate)| {
-            !fate.gone
-                && match &fate.name {
-                    Some(renamed) => renamed == name,
-                    None => self.envelope.object.name(&self.envelope.body, *n) == name,
-                }
+        let Envelope { body, object } = self.envelope;
+        if self.fates.is_empty() {
+            return object.find(body, name);
+        }
+        let is = |(n, member): (usize, &super::Member)| match self.fate(n) {
+            Some(Fate { gone: true, .. }) => false,
+            Some(Fate {
+                name: Some(renamed),
+                ..
+            }) => **renamed == *name,
+            _ => member.is_named(body, name),
         };
-        self.fates.iter().enumerate().find(is).map(|(n, _)| n)
+        object.members.iter().enumerate().position(is)
     }
 
     /// The value a member has by now.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         if let Some(n) = self.find(name) {
-            return match self.fates.get(n)?.value.as_ref() {
+            return match self.fate(n).and_then(|fate| fate.value.as_ref()) {
                 Some(value) => Some(value),
                 None => self
                     .envelope
@@ -73,16 +97,15 @@ impl<'e> Edits<'e> {
                     .get(self.envelope.object.members.get(n)?.value.clone()),
             };
         }
-        let added = self.added.iter().find(|(added, _)| added == name);
+        let added = self.added.iter().find(|(added, _)| *added == name);
         added.map(|(_, value)| &value[..])
     }
 
     /// Leaves a member out. False if there is none.
     pub fn drop(&mut self, name: &str) -> bool {
         let before = self.added.len();
-        self.added.retain(|(added, _)| added != name);
-        let fate = self.find(name).and_then(|n| self.fates.get_mut(n));
-        match fate {
+        self.added.retain(|(added, _)| *added != name);
+        match self.fate_of(name) {
             Some(fate) => {
                 fate.gone = true;
                 true
@@ -95,19 +118,19 @@ impl<'e> Edits<'e> {
     pub fn rename(&mut self, from: &str, to: &str) {
         if self.get(to).is_some() {
             self.drop(from);
-        } else if let Some(fate) = self.find(from).and_then(|n| self.fates.get_mut(n)) {
-            fate.name = Some(to.to_owned());
+        } else if let Some(fate) = self.fate_of(from) {
+            fate.name = Some(to.into());
         }
     }
 
     /// Gives a member a value, whether it is there or not. `value` is JSON.
     pub fn set(&mut self, name: &'e str, value: Bytes) {
-        if let Some(fate) = self.find(name).and_then(|n| self.fates.get_mut(n)) {
+        if let Some(fate) = self.fate_of(name) {
             fate.value = Some(value);
-        } else if let Some((_, old)) = self.added.iter_mut().find(|(added, _)| added == name) {
+        } else if let Some((_, old)) = self.added.iter_mut().find(|(added, _)| *added == name) {
             *old = value;
         } else {
-            self.added.push((Cow::Borrowed(name), value));
+            self.added.push((name, value));
         }
     }
 
@@ -156,8 +179,14 @@ impl<'e> Edits<'e> {
     /// Where a member's value lies, if it is still the client's own.
     fn untouched(&self, name: &str) -> Option<Range<usize>> {
         let n = self.find(name)?;
-        let own = self.fates.get(n)?.value.is_none();
-        own.then(|| self.envelope.object.members.get(n).map(|m| m.value.clone()))?
+        if self.fate(n).is_some_and(|fate| fate.value.is_some()) {
+            return None;
+        }
+        self.envelope
+            .object
+            .members
+            .get(n)
+            .map(|member| member.value.clone())
     }
 
     fn object_at(&self, range: Range<usize>) -> Option<(Range<usize>, Object)> {
@@ -170,42 +199,44 @@ impl<'e> Edits<'e> {
     /// The body with all changes.
     pub fn into_rope(mut self) -> Rope {
         let object = &self.envelope.object;
-        let gone: SmallVec<[bool; 16]> = self.fates.iter().map(|fate| fate.gone).collect();
         let mut patches = std::mem::take(&mut self.inner);
         // A member that goes, or gets a new value, takes the changes within it along.
         patches.retain(|patch| {
-            let lost = |(fate, member): (&Fate, &super::Member)| {
+            let lost = |(n, fate): &(usize, Fate)| {
                 (fate.gone || fate.value.is_some())
-                    && member.value.start <= patch.range.start
-                    && patch.range.end <= member.value.end
+                    && object.members.get(*n).is_some_and(|member| {
+                        member.value.start <= patch.range.start
+                            && patch.range.end <= member.value.end
+                    })
             };
-            !self.fates.iter().zip(&object.members).any(lost)
+            !self.fates.iter().any(lost)
         });
-        object.remove(&gone, &mut patches);
-        for (fate, member) in self.fates.iter_mut().zip(&object.members) {
-            if fate.gone {
+        let gone = |n: usize| self.fate(n).is_some_and(|fate| fate.gone);
+        object.remove(gone, &mut patches);
+        if !self.added.is_empty() {
+            let last = (0..object.members.len()).rfind(|n| !gone(*n));
+            let added = self.added.iter().map(|(name, value)| (*name, &value[..]));
+            let mut insertion = object.insertion(last.and_then(|n| object.members.get(n)), added);
+            // After whatever is removed up to the brace, so that the two do not overlap.
+            insertion.range = object.close..object.close;
+            patches.push(insertion);
+        }
+        for (n, fate) in self.fates {
+            let Some(member) = object.members.get(n).filter(|_| !fate.gone) else {
                 continue;
-            }
-            if let Some(name) = fate.name.take() {
+            };
+            if let Some(name) = fate.name {
                 patches.push(Patch {
                     range: member.key.clone(),
                     bytes: quoted(&name).into(),
                 });
             }
-            if let Some(value) = fate.value.take() {
+            if let Some(value) = fate.value {
                 patches.push(Patch {
                     range: member.value.clone(),
                     bytes: value,
                 });
             }
-        }
-        if !self.added.is_empty() {
-            let last = object.members.iter().zip(&gone).rfind(|(_, gone)| !**gone);
-            let added = self.added.iter().map(|(name, value)| (&**name, &value[..]));
-            let mut insertion = object.insertion(last.map(|(member, _)| member), added);
-            // After whatever is removed up to the brace, so that the two do not overlap.
-            insertion.range = object.close..object.close;
-            patches.push(insertion);
         }
         Rope::splice(&self.envelope.body, patches)
     }
@@ -259,17 +290,18 @@ impl Inner<'_> {
                 members.into_iter().any(|(m, gone)| *gone && m.value == *at)
             };
             self.patches.retain(|patch| !gone(&patch.range));
-            self.object.remove(&self.gone, self.patches);
+            let gone = |n: usize| self.gone.get(n).copied().unwrap_or(false);
+            self.object.remove(gone, self.patches);
         }
     }
 }
 
 impl Object {
     /// Patches that take the `gone` members out, each run with the comma that would be left over.
-    fn remove(&self, gone: &[bool], patches: &mut Vec<Patch>) {
+    fn remove(&self, gone: impl Fn(usize) -> bool, patches: &mut Vec<Patch>) {
         let mut n = 0;
         while n < self.members.len() {
-            let run = gone.iter().skip(n).take_while(|gone| **gone).count();
+            let run = (n..self.members.len()).take_while(|n| gone(*n)).count();
             if run == 0 {
                 n += 1;
                 continue;
@@ -325,39 +357,58 @@ fn quoted(text: &str) -> String {
 /// A body made of slices of other bodies. Cloning counts references, so a retry copies nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Rope {
-    parts: SmallVec<[Bytes; 4]>,
-    next: usize,
+    /// What comes next.
+    head: Bytes,
+    /// What comes after it, last first.
+    rest: Vec<Bytes>,
 }
 
 impl Rope {
     fn splice(body: &Bytes, mut patches: Vec<Patch>) -> Self {
         patches.sort_by_key(|patch| (patch.range.start, patch.range.end));
-        let mut parts: SmallVec<[Bytes; 4]> = SmallVec::new();
-        let mut at = 0;
-        for patch in patches {
-            if patch.range.start < at {
-                debug_assert!(false, "patches overlap");
-                continue;
-            }
-            parts.push(body.slice(at..patch.range.start));
-            at = patch.range.end;
-            parts.push(patch.bytes);
-        }
-        parts.push(body.slice(at..));
-        parts.retain(|part| !part.is_empty());
-        let length: usize = parts.iter().map(Bytes::len).sum();
-        if parts.len() > 1 && length <= FLAT {
+        let added: usize = patches.iter().map(|patch| patch.bytes.len()).sum();
+        let removed: usize = patches.iter().map(|patch| patch.range.len()).sum();
+        let length = body.len() + added - removed;
+        if length <= FLAT {
             let mut flat = BytesMut::with_capacity(length);
-            parts.iter().for_each(|part| flat.extend_from_slice(part));
-            parts = SmallVec::from_iter([flat.freeze()]);
+            splice_into(body, patches, |part| flat.extend_from_slice(&part));
+            return Self {
+                head: flat.freeze(),
+                rest: Vec::new(),
+            };
         }
-        Self { parts, next: 0 }
+        let mut rest = Vec::with_capacity(2 * patches.len() + 1);
+        splice_into(body, patches, |part| rest.push(part));
+        rest.retain(|part| !part.is_empty());
+        rest.reverse();
+        let head = rest.pop().unwrap_or_default();
+        Self { head, rest }
     }
 
     /// Its bytes in one piece, for those who must look into it.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.parts.concat()
+        let mut whole = self.head.to_vec();
+        self.rest
+            .iter()
+            .rev()
+            .for_each(|part| whole.extend_from_slice(part));
+        whole
     }
+}
+
+/// The parts of a body with patches in their places, in order.
+fn splice_into(body: &Bytes, patches: Vec<Patch>, mut part: impl FnMut(Bytes)) {
+    let mut at = 0;
+    for patch in patches {
+        if patch.range.start < at {
+            debug_assert!(false, "patches overlap");
+            continue;
+        }
+        part(body.slice(at..patch.range.start));
+        at = patch.range.end;
+        part(patch.bytes);
+    }
+    part(body.slice(at..));
 }
 
 impl Body for Rope {
@@ -368,18 +419,18 @@ impl Body for Rope {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let part = self.parts.get(self.next).cloned();
-        self.next += 1;
-        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+        let next = self.rest.pop().unwrap_or_default();
+        let part = std::mem::replace(&mut self.head, next);
+        Poll::Ready((!part.is_empty()).then(|| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next >= self.parts.len()
+        self.head.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.parts.iter().skip(self.next);
-        SizeHint::with_exact(left.map(|part| part.len() as u64).sum())
+        let rest: usize = self.rest.iter().map(Bytes::len).sum();
+        SizeHint::with_exact((self.head.len() + rest) as u64)
     }
 }
 
@@ -528,7 +579,7 @@ mod tests {
         let mut edits = envelope.edit();
         edits.set("model", raw("\"other\""));
         let rope = edits.into_rope();
-        assert!(rope.parts.len() > 1);
+        assert!(!rope.rest.is_empty());
         assert_eq!(rope.size_hint().exact(), Some(rope.to_vec().len() as u64));
         assert_eq!(rope.clone().to_vec(), rope.to_vec());
         assert!(!rope.is_end_stream());

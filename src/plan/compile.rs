@@ -31,6 +31,9 @@ const ACTED_ON: [&str; 10] = [
     "tools",
 ];
 
+/// The caller that everybody is while the gateway is open.
+const OPEN: &str = "open";
+
 /// Headers that are tollgate's to write.
 const OWN_HEADERS: [&str; 8] = [
     "accept-encoding",
@@ -69,10 +72,11 @@ impl Plan {
         if !flaws.is_empty() {
             return Err(flaws);
         }
+        let names = config.keys.keys().map(|name| name.as_str().into());
         state
             .telemetry
             .metrics
-            .label_keys(config.keys.keys().map(|name| name.as_str().into()));
+            .label_keys(names.chain([OPEN.into()]));
         let rules = providers.values().map(|passage| &passage.provider.rules);
         let rules = rules.chain(models.values().map(|route| &route.rules));
         let mut acted_on: HashSet<Box<str>> =
@@ -156,7 +160,7 @@ impl<'c> Compiler<'c> {
             self.flaw(["providers", name, "base_url"], "`base_url` is missing");
             return None;
         };
-        let origin = match Origin::parse(url) {
+        let origin = match Origin::parse(url, &OpenAi) {
             Ok(origin) => Some(origin),
             Err(wrong) => {
                 self.flaw(["providers", name, "base_url"], format!("`{url}` {wrong}"));
@@ -408,7 +412,7 @@ impl<'c> Compiler<'c> {
         };
         if open {
             keyring.open(Arc::new(Caller {
-                name: "open".into(),
+                name: OPEN.into(),
                 models: None,
                 expires: None,
             }));

@@ -86,10 +86,10 @@ impl Protocol for OpenAi {
     }
 
     fn read(&self, body: &[u8]) -> Option<Reading> {
-        let chunk: Chunk<'_> = serde_json::from_slice(body).ok()?;
+        let whole: Whole<'_> = serde_json::from_slice(body).ok()?;
         Some(Reading {
-            usage: chunk.usage(),
-            is_error: chunk.is_error(),
+            usage: whole.usage.and_then(Tokens::usage),
+            is_error: says_error(whole.error),
         })
     }
 
@@ -98,7 +98,27 @@ impl Protocol for OpenAi {
     }
 }
 
-/// What matters of an answer, or of one event of it.
+/// What matters of a whole answer.
+#[derive(Deserialize)]
+struct Whole<'a> {
+    #[serde(default, deserialize_with = "lenient")]
+    usage: Option<Tokens>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+/// A `usage` that is none is no reason to throw an answer away.
+fn lenient<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Tokens>, D::Error> {
+    let raw = <&RawValue>::deserialize(d)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+/// Whether an `error` says that there is one.
+fn says_error(error: Option<&RawValue>) -> bool {
+    error.is_some_and(|error| !matches!(error.get(), "null" | "false" | "\"\"" | "{}"))
+}
+
+/// What matters of one event of an answer.
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow)]
@@ -113,11 +133,6 @@ impl Chunk<'_> {
     fn usage(&self) -> Option<Usage> {
         let tokens: Tokens = serde_json::from_str(self.usage?.get()).ok()?;
         tokens.usage()
-    }
-
-    fn is_error(&self) -> bool {
-        self.error
-            .is_some_and(|error| !matches!(error.get(), "null" | "false" | "\"\"" | "{}"))
     }
 
     fn choices(&self) -> Vec<Choice> {
@@ -278,7 +293,7 @@ impl Eye {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
             return false;
         };
-        if error && chunk.is_error() {
+        if error && says_error(chunk.error) {
             self.progress.end.get_or_insert(Ended::Error);
             return false;
         }

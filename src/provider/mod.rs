@@ -79,8 +79,16 @@ pub struct Site {
     pub authority: HeaderValue,
     /// Scheme, host and port: connections to the same one are the same.
     pub key: Arc<str>,
-    path: Box<str>,
+    uris: [Uri; 4],
 }
+
+/// The endpoints that a provider is asked for, in the order of `Site::uris`.
+const ASKED: [Endpoint; 4] = [
+    Endpoint::ChatCompletions,
+    Endpoint::Completions,
+    Endpoint::Embeddings,
+    Endpoint::Models,
+];
 
 /// Why a base URL is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +112,7 @@ pub enum WrongUrl {
 
 impl Origin {
     /// Reads a base URL; `echo:` is the built-in engine.
-    pub fn parse(url: &str) -> Result<Self, WrongUrl> {
+    pub fn parse(url: &str, protocol: &dyn Protocol) -> Result<Self, WrongUrl> {
         if url == "echo:" {
             return Ok(Self::Echo);
         }
@@ -138,22 +146,35 @@ impl Origin {
             None => return Err(WrongUrl::NotAUrl),
         };
         let scheme = if tls { "https" } else { "http" };
+        let prefix = uri.path().trim_end_matches('/');
+        let mut uris = ASKED.map(|_| Uri::default());
+        for (slot, endpoint) in uris.iter_mut().zip(ASKED) {
+            let path = format!("{prefix}{}", protocol.path(endpoint));
+            *slot = PathAndQuery::from_maybe_shared(path)
+                .map_err(|_| WrongUrl::NotAUrl)?
+                .into();
+        }
         Ok(Self::Site(Site {
             tls,
             host: host.into(),
             port,
             authority: HeaderValue::from_str(authority).map_err(|_| WrongUrl::NotAUrl)?,
             key: format!("{scheme}://{host}:{port}").into(),
-            path: uri.path().trim_end_matches('/').into(),
+            uris,
         }))
     }
 }
 
 impl Site {
     /// Where an endpoint lies, in the form a request line has.
-    pub fn uri(&self, protocol: &dyn Protocol, endpoint: Endpoint) -> Option<Uri> {
-        let path = format!("{}{}", self.path, protocol.path(endpoint));
-        PathAndQuery::from_maybe_shared(path).ok().map(Uri::from)
+    pub fn uri(&self, endpoint: Endpoint) -> &Uri {
+        let [chat, completions, embeddings, models] = &self.uris;
+        match endpoint {
+            Endpoint::ChatCompletions => chat,
+            Endpoint::Completions => completions,
+            Endpoint::Embeddings => embeddings,
+            Endpoint::Live | Endpoint::Model | Endpoint::Models | Endpoint::Ready => models,
+        }
     }
 }
 
@@ -164,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_base_url_is_taken_apart() {
-        let site = |url: &str| match Origin::parse(url).unwrap() {
+        let site = |url: &str| match Origin::parse(url, &OpenAi).unwrap() {
             Origin::Site(site) => site,
             Origin::Echo => panic!("{url} is no site"),
         };
@@ -174,24 +195,21 @@ mod tests {
             (true, "api.groq.com", 443)
         );
         assert_eq!(groq.authority, "api.groq.com");
-        let uri = groq.uri(&OpenAi, Endpoint::ChatCompletions).unwrap();
-        assert_eq!(uri, "/openai/v1/chat/completions");
+        let uri = groq.uri(Endpoint::ChatCompletions);
+        assert_eq!(*uri, "/openai/v1/chat/completions");
         let six = site("http://[::1]:8080");
         assert_eq!(
             (&*six.host, six.port, &*six.key),
             ("::1", 8080, "http://::1:8080")
         );
         assert_eq!(six.authority, "[::1]:8080");
-        assert_eq!(
-            six.uri(&OpenAi, Endpoint::Embeddings).unwrap(),
-            "/embeddings"
-        );
-        assert!(matches!(Origin::parse("echo:"), Ok(Origin::Echo)));
+        assert_eq!(*six.uri(Endpoint::Embeddings), "/embeddings");
+        assert!(matches!(Origin::parse("echo:", &OpenAi), Ok(Origin::Echo)));
     }
 
     #[test]
     fn what_is_no_base_url_says_why() {
-        let wrong = |url: &str| Origin::parse(url).unwrap_err();
+        let wrong = |url: &str| Origin::parse(url, &OpenAi).unwrap_err();
         for url in [
             "",
             "localhost:80",

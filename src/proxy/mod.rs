@@ -25,8 +25,8 @@ use crate::response::{self, Body};
 use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, Call, Client, attempt};
 
-/// The longest model name that is written to a log.
-const LOGGED_NAME: usize = 200;
+/// The longest word of a client's, in characters, that is repeated to it or written to a log.
+const LOGGED: usize = 200;
 
 /// Answers a request: with a provider's answer, or with words of our own.
 pub async fn handle<B>(gateway: &Gateway, client: &Client, request: Request<B>) -> Response<Body>
@@ -114,7 +114,7 @@ where
     let model = envelope
         .string("model")
         .ok_or(Rejection::BadMember("model", "must be given, as a string"))?;
-    record.asked = Some(model.chars().take(LOGGED_NAME).collect());
+    record.asked = Some(shortened(&model));
     let stream = wants_stream(&envelope)? && endpoint.streams();
 
     // Where may it go?
@@ -154,11 +154,9 @@ fn identify<'p>(
 ) -> Result<&'p Arc<Caller>, Rejection> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = String::from_utf8_lossy(origin.as_bytes());
-        return Err(Rejection::OriginNotAllowed(
-            origin.chars().take(LOGGED_NAME).collect(),
-        ));
+        return Err(Rejection::OriginNotAllowed(shortened(&origin)));
     }
-    let caller = plan.keyring.identify(headers, SystemTime::now())?;
+    let caller = plan.keyring.identify(headers, SystemTime::now)?;
     record.key = Some(Arc::clone(&caller.name));
     Ok(caller)
 }
@@ -167,9 +165,7 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if encoding != "identity" => {
             let encoding = String::from_utf8_lossy(encoding.as_bytes());
-            Err(Rejection::Encoded(
-                encoding.chars().take(LOGGED_NAME).collect(),
-            ))
+            Err(Rejection::Encoded(shortened(&encoding)))
         }
         _ => Ok(()),
     }
@@ -184,7 +180,16 @@ fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
     }
 }
 
-fn refuse(rejection: Rejection, mut record: Record) -> Response<Body> {
+/// What a client wrote, short enough to be repeated.
+fn shortened(text: &str) -> Box<str> {
+    let end = text
+        .char_indices()
+        .nth(LOGGED)
+        .map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or(text).into()
+}
+
+fn refuse(rejection: Rejection, mut record: Box<Record>) -> Response<Body> {
     let told = rejection.tell();
     record.code = told.code;
     record.end = Some(End::Complete);

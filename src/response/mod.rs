@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
+use smallvec::SmallVec;
 
 use crate::admission::Slot;
 use crate::telemetry::{End, Record};
@@ -23,7 +24,7 @@ pub use relay::{Broken, Relay};
 /// What a client is sent.
 pub enum Body {
     /// In one piece.
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// As it comes from a provider.
     Relay(Box<Relay>),
 }
@@ -31,7 +32,7 @@ pub enum Body {
 /// A body in one piece, and what ends with it.
 pub struct Whole {
     bytes: Option<Bytes>,
-    record: Record,
+    record: Box<Record>,
     _slot: Option<Slot>,
 }
 
@@ -52,7 +53,12 @@ impl Closing {
 }
 
 /// An answer of a provider's, with what the request holds.
-pub fn relay(answer: Answer, slot: Slot, mut record: Record, closing: &Closing) -> Response<Body> {
+pub fn relay(
+    answer: Answer,
+    slot: Slot,
+    mut record: Box<Record>,
+    closing: &Closing,
+) -> Response<Body> {
     let Answer {
         status,
         mut headers,
@@ -91,7 +97,7 @@ pub fn relay(answer: Answer, slot: Slot, mut record: Record, closing: &Closing) 
 }
 
 /// Words of our own, or a provider's error: in one piece, and the request is over.
-pub fn say(told: Response<Bytes>, mut record: Record) -> Response<Body> {
+pub fn say(told: Response<Bytes>, mut record: Box<Record>) -> Response<Body> {
     let (mut head, bytes) = told.into_parts();
     record.status = head.status.as_u16();
     strip(&mut head.headers);
@@ -99,13 +105,13 @@ pub fn say(told: Response<Bytes>, mut record: Record) -> Response<Body> {
     Response::from_parts(head, whole(bytes, record, None))
 }
 
-fn whole(bytes: Bytes, mut record: Record, slot: Option<Slot>) -> Body {
+fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
     record.bytes_out = bytes.len() as u64;
-    Body::Whole(Whole {
+    Body::Whole(Box::new(Whole {
         bytes: Some(bytes),
         record,
         _slot: slot,
-    })
+    }))
 }
 
 /// Ours, on every answer.
@@ -125,32 +131,31 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
 /// Takes out what is not for the client: what belongs to the provider's connection (RFC 9110, 7.6.1), its cookies, its
 /// name, and limits that are its own.
 fn strip(headers: &mut HeaderMap) {
-    const HOP_BY_HOP: [HeaderName; 9] = [
-        header::CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        header::PROXY_AUTHENTICATE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::SET_COOKIE,
-    ];
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        headers.remove(name);
-    }
-    headers.remove(header::SERVER);
-    // Two passes, because a header map cannot be changed while it is read; the first seldom finds anything.
-    let limits = |name: &&HeaderName| name.as_str().starts_with("x-ratelimit-");
-    let limits: Vec<HeaderName> = headers.keys().filter(limits).cloned().collect();
-    for name in limits {
+    let hops = headers
+        .get(header::CONNECTION)
+        .and_then(|value| value.to_str().ok());
+    let hops = hops.map(str::to_ascii_lowercase).unwrap_or_default();
+    let is_named = |name: &str| hops.split(',').any(|hop| hop.trim() == name);
+    // Most answers have nothing of the kind but perhaps a `server`, so one look at each name is enough.
+    let ours = |name: &&HeaderName| {
+        let name = name.as_str();
+        matches!(
+            name,
+            "connection"
+                | "keep-alive"
+                | "proxy-authenticate"
+                | "proxy-connection"
+                | "server"
+                | "set-cookie"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        ) || name.starts_with("x-ratelimit-")
+            || (!hops.is_empty() && is_named(name))
+    };
+    let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(ours).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }

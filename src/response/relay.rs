@@ -25,7 +25,7 @@ pub struct Relay {
     reader: Reader,
     /// None once the provider has nothing more to say that anybody hears.
     inflow: Option<Inflow>,
-    record: Record,
+    record: Box<Record>,
     _slot: Slot,
 }
 
@@ -40,7 +40,7 @@ impl Relay {
         skimmer: Box<dyn Skimmer>,
         inflow: Inflow,
         slot: Slot,
-        mut record: Record,
+        mut record: Box<Record>,
     ) -> Self {
         record.content = Some(Instant::now());
         Self {
@@ -61,7 +61,7 @@ impl Relay {
         decoder: Box<dyn Decoder>,
         inflow: Inflow,
         slot: Slot,
-        mut record: Record,
+        mut record: Box<Record>,
         closing: Closing,
     ) -> Self {
         record.streamed = true;

@@ -37,8 +37,9 @@ impl Telemetry {
     }
 
     /// Opens a record. `api` is the endpoint's name, or what stands for one.
-    pub fn begin(self: &Arc<Self>, now: Instant, api: &'static str) -> Record {
-        Record {
+    pub fn begin(self: &Arc<Self>, now: Instant, api: &'static str) -> Box<Record> {
+        // In a box from the start: it is long, and moves from hand to hand.
+        Box::new(Record {
             telemetry: Arc::clone(self),
             id: self.ids.next(),
             api,
@@ -60,7 +61,7 @@ impl Telemetry {
             bytes_out: 0,
             usage: None,
             end: None,
-        }
+        })
     }
 }
 
@@ -331,6 +332,7 @@ mod tests {
         let telemetry = Telemetry::new(Metrics::new(), None);
         let route = telemetry.metrics.route("fast");
         let target = telemetry.metrics.target("fast", "groq/x");
+        telemetry.metrics.label_keys(["ann".into()].into_iter());
         let now = Instant::now();
         let mut record = telemetry.begin(now, "chat_completions");
         record.routed(&route);

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::clock::Clocks;
 use super::{Answer, AnswerBody, Call, Cause, Client, Clock, Failure, judge};
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
@@ -132,9 +131,8 @@ async fn one(
     edits.set("model", target.model.clone());
     let hide_usage =
         call.stream && provider.stream_usage && provider.protocol.ask_for_usage(&mut edits);
-    let clocks = Clocks::start(provider.timeouts, deadline, Instant::now());
     let exchange = client
-        .exchange(target, call, edits.into_rope(), clocks)
+        .exchange(target, call, edits.into_rope(), deadline)
         .await
         .map_err(fail)?;
     if !exchange.status.is_success() {

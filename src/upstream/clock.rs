@@ -60,22 +60,38 @@ pub(super) struct Clocks {
     touched: Instant,
     deadline: Instant,
     phase: Phase,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
 }
 
+/// What fires when a clock has run out.
+pub(super) type Timer = Pin<Box<Sleep>>;
+
 impl Clocks {
-    pub(super) fn start(timeouts: Timeouts, deadline: Instant, now: Instant) -> Self {
+    /// Starts the clocks of a try that waits for a connection, or has one in its hand. A timer that was used before is
+    /// cheaper than a new one: to set it later is one atomic, to make it anew takes the runtime's lock.
+    pub(super) fn start(
+        timeouts: Timeouts,
+        deadline: Instant,
+        phase: Phase,
+        timer: Option<Timer>,
+        now: Instant,
+    ) -> Self {
         let mut clocks = Self {
             timeouts,
             began: now,
             touched: now,
             deadline,
-            phase: Phase::Connecting,
-            timer: Box::pin(sleep_until(now)),
+            phase,
+            timer: timer.unwrap_or_else(|| Box::pin(sleep_until(now))),
         };
         let (next, _) = clocks.next();
         clocks.timer.as_mut().reset(next);
         clocks
+    }
+
+    /// The timer, for another try.
+    pub(super) fn into_timer(self) -> Timer {
+        self.timer
     }
 
     /// The try has come further. Clocks only ever end later by this, so the timer may stay as it is: it looks again
@@ -156,9 +172,15 @@ mod tests {
             total,
         };
         let start = Instant::now();
-        let mut clocks = Clocks::start(timeouts, start + secs(deadline), start);
+        let mut clocks = Clocks::start(
+            timeouts,
+            start + secs(deadline),
+            Phase::Connecting,
+            None,
+            start,
+        );
         for (at, phase) in phases {
-            tokio::time::sleep_until(start + secs(*at)).await;
+            sleep_until(start + secs(*at)).await;
             clocks.enter(*phase, Instant::now());
         }
         let clock = poll_fn(|cx| clocks.poll_expired(cx)).await;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::clock::Timer;
 use crate::envelope::Rope;
 use crate::provider::Site;
 
@@ -27,6 +28,8 @@ pub(super) struct Link {
     pub(super) sender: SendRequest<Rope>,
     connection: Connection<TokioIo<Io>, Rope>,
     closed: bool,
+    /// The timer of its last request, for its next.
+    pub(super) timer: Option<Timer>,
     /// When it was made.
     pub(super) born: Instant,
 }
@@ -77,6 +80,7 @@ impl Connector {
             sender,
             connection,
             closed: false,
+            timer: None,
             born: now,
         }))
     }

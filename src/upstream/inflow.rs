@@ -17,7 +17,8 @@ use super::pool::Shelf;
 /// Pieces of an answer. Dropping it before its end closes the connection, which is how providers are told to stop.
 pub struct Inflow {
     source: Source,
-    clocks: Clocks,
+    /// None once the answer has been read to its end.
+    clocks: Option<Clocks>,
 }
 
 enum Source {
@@ -41,10 +42,10 @@ pub enum Broken {
 }
 
 impl Inflow {
-    pub(super) fn memory(pieces: Vec<Bytes>, clocks: Clocks) -> Self {
+    pub(super) fn memory(pieces: Vec<Bytes>) -> Self {
         Self {
             source: Source::Memory(pieces.into()),
-            clocks,
+            clocks: None,
         }
     }
 
@@ -54,17 +55,24 @@ impl Inflow {
             link: Some(link),
             shelf,
         };
-        Self { source, clocks }
+        Self {
+            source,
+            clocks: Some(clocks),
+        }
     }
 
     /// The first content is here: from now on only silence and the total count.
     pub fn flows(&mut self, now: Instant) {
-        self.clocks.enter(Phase::Flowing, now);
+        if let Some(clocks) = &mut self.clocks {
+            clocks.enter(Phase::Flowing, now);
+        }
     }
 
     /// The answer is complete: the end of the body is waited for a moment only.
     pub fn lingers(&mut self, now: Instant) {
-        self.clocks.enter(Phase::Lingering, now);
+        if let Some(clocks) = &mut self.clocks {
+            clocks.enter(Phase::Lingering, now);
+        }
     }
 
     /// Nothing more will come: what was given out last was the last.
@@ -79,17 +87,38 @@ impl Inflow {
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let piece = match &mut self.source {
             Source::Memory(pieces) => return Poll::Ready(pieces.pop_front().map(Ok)),
-            Source::Link { body, link, shelf } => poll_link(body, link, shelf, cx),
+            Source::Link { body, link, .. } => poll_link(body, link.as_deref_mut(), cx),
         };
         match piece {
-            Poll::Ready(piece) => {
-                self.clocks.touch(Instant::now());
-                Poll::Ready(piece.map(|piece| piece.map_err(Broken::Cut)))
+            Poll::Ready(Some(Ok(piece))) => {
+                if self.is_over() {
+                    self.keep(cx);
+                } else if let Some(clocks) = &mut self.clocks {
+                    clocks.touch(Instant::now());
+                }
+                Poll::Ready(Some(Ok(piece)))
             }
-            Poll::Pending => match self.clocks.poll_expired(cx) {
-                Poll::Ready(clock) => Poll::Ready(Some(Err(Broken::Clock(clock)))),
-                Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Cut(error)))),
+            Poll::Ready(None) => {
+                self.keep(cx);
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.clocks.as_mut().map(|clocks| clocks.poll_expired(cx)) {
+                Some(Poll::Ready(clock)) => Poll::Ready(Some(Err(Broken::Clock(clock)))),
+                Some(Poll::Pending) | None => Poll::Pending,
             },
+        }
+    }
+
+    /// The answer has been read to its end: the connection is good for another.
+    fn keep(&mut self, cx: &mut Context<'_>) {
+        if let Source::Link { link, shelf, .. } = &mut self.source
+            && let Some(mut link) = link.take()
+        {
+            // It has yet to learn that the body was taken.
+            link.drive(cx);
+            link.timer = self.clocks.take().map(Clocks::into_timer);
+            shelf.put(link, Instant::now());
         }
     }
 }
@@ -98,48 +127,24 @@ impl Inflow {
 /// read, and asks again.
 fn poll_link(
     body: &mut Incoming,
-    link: &mut Option<Box<Link>>,
-    shelf: &Shelf,
+    link: Option<&mut Link>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<hyper::Result<Bytes>>> {
-    let mut driven = false;
+    let mut link = link;
     loop {
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    if body.is_end_stream() {
-                        keep(link, shelf, cx);
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
+                Ok(data) => return Poll::Ready(Some(Ok(data))),
                 // Trailers: nothing of theirs goes on.
                 Err(_) => {}
             },
-            Poll::Ready(Some(Err(error))) => {
-                *link = None;
-                return Poll::Ready(Some(Err(error)));
-            }
-            Poll::Ready(None) => {
-                keep(link, shelf, cx);
-                return Poll::Ready(None);
-            }
-            Poll::Pending => match link {
-                Some(link) if !driven => {
-                    link.drive(cx);
-                    driven = true;
-                }
-                _ => return Poll::Pending,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => match link.take() {
+                Some(link) => link.drive(cx),
+                None => return Poll::Pending,
             },
         }
-    }
-}
-
-/// The answer has been read to its end: the connection is good for another.
-fn keep(link: &mut Option<Box<Link>>, shelf: &Shelf, cx: &mut Context<'_>) {
-    if let Some(mut link) = link.take() {
-        // It has yet to learn that the body was taken.
-        link.drive(cx);
-        shelf.put(link, Instant::now());
     }
 }

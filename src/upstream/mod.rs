@@ -185,14 +185,15 @@ impl Client {
             return Ok(1);
         };
         let now = Instant::now();
-        let mut clocks = Clocks::start(provider.timeouts, now + provider.timeouts.total, now);
+        let deadline = now + provider.timeouts.total;
+        let mut clocks = Clocks::start(provider.timeouts, deadline, Phase::Connecting, None, now);
         let mut request = request(
             provider,
             site,
             Endpoint::Models,
             &HeaderMap::new(),
             Rope::default(),
-        )?;
+        );
         *request.method_mut() = Method::GET;
         let mut link = self.connect(site, &mut clocks).await?;
         clocks.enter(Phase::Waiting, Instant::now());
@@ -228,7 +229,7 @@ impl Client {
         target: &Target,
         call: &Call<'_>,
         body: Rope,
-        mut clocks: Clocks,
+        deadline: Instant,
     ) -> Result<Exchange, Cause> {
         let provider = &target.provider;
         let site = match &provider.origin {
@@ -239,23 +240,34 @@ impl Client {
                 return Ok(Exchange {
                     status: said.status,
                     headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
-                    inflow: Inflow::memory(said.pieces, clocks),
+                    inflow: Inflow::memory(said.pieces),
                 });
             }
         };
-        let shelf = self.pool.shelf(site);
-        let mut request = request(provider, site, call.endpoint, call.headers, body)?;
+        let mut request = request(provider, site, call.endpoint, call.headers, body);
         let id = call.headers.get("x-request-id").cloned();
         request
             .headers_mut()
             .insert(CLIENT_ID, id.unwrap_or_else(|| call.id.header()));
-        let mut kept = shelf.take(Instant::now()).await;
+        let shelf = self.pool.shelf(site);
+        let now = Instant::now();
+        let mut kept = shelf.take(now).await;
+        let timer = kept.as_mut().and_then(|link| link.timer.take());
+        let phase = if kept.is_some() {
+            Phase::Waiting
+        } else {
+            Phase::Connecting
+        };
+        let mut clocks = Clocks::start(provider.timeouts, deadline, phase, timer, now);
         loop {
             let mut link = match kept.take() {
                 Some(link) => link,
-                None => self.connect(site, &mut clocks).await?,
+                None => {
+                    let link = self.connect(site, &mut clocks).await?;
+                    clocks.enter(Phase::Waiting, Instant::now());
+                    link
+                }
             };
-            clocks.enter(Phase::Waiting, Instant::now());
             match send(&mut link, request, &mut clocks).await {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
@@ -320,25 +332,14 @@ async fn send(
 
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
-/// The client's headers that every provider is sent.
-const FORWARDED: [HeaderName; 5] = [
-    header::ACCEPT,
-    HeaderName::from_static("idempotency-key"),
-    HeaderName::from_static("openai-beta"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
-
 fn request(
     provider: &Provider,
     site: &Site,
     endpoint: Endpoint,
     given: &HeaderMap,
     body: Rope,
-) -> Result<Request<Rope>, Cause> {
-    const NO_PATH: Cause = Cause::Nonsense("its base URL has no usable path");
-    let uri = site.uri(provider.protocol, endpoint).ok_or(NO_PATH)?;
-    let mut headers = HeaderMap::with_capacity(16);
+) -> Request<Rope> {
+    let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::HOST, site.authority.clone());
     if let Some(credential) = &provider.credential {
         headers.insert(header::AUTHORIZATION, credential.clone());
@@ -355,13 +356,8 @@ fn request(
         header::USER_AGENT,
         HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"))),
     );
-    for name in FORWARDED.iter().chain(&provider.forward) {
-        for value in given.get_all(name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
     for (name, value) in given {
-        if name.as_str().starts_with("anthropic-") {
+        if is_forwarded(name) || provider.forward.contains(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -370,7 +366,16 @@ fn request(
     }
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
+    *request.uri_mut() = site.uri(endpoint).clone();
     *request.headers_mut() = headers;
-    Ok(request)
+    request
+}
+
+/// The client's headers that every provider is sent.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "accept" | "idempotency-key" | "openai-beta" | "traceparent" | "tracestate"
+    ) || name.starts_with("anthropic-")
 }
