@@ -1,18 +1,76 @@
-//! tollgate
-pub mod admin;
-pub mod admission;
-pub mod cli;
+//! tollgate, a routing gateway for language models. This page is its architecture.
+//!
+//! Programs call it as if it were OpenAI. It maps a model's name to targets at many providers, splices the request into
+//! each one's dialect without rebuilding it, retries, falls back, streams the bytes through and counts every token.
+//!
+//! # Tenets, in order; an earlier one wins
+//!
+//! 1. **Correct accounting.** 2. **Transparent bytes.** 3. **Simple to read.** 4. **Fast.** 5. **Many features.**
+//!
+//! # The path of one request
+//!
+//! Read [`proxy`] first: one function walks through the rooms, and nothing else knows them all.
+//!
+//! 1. [`server`] accepts the connection and hands it to a worker, a thread with a runtime of its own.
+//! 2. [`proxy::handle`] opens a [`telemetry::Record`] and asks [`protocol::Endpoint`] what was called; the current
+//!    [`plan::Plan`] is taken once.
+//! 3. [`admission`] says who asks and whether there is room. 4. [`envelope`] reads the body once and notes where each
+//!    member lies. 5. The plan turns the model's name into a [`route::Route`].
+//! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
+//!    and what comes back is judged. A short answer is held whole, a stream up to its first content, so that what is
+//!    no answer moves on to the next try.
+//! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. Its
+//!    body holds the guards: whatever ends it gives everything back.
+//!
+//! # Three kinds of data
+//!
+//! [`config::Config`] is what was written; [`plan::Plan`] what it means, immutable and swapped whole;
+//! [`plan::State`] what has happened, which outlives every plan. No type is two of these.
+//!
+//! # Invariants
+//!
+//! * A request sees one plan, from start to end. A room knows neither the configuration nor the gateway.
+//! * Bytes that no edit names reach the provider as the client sent them; bytes of an answer reach the client as the
+//!   provider sent them, except a usage event that the client did not ask for, and what follows a stream's last
+//!   complete event when the stream breaks off.
+//! * After the first content to the client there is no retry. An answer never ends in a way the provider did not end
+//!   it: what breaks off ends with an error, in-band, or by breaking the connection.
+//! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
+//!   once.
+//! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
+//! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.
+//! * A secret shows itself only where credentials are written. Nothing a client writes becomes a label.
+//! * Decisions take `now` as an argument; only timers that are awaited look at the clock themselves.
+//!
+//! # Words
+//!
+//! A *key* is what a caller shows. A *model* is a name clients use; a *target* is `provider/model` as the provider
+//! calls it. A *try* is one request to one target; an *attempt* is the whole loop. A *failure* is a try's; a
+//! *rejection* is ours.
+//!
+//! # The rooms
+//!
+//! In the order a request enters them, which is also who may know whom: a room knows rooms above it only
+//! (`tests/architecture.rs` has the table). Four bands: words, rooms, the house, doors.
+
+// Words.
 pub mod config;
+pub mod usage;
 pub mod envelope;
-pub mod gateway;
-pub mod plan;
+// Rooms.
+pub mod telemetry;
+pub mod admission;
 pub mod protocol;
 pub mod provider;
-pub mod proxy;
-pub mod rejection;
-pub mod response;
 pub mod route;
-pub mod server;
-pub mod telemetry;
 pub mod upstream;
-pub mod usage;
+pub mod response;
+// The house.
+pub mod plan;
+pub mod rejection;
+pub mod gateway;
+pub mod proxy;
+// Doors.
+pub mod server;
+pub mod admin;
+pub mod cli;

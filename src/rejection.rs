@@ -51,8 +51,11 @@ pub enum Rejection {
     #[error(transparent)]
     Overloaded(#[from] Full),
     /// The provider's own words, for a fault of the client's.
-    #[error("the provider says {}", .0.status)]
+    #[error("the provider answered {}, and its reason could not be passed on", .0.status)]
     Provider(Box<Said>),
+    /// No target accepts a member of the request.
+    #[error("`{0}` is not accepted by any target of this model")]
+    RefusedMember(Box<str>),
     /// Every try was told to come back later.
     #[error("every target is at its rate limit: {0}")]
     RateLimited(String, Option<Duration>),
@@ -92,6 +95,7 @@ impl Rejection {
         match self {
             Self::BadMember(..)
             | Self::Encoded(_)
+            | Self::RefusedMember(_)
             | Self::Malformed(
                 Malformed::NotObject
                 | Malformed::Twice(_)
@@ -126,6 +130,7 @@ impl Rejection {
     fn param(&self) -> Option<&str> {
         match self {
             Self::BadMember(name, _) => Some(name),
+            Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
             Self::ModelNotAllowed(_) | Self::ModelNotFound(_) | Self::NoTarget { .. } => {
                 Some("model")
@@ -164,24 +169,26 @@ impl Rejection {
         }
     }
 
-    /// What the client is told.
+    /// What the client is told: a provider's own words as they came, or ours.
     pub fn tell(self) -> Told {
         let (status, code) = self.kind();
-        if let Self::Provider(said) = self {
-            return provider(*said);
-        }
+        let ours = match self {
+            Self::Provider(said) => match said.whole() {
+                Ok(told) => return told,
+                Err(said) => Self::Provider(said),
+            },
+            ours => ours,
+        };
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        self.advice(&mut headers);
-        let message = self.to_string();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        ours.advice(&mut headers);
+        let message = ours.to_string();
         let complaint = Complaint {
             status,
             code,
             message: &message,
-            param: self.param(),
+            param: ours.param(),
         };
         Told {
             status,
@@ -192,24 +199,19 @@ impl Rejection {
     }
 }
 
-/// A provider's error goes on as it came.
-fn provider(said: Said) -> Told {
-    let body = said.body.unwrap_or_else(|| {
-        let complaint = Complaint {
-            status: said.status,
-            code: "upstream_error",
-            message: "the provider refused the request and its reason was too long to pass on",
-            param: None,
+impl Said {
+    /// What a client is told of it, if it could be held whole.
+    fn whole(mut self: Box<Self>) -> Result<Told, Box<Self>> {
+        let Some(body) = self.body.take() else {
+            return Err(self);
         };
-        complaint.body()
-    });
-    let mut headers = said.headers;
-    headers.remove(header::CONTENT_LENGTH);
-    Told {
-        status: said.status,
-        code: None,
-        headers,
-        body,
+        self.headers.remove(header::CONTENT_LENGTH);
+        Ok(Told {
+            status: self.status,
+            code: None,
+            headers: self.headers,
+            body,
+        })
     }
 }
 
@@ -222,11 +224,13 @@ impl From<Exhausted> for Rejection {
         {
             return Self::Provider(said);
         }
-        let refused = failures
-            .iter()
-            .all(|f| matches!(f.cause, Cause::Refused(_)));
-        if refused && !failures.is_empty() {
-            return Self::BadMember("request", "has a member that no target accepts");
+        let refused = |f: &Failure| match &f.cause {
+            Cause::Refused(refused) => Some(refused.0.as_str().into()),
+            _ => None,
+        };
+        let members: Option<Vec<Box<str>>> = failures.iter().map(refused).collect();
+        if let Some(name) = members.and_then(|members| members.into_iter().next()) {
+            return Self::RefusedMember(name);
         }
         let told = summary(&failures);
         if failures.iter().all(|f| f.fault == Fault::Busy) {

@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
 
 use super::{Limits, Passage, Plan, State, Surroundings};
 use crate::admission::{Caller, Digest, Keyring};
 use crate::config::load::suggest;
 use crate::config::{self, Config, Diagnostic, Open};
-use crate::protocol::openai::OpenAi;
-use crate::provider::rules::{MessageRules, Rules};
-use crate::provider::{Origin, Provider, Timeouts};
+use crate::provider::Rules;
 use crate::route::{Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 
@@ -33,18 +30,6 @@ const ACTED_ON: [&str; 10] = [
 
 /// The caller that everybody is while the gateway is open.
 const OPEN: &str = "open";
-
-/// Headers that are tollgate's to write.
-const OWN_HEADERS: [&str; 8] = [
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "host",
-    "te",
-    "transfer-encoding",
-];
 
 impl Plan {
     /// Compiles a configuration, or names every flaw in it.
@@ -66,6 +51,7 @@ impl Plan {
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
         compiler.warn();
+        let unavailable = compiler.unavailable_routes();
         let Compiler {
             flaws, warnings, ..
         } = compiler;
@@ -87,6 +73,7 @@ impl Plan {
             models,
             targets,
             providers,
+            unavailable,
             limits: Limits {
                 body: config.server.max_body,
                 body_timeout: config.server.body_timeout,
@@ -122,179 +109,19 @@ fn direct(target: Arc<Target>, meters: Arc<RouteMeters>) -> Route {
     }
 }
 
-struct Compiler<'c> {
-    config: &'c Config,
-    surroundings: Surroundings<'c>,
-    metrics: &'c Metrics,
-    flaws: Vec<Diagnostic>,
+pub(super) struct Compiler<'c> {
+    pub(super) config: &'c Config,
+    pub(super) surroundings: Surroundings<'c>,
+    pub(super) metrics: &'c Metrics,
+    pub(super) flaws: Vec<Diagnostic>,
     warnings: Vec<String>,
     /// Providers that cannot be asked, and why.
-    unavailable: BTreeMap<&'c str, String>,
+    pub(super) unavailable: BTreeMap<&'c str, String>,
 }
 
 impl<'c> Compiler<'c> {
-    fn flaw<const N: usize>(&mut self, at: [&str; N], message: impl Into<String>) {
+    pub(super) fn flaw<const N: usize>(&mut self, at: [&str; N], message: impl Into<String>) {
         self.flaws.push(Diagnostic::new(at, message));
-    }
-
-    fn providers(&mut self) -> HashMap<Box<str>, Passage> {
-        let mut providers = HashMap::new();
-        for (name, entry) in &self.config.providers {
-            if let Some(provider) = self.provider(name, entry) {
-                // Models that nobody named share one label: what a client writes is never one.
-                let label = format!("{name}/*");
-                let passage = Passage {
-                    provider: Arc::new(provider),
-                    meters: self.metrics.route(&label),
-                    target_meters: self.metrics.target(&label, &label),
-                };
-                providers.insert(name.as_str().into(), passage);
-            }
-        }
-        providers
-    }
-
-    fn provider(&mut self, name: &'c str, entry: &config::Provider) -> Option<Provider> {
-        let Some(url) = &entry.base_url else {
-            // A provider whose preset is unknown has its flaw already, and that comes first.
-            self.flaw(["providers", name, "base_url"], "`base_url` is missing");
-            return None;
-        };
-        let origin = match Origin::parse(url, &OpenAi) {
-            Ok(origin) => Some(origin),
-            Err(wrong) => {
-                self.flaw(["providers", name, "base_url"], format!("`{url}` {wrong}"));
-                None
-            }
-        };
-        let headers = self.headers(name, entry);
-        let forward = self.forward(name, entry);
-        let rules = self.rules(&["providers", name, "rules"], &entry.rules);
-        let credential = match &entry.api_key {
-            None => None,
-            Some(secret) => {
-                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
-                    Ok(key) => {
-                        let credential = crate::protocol::Protocol::credential(&OpenAi, &key);
-                        if credential.is_none() {
-                            let message = "the key has characters that no header can carry";
-                            self.flaw(["providers", name, "api_key"], message);
-                        }
-                        credential
-                    }
-                    Err(missing) => {
-                        self.unavailable.insert(name, missing.to_string());
-                        return None;
-                    }
-                }
-            }
-        };
-        let t = &entry.timeouts;
-        Some(Provider {
-            name: name.into(),
-            origin: origin?,
-            protocol: &OpenAi,
-            credential,
-            headers,
-            forward,
-            timeouts: Timeouts {
-                connect: t.connect,
-                first_byte: t.first_byte,
-                first_content: t.first_content,
-                idle: t.idle,
-                total: t.total,
-            },
-            tries: entry.tries,
-            done_marker: entry.done_marker,
-            stream_usage: entry.stream_usage,
-            rules,
-        })
-    }
-
-    fn headers(&mut self, name: &str, entry: &config::Provider) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers = Vec::new();
-        for (header, value) in &entry.headers {
-            let at = ["providers", name, "headers", header];
-            match (self.header_name(at, header), HeaderValue::from_str(value)) {
-                (Some(header), Ok(value)) => headers.push((header, value)),
-                (Some(_), Err(_)) => {
-                    self.flaw(at, "the value has characters that no header can carry")
-                }
-                (None, _) => {}
-            }
-        }
-        headers
-    }
-
-    fn forward(&mut self, name: &str, entry: &config::Provider) -> Vec<HeaderName> {
-        let mut forward = Vec::new();
-        for (n, header) in entry.forward.iter().enumerate() {
-            let n = n.to_string();
-            let at = ["providers", name, "forward", &n];
-            if ["authorization", "x-api-key", "api-key"]
-                .iter()
-                .any(|own| header.eq_ignore_ascii_case(own))
-            {
-                self.flaw(
-                    at,
-                    format!("`{header}` carries the caller's key, which never travels on"),
-                );
-            } else if let Some(header) = self.header_name(at, header) {
-                forward.push(header);
-            }
-        }
-        forward
-    }
-
-    fn header_name(&mut self, at: [&str; 4], name: &str) -> Option<HeaderName> {
-        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            self.flaw(at, format!("`{name}` is not a header's name"));
-            return None;
-        };
-        if OWN_HEADERS.contains(&header.as_str()) {
-            self.flaw(at, format!("`{name}` is tollgate's own to write"));
-            return None;
-        }
-        Some(header)
-    }
-
-    fn rules(&mut self, at: &[&str], entry: &config::Rules) -> Rules {
-        for (member, [low, high]) in &entry.clamp {
-            if !(low <= high) {
-                let at = at.iter().copied().chain(["clamp", member]);
-                let message = format!("the lowest value, {low}, is above the highest, {high}");
-                self.flaws.push(Diagnostic::new(at, message));
-            }
-        }
-        let values = |values: &BTreeMap<String, serde_json::Value>| -> Vec<(String, Bytes)> {
-            values
-                .iter()
-                .map(|(name, value)| (name.clone(), Bytes::from(value.to_string())))
-                .collect()
-        };
-        Rules {
-            refuse: entry.refuse.clone(),
-            rename: entry.rename.clone().into_iter().collect(),
-            drop: entry.drop.clone(),
-            default: values(&entry.default),
-            set: values(&entry.set),
-            clamp: entry
-                .clamp
-                .clone()
-                .into_iter()
-                .filter(|(_, [low, high])| low <= high)
-                .collect(),
-            messages: MessageRules {
-                roles: entry
-                    .messages
-                    .roles
-                    .iter()
-                    .map(|(old, new)| (old.clone(), quoted(new)))
-                    .collect(),
-                drop: entry.messages.drop.clone(),
-                drop_nulls: entry.messages.drop_nulls,
-            },
-        }
     }
 
     fn models(&mut self, providers: &HashMap<Box<str>, Passage>) -> BTreeMap<Box<str>, Arc<Route>> {
@@ -322,6 +149,21 @@ impl<'c> Compiler<'c> {
             models.insert(name.as_str().into(), Arc::new(route));
         }
         models
+    }
+
+    /// For each provider that cannot be asked, a route that says why.
+    fn unavailable_routes(&self) -> HashMap<Box<str>, Arc<Route>> {
+        let route = |(name, why): (&&str, &String)| {
+            let route = Route {
+                targets: Vec::new(),
+                deadline: config::Model::deadline(),
+                rules: Rules::default(),
+                skipped: vec![format!("{name}: {why}")],
+                meters: self.metrics.route(&format!("{name}/*")),
+            };
+            ((*name).into(), Arc::new(route))
+        };
+        self.unavailable.iter().map(route).collect()
     }
 
     /// The targets by their own names, each with a label of its own: the configuration has it.
@@ -503,6 +345,6 @@ impl<'c> Compiler<'c> {
     }
 }
 
-fn quoted(text: &str) -> Bytes {
+pub(super) fn quoted(text: &str) -> Bytes {
     Bytes::from(serde_json::Value::from(text).to_string())
 }

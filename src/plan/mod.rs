@@ -4,6 +4,7 @@
 //! `config` and every room: the only place where configuration becomes running things.
 
 mod compile;
+mod providers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub targets: BTreeMap<Box<str>, Arc<Route>>,
     /// Who serves models, by name, with the rest of a name that no model has: `provider/model`.
     pub providers: HashMap<Box<str>, Passage>,
+    /// Those that cannot be asked: a route without targets that says why.
+    pub unavailable: HashMap<Box<str>, Arc<Route>>,
     /// What one request may cost us.
     pub limits: Limits,
     /// Members that a rule or tollgate itself acts on.
@@ -77,7 +80,12 @@ impl Plan {
             return Some(Arc::clone(route));
         }
         let (provider, rest) = model.split_once('/')?;
-        let passage = self.providers.get(provider).filter(|_| !rest.is_empty())?;
-        Some(Arc::new(passage.route(model, rest)))
+        if rest.is_empty() {
+            return None;
+        }
+        match self.providers.get(provider) {
+            Some(passage) => Some(Arc::new(passage.route(model, rest))),
+            None => self.unavailable.get(provider).cloned(),
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod openai;
 mod sse;
+mod tokens;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
@@ -213,7 +214,10 @@ pub enum Ended {
     /// As the format ends one.
     Complete,
     /// With an event that is an error.
-    Error,
+    Error {
+        /// In the form that clients look for.
+        heard: bool,
+    },
 }
 
 /// An event is longer than [`MAX_EVENT`].

@@ -14,8 +14,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::sse::{Found, Scanner};
+use super::tokens::{Skim, Tokens};
 use super::{
-    Decoder, Ended, Ending, Endpoint, Pieces, Progress, Protocol, Reading, Skimmer, TooLong,
+    Decoder, Ended, Ending, Endpoint, MAX_EVENT, Pieces, Progress, Protocol, Reading, Skimmer,
+    TooLong,
 };
 use crate::envelope::Edits;
 use crate::usage::Usage;
@@ -127,12 +129,56 @@ struct Chunk<'a> {
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    /// Older vLLM and Mistral: `"error"`.
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    /// Groq's own, which may hold usage and errors too.
+    #[serde(borrow)]
+    x_groq: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Groq<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
 }
 
 impl Chunk<'_> {
+    fn groq(&self) -> Option<Groq<'_>> {
+        serde_json::from_str(self.x_groq?.get()).ok()
+    }
+
     fn usage(&self) -> Option<Usage> {
-        let tokens: Tokens = serde_json::from_str(self.usage?.get()).ok()?;
-        tokens.usage()
+        let read = |raw: &RawValue| serde_json::from_str(raw.get()).ok().and_then(Tokens::usage);
+        self.usage
+            .and_then(read)
+            .or_else(|| self.groq()?.usage.and_then(read))
+    }
+
+    fn is_error(&self) -> bool {
+        self.is_heard()
+            || self
+                .object
+                .is_some_and(|object| object.get() == "\"error\"")
+            || self.groq().is_some_and(|groq| says_error(groq.error))
+    }
+
+    /// Whether a client will know it for an error: it looks at `error` and at nothing else.
+    fn is_heard(&self) -> bool {
+        says_error(self.error)
+    }
+
+    /// Whether it says nothing of any choice, as the event that was asked for to tell the usage does.
+    fn is_bare(&self) -> bool {
+        self.choices.is_none_or(|choices| {
+            choices
+                .get()
+                .bytes()
+                .filter(|b| !b.is_ascii_whitespace())
+                .eq(*b"[]")
+        })
     }
 
     fn choices(&self) -> Vec<Choice> {
@@ -183,75 +229,6 @@ impl<'de> Deserialize<'de> for Delta {
     }
 }
 
-/// `usage`, as OpenAI and those who follow it write it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    prompt_tokens: Option<serde_json::Number>,
-    completion_tokens: Option<serde_json::Number>,
-    total_tokens: Option<serde_json::Number>,
-    prompt_tokens_details: Option<PromptDetails>,
-    completion_tokens_details: Option<CompletionDetails>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PromptDetails {
-    cached_tokens: Option<serde_json::Number>,
-    cache_write_tokens: Option<serde_json::Number>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CompletionDetails {
-    reasoning_tokens: Option<serde_json::Number>,
-}
-
-/// A count is a whole number below any plausible bound; anything else is unknown.
-fn count(number: Option<serde_json::Number>) -> Option<u64> {
-    let number = number?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "only whole numbers that fit are cast"
-    )]
-    let whole = |f: f64| (f.fract() == 0.0 && (0.0..1e12).contains(&f)).then_some(f as u64);
-    let count = number.as_u64().or_else(|| whole(number.as_f64()?))?;
-    (count < 1 << 40).then_some(count)
-}
-
-impl Tokens {
-    /// Cached input is part of the prompt; reasoning is part of the completion, except where a total says otherwise
-    /// (xAI leaves it out of `completion_tokens`, Gemini's shim too; both count it in `total_tokens`).
-    fn usage(self) -> Option<Usage> {
-        let prompt = count(self.prompt_tokens);
-        let completion = count(self.completion_tokens);
-        if prompt.is_none() && completion.is_none() {
-            return None;
-        }
-        let prompt = prompt.unwrap_or(0);
-        let total = count(self.total_tokens).unwrap_or(0);
-        let completion = completion.unwrap_or(0).max(total.saturating_sub(prompt));
-        let details = self.prompt_tokens_details.unwrap_or_default();
-        let cached = count(details.cached_tokens).unwrap_or(0).min(prompt);
-        let cache_write = count(details.cache_write_tokens)
-            .unwrap_or(0)
-            .min(prompt - cached);
-        let reasoning = self
-            .completion_tokens_details
-            .unwrap_or_default()
-            .reasoning_tokens;
-        let reasoning = count(reasoning).unwrap_or(0).min(completion);
-        Some(Usage {
-            input: prompt - cached - cache_write,
-            cached,
-            cache_write,
-            output: completion - reasoning,
-            reasoning,
-        })
-    }
-}
-
 /// Reads a stream.
 struct Stream {
     ends: Ending,
@@ -281,7 +258,9 @@ impl Eye {
             return false;
         }
         if is_error {
-            self.progress.end.get_or_insert(Ended::Error);
+            let chunk = serde_json::from_slice::<Chunk<'_>>(data);
+            let heard = chunk.is_ok_and(|chunk| chunk.is_heard());
+            self.progress.end.get_or_insert(Ended::Error { heard });
             return false;
         }
         let usage = self.usage.find(data).is_some();
@@ -293,8 +272,9 @@ impl Eye {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
             return false;
         };
-        if error && says_error(chunk.error) {
-            self.progress.end.get_or_insert(Ended::Error);
+        if error && chunk.is_error() {
+            let heard = chunk.is_heard();
+            self.progress.end.get_or_insert(Ended::Error { heard });
             return false;
         }
         let choices = match self.progress.content && !finish && !usage {
@@ -308,7 +288,7 @@ impl Eye {
         }
         let told = if usage { chunk.usage() } else { None };
         self.progress.usage = told.or(self.progress.usage);
-        told.is_some() && choices.is_empty() && self.ends.hide_usage
+        told.is_some() && chunk.is_bare() && self.ends.hide_usage
     }
 }
 
@@ -324,10 +304,13 @@ impl Decoder for Stream {
             ..
         } = self;
         scanner.feed(&piece, |found, at| {
+            // After the last word nothing passes but what is left of its line end.
+            let ended = eye.progress.end.is_some();
             *hidden = match found {
+                Found::Rest => *hidden,
+                _ if ended => true,
                 Found::Event { data, is_error } => eye.look(data, is_error),
                 Found::Gap => false,
-                Found::Rest => *hidden,
             };
             if *hidden {
                 match gap {
@@ -348,14 +331,20 @@ impl Decoder for Stream {
         if rest < piece.len() {
             held.push(piece.slice(rest..));
         }
-        Ok(())
+        // Fields that are no data are not the scanner's to keep, but they are held here.
+        let length: usize = held.iter().map(Bytes::len).sum();
+        if length > MAX_EVENT {
+            Err(TooLong)
+        } else {
+            Ok(())
+        }
     }
 
     fn finish(&mut self, out: &mut Pieces) {
         let Self {
             scanner, held, eye, ..
         } = self;
-        let mut hide = false;
+        let mut hide = eye.progress.end.is_some();
         scanner.finish(|found| {
             if let Found::Event { data, is_error } = found {
                 hide |= eye.look(data, is_error);
@@ -391,104 +380,6 @@ fn give(
     } else {
         piece.slice(range)
     });
-}
-
-/// Finds `usage` at the top level of an object of any length, with bounded memory.
-#[derive(Debug, Default)]
-struct Skim {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-    /// At the top level, a name comes next.
-    wants_name: bool,
-    name: Vec<u8>,
-    /// The value of `usage`, while it passes.
-    value: Option<Vec<u8>>,
-    usage: Option<Usage>,
-}
-
-/// The longest `usage` that is read, in bytes.
-const MAX_USAGE: usize = 16 << 10;
-
-impl Skim {
-    fn step(&mut self, byte: u8) {
-        if self.in_string {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => {
-                    self.in_string = false;
-                    if self.depth == 1 {
-                        self.wants_name = false;
-                    }
-                    return;
-                }
-                _ => {}
-            }
-            if self.depth == 1 && self.wants_name && self.name.len() < 8 {
-                self.name.push(byte);
-            }
-            return;
-        }
-        match byte {
-            b'"' => {
-                self.in_string = true;
-                if self.depth == 1 && self.wants_name {
-                    self.name.clear();
-                }
-            }
-            b'{' | b'[' => {
-                self.depth += 1;
-                self.wants_name = self.depth == 1 && byte == b'{';
-            }
-            b':' if self.depth == 1 && self.name == b"usage" => self.value = Some(Vec::new()),
-            b',' if self.depth == 1 => {
-                self.close();
-                self.wants_name = true;
-            }
-            b'}' | b']' => {
-                if self.depth == 1 {
-                    self.close();
-                }
-                self.depth = self.depth.saturating_sub(1);
-            }
-            _ => {}
-        }
-    }
-
-    fn close(&mut self) {
-        self.name.clear();
-        if let Some(value) = self.value.take() {
-            let value = value.strip_prefix(b":").unwrap_or(&value);
-            let tokens = serde_json::from_slice::<Tokens>(value).ok();
-            self.usage = tokens.and_then(Tokens::usage).or(self.usage);
-        }
-    }
-}
-
-impl Skimmer for Skim {
-    fn feed(&mut self, mut piece: &[u8]) {
-        while let Some((&byte, rest)) = piece.split_first() {
-            piece = rest;
-            self.step(byte);
-            match &mut self.value {
-                Some(value) if value.len() < MAX_USAGE => value.push(byte),
-                Some(_) => self.value = None,
-                None if self.in_string && !self.wants_name => {
-                    // Inside a string only its end matters.
-                    let skip = memchr::memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
-                    if !self.escaped {
-                        piece = piece.get(skip..).unwrap_or_default();
-                    }
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        self.usage
-    }
 }
 
 #[cfg(test)]
@@ -606,9 +497,10 @@ mod tests {
             "event: error\ndata: {}\n\n",
         ] {
             let text = format!("{error}data: [DONE]\n\n");
+            let heard = error.contains("\"error\"");
             assert_eq!(
                 decode(&[text.as_bytes()], SHOWN).1.end,
-                Some(Ended::Error),
+                Some(Ended::Error { heard }),
                 "{error}"
             );
         }
@@ -639,49 +531,6 @@ mod tests {
             r#"{"tool_calls":[{"index":0}]}"#,
         ] {
             assert!(content(something), "{something}");
-        }
-    }
-
-    #[test]
-    fn usage_is_read_in_the_forms_it_comes_in() {
-        let read = |text: &str| {
-            serde_json::from_str::<Tokens>(text)
-                .ok()
-                .and_then(Tokens::usage)
-        };
-        assert_eq!(read(USAGE), Some(COUNTED));
-        let plain = |input, output, reasoning| {
-            Some(Usage {
-                input,
-                output,
-                reasoning,
-                ..Usage::default()
-            })
-        };
-        assert_eq!(
-            read(r#"{"prompt_tokens":3,"total_tokens":3}"#),
-            plain(3, 0, 0)
-        );
-        assert_eq!(
-            read(r#"{"prompt_tokens":3.0,"completion_tokens":null}"#),
-            plain(3, 0, 0)
-        );
-        // Reasoning beside the completion: the total says so.
-        assert_eq!(
-            read(
-                r#"{"prompt_tokens":3,"completion_tokens":2,"total_tokens":10,"completion_tokens_details":{"reasoning_tokens":5}}"#
-            ),
-            plain(3, 2, 5)
-        );
-        for nothing in [
-            "{}",
-            "[]",
-            "7",
-            r#"{"prompt_tokens":-1}"#,
-            r#"{"prompt_tokens":"3"}"#,
-            r#"{"prompt_tokens":1e300}"#,
-        ] {
-            assert_eq!(read(nothing), None, "{nothing}");
         }
     }
 
@@ -720,28 +569,6 @@ mod tests {
             assert_eq!(OpenAi.ask_for_usage(&mut edits), hidden, "{body}");
             assert_eq!(edits.into_rope().to_vec(), want.as_bytes());
         }
-    }
-
-    #[test]
-    fn a_long_answers_usage_counts_only_at_its_own_path() {
-        let text = format!(
-            r#" {{"usage\u0020x":1,"data":[{{"usage":{{"prompt_tokens":1}},"s":"\"usage\":{{\\"}}],"s":"usage","usage" : {USAGE} , "z":"\\"}}"#
-        );
-        let mut whole = Skim::default();
-        whole.feed(text.as_bytes());
-        assert_eq!(whole.usage(), Some(COUNTED));
-        for i in 0..text.len() {
-            let mut cut = Skim::default();
-            cut.feed(&text.as_bytes()[..i]);
-            cut.feed(&text.as_bytes()[i..]);
-            assert_eq!(cut.usage(), Some(COUNTED), "cut at {i}");
-        }
-        let mut last = Skim::default();
-        last.feed(format!(r#"{{"a":[1,2],"usage":{USAGE}}}"#).as_bytes());
-        assert_eq!(last.usage(), Some(COUNTED));
-        let mut nested = Skim::default();
-        nested.feed(format!(r#"{{"a":{{"usage":{USAGE}}},"b":"usage"}}"#).as_bytes());
-        assert_eq!(nested.usage(), None);
     }
 
     proptest! {

@@ -62,6 +62,10 @@ impl Rules {
             {
                 edits.drop(to);
             }
+            // `null` is no value: it takes nobody's place.
+            if edits.get(to) == Some(b"null") {
+                edits.drop(to);
+            }
             edits.rename(from, to);
         }
         for name in &self.drop {

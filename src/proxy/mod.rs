@@ -120,9 +120,9 @@ where
     // Where may it go?
     let route = plan
         .route(&model)
-        .ok_or_else(|| Rejection::ModelNotFound(model.as_ref().into()))?;
+        .ok_or_else(|| Rejection::ModelNotFound(shortened(&model)))?;
     if !caller.may_use(&model) {
-        return Err(Rejection::ModelNotAllowed(model.into()));
+        return Err(Rejection::ModelNotAllowed(shortened(&model)));
     }
     record.routed(&route.meters);
     if route.order().is_empty() {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -18,6 +18,9 @@ use crate::upstream::{Broken as Cause, Inflow};
 #[error("the provider's answer broke off")]
 pub struct Broken;
 
+/// What has come is gathered up to here, in bytes, before it goes out: a burst of events is then one write.
+const GATHERED: usize = 16 << 10;
+
 /// Passes an answer on. Dropped before its end it gives everything back and stops the provider.
 pub struct Relay {
     /// Pieces that may go out.
@@ -25,6 +28,8 @@ pub struct Relay {
     reader: Reader,
     /// None once the provider has nothing more to say that anybody hears.
     inflow: Option<Inflow>,
+    /// What is left to say once all that came has gone out.
+    broken: Option<Broken>,
     record: Box<Record>,
     _slot: Slot,
 }
@@ -47,6 +52,7 @@ impl Relay {
             ready: pieces.into_iter().collect(),
             reader: Reader::Long(skimmer),
             inflow: Some(inflow),
+            broken: None,
             record,
             _slot: slot,
         }
@@ -70,6 +76,7 @@ impl Relay {
             ready: pieces.into_iter().collect(),
             reader: Reader::Stream(decoder, closing),
             inflow: Some(inflow),
+            broken: None,
             record,
             _slot: slot,
         };
@@ -77,65 +84,102 @@ impl Relay {
         relay
     }
 
-    /// The next piece for the client.
+    /// The next piece for the client: all that is here by now, without waiting for more.
     pub(super) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
-        loop {
-            if let Some(piece) = self.ready.pop_front() {
+        let step = loop {
+            if self.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED {
+                break Poll::Ready(Ok(()));
+            }
+            match self.poll_step(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => break Poll::Ready(Ok(())),
+                Poll::Ready(Err(broken)) => break Poll::Ready(Err(broken)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        match (self.gathered(), step) {
+            (Some(piece), _) => {
                 self.record.bytes_out += piece.len() as u64;
-                return Poll::Ready(Some(Ok(piece)));
+                Poll::Ready(Some(Ok(piece)))
             }
-            if let Reader::Stream(_, closing) = &self.reader
-                && closing.is_closed()
-                && self.record.end.is_none()
-            {
-                self.complain(
-                    End::Shutdown,
-                    "shutting_down",
-                    "the gateway is shutting down",
-                );
-                continue;
-            }
-            let Some(inflow) = &mut self.inflow else {
-                return Poll::Ready(None);
-            };
-            let piece = ready!(inflow.poll_piece(cx));
-            if self.record.end.is_some() {
-                // The answer was complete before. The rest only frees the connection; how it ends is no news.
-                if !matches!(piece, Some(Ok(_))) {
-                    self.inflow = None;
-                }
-                continue;
-            }
-            match (piece, &mut self.reader) {
-                (Some(Ok(piece)), Reader::Long(skimmer)) => {
-                    skimmer.feed(&piece);
-                    self.ready.push_back(piece);
-                    // A body of known length is not asked for more than that.
-                    if inflow.is_over() {
-                        self.record.usage = skimmer.usage();
-                        self.record.end = Some(End::Complete);
-                        self.inflow = None;
-                    }
-                }
-                (Some(Ok(piece)), Reader::Stream(..)) => self.feed(piece),
-                (None, Reader::Long(skimmer)) => {
-                    self.record.usage = skimmer.usage();
-                    self.record.end = Some(End::Complete);
-                    self.inflow = None;
-                }
-                (None, Reader::Stream(..)) => self.finish(),
-                (Some(Err(cause)), Reader::Long(skimmer)) => {
-                    self.record.usage = skimmer.usage();
-                    self.record.end = Some(end_of(&cause));
-                    self.inflow = None;
-                    return Poll::Ready(Some(Err(Broken)));
-                }
-                (Some(Err(cause)), Reader::Stream(..)) => self.break_off(&cause),
-            }
+            (None, Poll::Ready(Ok(()))) => Poll::Ready(None),
+            (None, Poll::Ready(Err(broken))) => Poll::Ready(Some(Err(broken))),
+            (None, Poll::Pending) => Poll::Pending,
         }
+    }
+
+    /// All pieces that may go out, as one: a short copy is cheaper than a chunk of its own for each.
+    fn gathered(&mut self) -> Option<Bytes> {
+        let first = self.ready.pop_front()?;
+        if self.ready.is_empty() || first.len() >= GATHERED {
+            return Some(first);
+        }
+        let length = first.len() + self.ready.iter().map(Bytes::len).sum::<usize>();
+        let mut whole = BytesMut::with_capacity(length);
+        whole.extend_from_slice(&first);
+        self.ready
+            .drain(..)
+            .for_each(|piece| whole.extend_from_slice(&piece));
+        Some(whole.freeze())
+    }
+
+    /// Takes one more piece from the provider, or its end, or its failure. False once there is nothing more to come.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        if let Reader::Stream(_, closing) = &self.reader
+            && closing.is_closed()
+            && self.record.end.is_none()
+        {
+            self.complain(
+                End::Shutdown,
+                "shutting_down",
+                "the gateway is shutting down",
+            );
+        }
+        if let Some(cause) = self.broken.take() {
+            return Poll::Ready(Err(cause));
+        }
+        let Some(inflow) = &mut self.inflow else {
+            return Poll::Ready(Ok(false));
+        };
+        let piece = ready!(inflow.poll_piece(cx));
+        if self.record.end.is_some() {
+            // The answer was complete before. The rest only frees the connection; how it ends is no news.
+            match piece {
+                Some(Ok(piece)) => self.feed(piece),
+                Some(Err(_)) | None => self.inflow = None,
+            }
+            return Poll::Ready(Ok(true));
+        }
+        match (piece, &mut self.reader) {
+            (Some(Ok(piece)), Reader::Long(skimmer)) => {
+                skimmer.feed(&piece);
+                self.ready.push_back(piece);
+                // A body of known length is not asked for more than that.
+                if inflow.is_over() {
+                    self.end_long(End::Complete);
+                }
+            }
+            (Some(Ok(piece)), Reader::Stream(..)) => self.feed(piece),
+            (None, Reader::Long(_)) => self.end_long(End::Complete),
+            (None, Reader::Stream(..)) => self.finish(),
+            (Some(Err(cause)), Reader::Long(_)) => {
+                self.end_long(end_of(&cause));
+                self.broken = Some(Broken);
+            }
+            (Some(Err(cause)), Reader::Stream(..)) => self.break_off(&cause),
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn end_long(&mut self, end: End) {
+        if let Reader::Long(skimmer) = &self.reader {
+            self.record.usage = skimmer.usage();
+        }
+        self.record.end = Some(end);
+        self.inflow = None;
     }
 
     fn feed(&mut self, piece: Bytes) {
@@ -147,6 +191,7 @@ impl Relay {
         self.ready.extend(out);
         match fed {
             Ok(()) => self.look(),
+            Err(_) if self.record.end.is_some() => self.inflow = None,
             Err(too_long) => self.complain(End::Truncated, "upstream_error", &too_long.to_string()),
         }
     }
@@ -159,6 +204,7 @@ impl Relay {
         let progress = decoder.progress();
         self.record.usage = progress.usage;
         match progress.end {
+            _ if self.record.end.is_some() => {}
             None => {}
             Some(Ended::Complete) => {
                 self.record.end = Some(End::Complete);
@@ -167,9 +213,13 @@ impl Relay {
                 }
             }
             // What follows an error is not an answer's end, whatever it says.
-            Some(Ended::Error) => {
+            Some(Ended::Error { heard: true }) => {
                 self.record.end = Some(End::Error);
                 self.inflow = None;
+            }
+            Some(Ended::Error { heard: false }) => {
+                let message = "the provider ended its stream with an error";
+                self.complain(End::Error, "upstream_error", message);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The clocks of one try. Whichever runs out first names itself.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::provider::Timeouts;
@@ -108,15 +109,23 @@ impl Clocks {
         }
     }
 
-    /// A piece has come.
-    pub(super) fn touch(&mut self, now: Instant) {
+    /// A piece has come. Some clocks run on while pieces come.
+    pub(super) fn touch(&mut self, now: Instant) -> Option<Clock> {
         self.touched = now;
+        if now < self.timer.deadline() {
+            return None;
+        }
+        let (next, clock) = self.next();
+        self.timer.as_mut().reset(next);
+        (next <= now).then_some(clock)
     }
 
     /// Ready when a clock has run out.
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Clock> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            // Whoever keeps us busy with other words must not keep us from looking at the clock: a task that has used
+            // up its share of reads is told that its timer is not ready, whatever the time.
+            ready!(pin!(unconstrained(self.timer.as_mut())).poll(cx));
             let (next, clock) = self.next();
             if next <= Instant::now() {
                 return Poll::Ready(clock);

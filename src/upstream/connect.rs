@@ -48,6 +48,10 @@ impl Link {
     }
 }
 
+/// The most that is read from a provider at once, and so the longest head of an answer, in bytes. It also bounds how
+/// long one poll can take, whatever comes.
+const MAX_BUFFER: usize = 64 << 10;
+
 /// Makes connections.
 #[derive(Default)]
 pub(super) struct Connector {
@@ -73,6 +77,7 @@ impl Connector {
             Io::Plain(stream)
         };
         let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER)
             .handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;

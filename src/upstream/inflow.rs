@@ -93,8 +93,10 @@ impl Inflow {
             Poll::Ready(Some(Ok(piece))) => {
                 if self.is_over() {
                     self.keep(cx);
-                } else if let Some(clocks) = &mut self.clocks {
-                    clocks.touch(Instant::now());
+                } else if let Some(clocks) = &mut self.clocks
+                    && let Some(clock) = clocks.touch(Instant::now())
+                {
+                    return Poll::Ready(Some(Err(Broken::Clock(clock))));
                 }
                 Poll::Ready(Some(Ok(piece)))
             }

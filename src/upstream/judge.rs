@@ -79,6 +79,9 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, Ca
     const NO_JSON: Cause = Cause::Nonsense("its body is not JSON");
     match hold(&mut inflow).await? {
         Held::All(body) => match provider.protocol.read(&body) {
+            Some(reading) if reading.is_error => Err(Cause::Nonsense(
+                "it is an error in the clothes of an answer",
+            )),
             Some(reading) => Ok(AnswerBody::Whole(body, reading.usage)),
             None => Err(NO_JSON),
         },
@@ -124,7 +127,6 @@ async fn stream(
         hide_usage,
     });
     let mut pieces = Pieces::new();
-    let mut length = 0;
     while !decoder.progress().content && decoder.progress().end.is_none() {
         let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await else {
             decoder.finish(&mut pieces);
@@ -133,15 +135,16 @@ async fn stream(
             ));
         };
         let piece = piece?;
-        length += piece.len();
         let fed = decoder.feed(piece, &mut pieces);
+        // Only whole events count: the one under way may be an image, and the decoder bounds it.
+        let length: usize = pieces.iter().map(Bytes::len).sum();
         if fed.is_err() || (length > HELD && !decoder.progress().content) {
             return Err(Cause::Nonsense(
                 "64 KiB of its stream held no event with content",
             ));
         }
     }
-    if decoder.progress().end == Some(Ended::Error) && !decoder.progress().content {
+    if matches!(decoder.progress().end, Some(Ended::Error { .. })) && !decoder.progress().content {
         return Err(Cause::Nonsense("its stream began with an error"));
     }
     inflow.flows(Instant::now());

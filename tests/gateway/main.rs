@@ -1,9 +1,25 @@
 //! The whole gateway, over real sockets, on ports of its own. One binary, many chapters.
 
+#![allow(
+    clippy::expect_used,
+    clippy::float_cmp,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test that fails panics, a counter is exact, and a chapter is no library"
+)]
+
 mod support;
 
-mod cli;
-mod drain;
-mod leave;
 mod path;
+mod fallback;
+mod errors;
+mod clocks;
+mod streaming;
+mod protocols;
+mod leave;
+mod hostile;
 mod reload;
+mod drain;
+mod cli;

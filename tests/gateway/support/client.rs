@@ -1,6 +1,7 @@
 //! A client that sees every byte.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -180,4 +181,84 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// How long anything may take to come at all, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection whose every byte is the test's own.
+pub struct Socket {
+    stream: TcpStream,
+    came: Vec<u8>,
+}
+
+impl Socket {
+    pub async fn to(address: SocketAddr) -> Self {
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            came: Vec::new(),
+        }
+    }
+
+    /// Writes, as far as the other side lets it.
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        // A server that refuses early may close before all is written.
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    /// Sends one byte past all others (TCP's "urgent" data).
+    pub fn write_urgent(&self) {
+        socket2::SockRef::from(&self.stream)
+            .send_out_of_band(b"!")
+            .unwrap();
+    }
+
+    /// Reads one answer whose length is told, and leaves what follows.
+    pub async fn answer(&mut self) -> Answer {
+        let end = loop {
+            if let Some(at) = self.came.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at;
+            }
+            assert!(self.more().await, "no answer: {}", self.text());
+        };
+        let head = String::from_utf8(self.came.drain(..end + 4).collect()).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let line = lines.next().unwrap();
+        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.map(|line| line.split_once(": ").unwrap()) {
+            let name: http::HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let length = headers
+            .get("content-length")
+            .map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+        while self.came.len() < length {
+            assert!(self.more().await, "half an answer: {}", self.text());
+        }
+        Answer {
+            status,
+            headers,
+            body: self.came.drain(..length).collect(),
+        }
+    }
+
+    /// What comes until the other side closes.
+    pub async fn rest(mut self) -> String {
+        while self.more().await {}
+        self.text()
+    }
+
+    /// Reads what has come, or waits for it. False at the end, however it ends.
+    async fn more(&mut self) -> bool {
+        let read = self.stream.read_buf(&mut self.came);
+        let read = tokio::time::timeout(PATIENCE, read)
+            .await
+            .unwrap_or_else(|_| panic!("nothing comes, and nobody closes"));
+        read.is_ok_and(|length| length > 0)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.came).into_owned()
+    }
 }

@@ -19,6 +19,18 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("five seconds passed before {what}");
 }
 
+/// `[providers.NAME]` at an address, with more lines of its own.
+pub fn provider_at(name: &str, address: std::net::SocketAddr, more: &str) -> String {
+    format!(
+        "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/v1\"\napi_key = \"env:SOME_KEY\"\n{more}\n"
+    )
+}
+
+/// `[models.NAME]` with its targets in order, and more lines of its own.
+pub fn model(name: &str, targets: &[&str], more: &str) -> String {
+    format!("[models.{name}]\ntargets = {targets:?}\n{more}\n")
+}
+
 /// A chat request for a model.
 pub fn chat(model: &str) -> String {
     format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}"#)

@@ -17,6 +17,8 @@ pub enum Act {
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Sends a stream of pieces, each in a write and a chunk of its own, and ends it.
     Stream(Vec<String>),
+    /// The same, of any bytes, and with a pause of one's own before each.
+    Pieces(Duration, Vec<Vec<u8>>),
     /// The same, and cuts the connection instead of ending it.
     Cut(Vec<String>),
     /// The same, and says nothing more, but keeps the connection.
@@ -27,8 +29,12 @@ pub enum Act {
     Reset,
     /// Writes these bytes and closes.
     Raw(Vec<u8>),
-    /// Writes these bytes again and again.
+    /// Writes these bytes, and says nothing more, but keeps the connection.
+    Hold(Vec<u8>),
+    /// Writes the first bytes, and then the second again and again.
     Endless(Vec<u8>, Vec<u8>),
+    /// Sends a stream of pieces with a pause before each, and ends it.
+    Slow(Duration, Vec<String>),
 }
 
 impl Act {
@@ -237,16 +243,21 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
             Ok(true)
         }
         Act::Stream(pieces) => {
-            send(stream, &pieces, shared).await?;
+            send(stream, &pieces, PAUSE, shared).await?;
+            stream.write_all(b"0\r\n\r\n").await?;
+            Ok(true)
+        }
+        Act::Pieces(pause, pieces) => {
+            send(stream, &pieces, pause, shared).await?;
             stream.write_all(b"0\r\n\r\n").await?;
             Ok(true)
         }
         Act::Cut(pieces) => {
-            send(stream, &pieces, shared).await?;
+            send(stream, &pieces, PAUSE, shared).await?;
             Ok(false)
         }
         Act::Stall(pieces) => {
-            send(stream, &pieces, shared).await?;
+            send(stream, &pieces, PAUSE, shared).await?;
             wait_for_leave(stream, shared).await;
             Ok(false)
         }
@@ -262,6 +273,16 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
             stream.write_all(&bytes).await?;
             Ok(false)
         }
+        Act::Hold(bytes) => {
+            stream.write_all(&bytes).await?;
+            wait_for_leave(stream, shared).await;
+            Ok(false)
+        }
+        Act::Slow(pause, pieces) => {
+            send(stream, &pieces, pause, shared).await?;
+            stream.write_all(b"0\r\n\r\n").await?;
+            Ok(true)
+        }
         Act::Endless(start, again) => {
             stream.write_all(&start).await?;
             while stream.write_all(&again).await.is_ok() {}
@@ -271,20 +292,33 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
     }
 }
 
-async fn send(stream: &mut TcpStream, pieces: &[String], shared: &Shared) -> std::io::Result<()> {
+/// A pause that lets each piece travel alone, and shows who went away meanwhile.
+const PAUSE: Duration = Duration::from_millis(2);
+
+async fn send<P: AsRef<[u8]>>(
+    stream: &mut TcpStream,
+    pieces: &[P],
+    pause: Duration,
+    shared: &Shared,
+) -> std::io::Result<()> {
     let head =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await?;
-    for piece in pieces {
-        // A pause that lets each piece travel alone, and shows who went away meanwhile.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
-        if let Err(error) = stream.write_all(chunk.as_bytes()).await {
+    let rest = || async move {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    };
+    for piece in pieces.iter().map(AsRef::as_ref) {
+        rest().await;
+        let size = format!("{:x}\r\n", piece.len());
+        let chunk = [size.as_bytes(), piece, b"\r\n"].concat();
+        if let Err(error) = stream.write_all(&chunk).await {
             shared.left.fetch_add(1, Ordering::SeqCst);
             return Err(error);
         }
     }
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    rest().await;
     Ok(())
 }
 

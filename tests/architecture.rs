@@ -1,0 +1,329 @@
+//! The house rules, kept by a test: who may know whom, how long a file may grow, and that what users read is true.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room, and the rooms it may know: only rooms above it.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("config", &[]),
+    ("usage", &[]),
+    ("envelope", &[]),
+    ("telemetry", &["usage"]),
+    ("admission", &[]),
+    ("protocol", &["envelope", "usage"]),
+    ("provider", &["envelope", "protocol"]),
+    // `telemetry`: meters are looked up once per plan and kept with what they measure.
+    ("route", &["provider", "telemetry"]),
+    (
+        "upstream",
+        &[
+            "envelope",
+            "protocol",
+            "provider",
+            "route",
+            "telemetry",
+            "usage",
+        ],
+    ),
+    (
+        "response",
+        &["admission", "protocol", "telemetry", "upstream"],
+    ),
+    (
+        "plan",
+        &[
+            "admission",
+            "config",
+            "protocol",
+            "provider",
+            "route",
+            "telemetry",
+        ],
+    ),
+    // The error types of the rooms, and `protocol` to write them.
+    (
+        "rejection",
+        &["admission", "envelope", "protocol", "provider", "upstream"],
+    ),
+    (
+        "gateway",
+        &["admission", "config", "plan", "response", "telemetry"],
+    ),
+    (
+        "proxy",
+        &[
+            "admission",
+            "envelope",
+            "gateway",
+            "plan",
+            "protocol",
+            "rejection",
+            "response",
+            "telemetry",
+            "upstream",
+        ],
+    ),
+    ("server", &[]),
+    ("admin", &["gateway", "server", "telemetry"]),
+    (
+        "cli",
+        &[
+            "admin",
+            "config",
+            "gateway",
+            "plan",
+            "provider",
+            "proxy",
+            "response",
+            "server",
+            "telemetry",
+            "upstream",
+        ],
+    ),
+];
+
+/// The longest a file may be without its tests, in lines.
+const LONGEST: usize = 500;
+
+#[test]
+fn every_room_knows_only_what_it_may() {
+    let mut broken = Vec::new();
+    for file in sources() {
+        let room = room_of(&file);
+        if matches!(room.as_str(), "lib" | "main") {
+            continue;
+        }
+        let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            panic!("`{room}` is no room; give it a row in the table");
+        };
+        for known in mentioned(&without_tests(&file)) {
+            if known != room && !may.contains(&known.as_str()) {
+                broken.push(format!("{} knows `{known}`", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn no_row_is_wider_than_its_need() {
+    for (room, may) in ROOMS {
+        let files = sources().into_iter().filter(|file| room_of(file) == *room);
+        let known: Vec<String> = files
+            .flat_map(|file| mentioned(&without_tests(&file)))
+            .collect();
+        for name in *may {
+            assert!(
+                known.iter().any(|k| k == name),
+                "`{room}` may know `{name}` and does not"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_rooms_stand_in_order() {
+    for (n, (room, may)) in ROOMS.iter().enumerate() {
+        for known in *may {
+            let above = ROOMS[..n].iter().any(|(name, _)| name == known);
+            assert!(above, "`{room}` may know `{known}`, which is not above it");
+        }
+    }
+    let map = fs::read_to_string("src/lib.rs").unwrap();
+    let modules: Vec<&str> = map
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
+    let rooms: Vec<&str> = ROOMS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        modules, rooms,
+        "src/lib.rs declares the rooms in the table's order"
+    );
+}
+
+#[test]
+fn no_file_is_too_long_and_each_says_what_it_is() {
+    for file in sources() {
+        let text = without_tests(&file);
+        let lines = text.lines().count();
+        assert!(
+            lines <= LONGEST,
+            "{} has {lines} lines; the limit is {LONGEST}",
+            file.display()
+        );
+        assert!(
+            text.starts_with("//!"),
+            "{} does not say what it is",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn the_only_places_that_know_an_outside_crate_are_its_home() {
+    for (outside, homes) in [
+        ("prometheus::", &["src/telemetry/metrics.rs"][..]),
+        ("figment::", &["src/config/load.rs"]),
+        ("toml_edit::", &["src/config/load.rs"]),
+        ("clap::", &["src/cli/mod.rs", "src/main.rs"]),
+        ("anyhow::", &["src/cli/"]),
+        ("rustls::", &["src/upstream/connect.rs"]),
+        (
+            "hyper::",
+            &[
+                "src/server/",
+                "src/upstream/",
+                "src/admin/mod.rs",
+                "src/cli/serve.rs",
+            ],
+        ),
+    ] {
+        for file in sources() {
+            let path = file.display().to_string();
+            let text = without_tests(&file);
+            let at_home = homes.iter().any(|home| path.starts_with(home));
+            let uses = text.lines().any(|line| {
+                let line = line.trim_start();
+                !line.starts_with("//")
+                    && line.match_indices(outside).any(|(at, _)| {
+                        !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+                    })
+            });
+            assert!(at_home || !uses, "{path} uses {outside}");
+        }
+    }
+}
+
+/// The example configuration holds as it is, and with every line that is commented out.
+#[test]
+fn the_example_configuration_is_valid() {
+    let text = fs::read_to_string("gateway.toml").unwrap();
+    assert_eq!(flaws(&text), [""; 0]);
+    let field = |line: &str| {
+        let line = line.strip_prefix("# ")?;
+        let name: String = line
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || "_.\"-[]".contains(*c))
+            .collect();
+        let is_field = line[name.len()..].trim_start().starts_with('=') || name.starts_with('[');
+        is_field.then(|| line.to_owned())
+    };
+    let whole: Vec<String> = text
+        .lines()
+        .map(|line| field(line).unwrap_or_else(|| line.to_owned()))
+        .collect();
+    let whole = whole.join("\n");
+    assert!(whole.lines().count() == text.lines().count() && whole.contains("\n[keys.alice]"));
+    let left = flaws(&whole);
+    assert!(
+        left.iter()
+            .all(|flaw| flaw.contains("engine.key") || flaw.contains("ALICE_KEY")),
+        "{left:#?}"
+    );
+}
+
+#[test]
+fn the_examples_of_the_readme_are_valid() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let flaws = flaws(block);
+        assert!(
+            flaws.iter().all(|flaw| flaw.ends_with("is not set")),
+            "{block}\n{flaws:#?}"
+        );
+    }
+}
+
+fn flaws(text: &str) -> Vec<String> {
+    use tollgate::{cli::Loaded, config::load::Source, gateway::Gateway, telemetry};
+    let source = match Source::parse("x".into(), PathBuf::new(), text.into()) {
+        Ok(source) => source,
+        Err(flaws) => return flaws.0,
+    };
+    let loaded = Loaded::read(source, tollgate::config::secret::Environment::default());
+    let telemetry = telemetry::Telemetry::new(telemetry::metrics::Metrics::new(), None);
+    let found = Gateway::new(&loaded.config, telemetry, loaded.surroundings())
+        .err()
+        .unwrap_or_default();
+    loaded.report(found).0
+}
+
+fn sources() -> Vec<PathBuf> {
+    fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                out.push(path);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(Path::new("src"), &mut out);
+    out
+}
+
+fn without_tests(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines()
+        .take_while(|line| *line != "#[cfg(test)]")
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn room_of(file: &Path) -> String {
+    let name = file
+        .components()
+        .nth(1)
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    name.trim_end_matches(".rs").to_owned()
+}
+
+/// The rooms named after `crate::`, one by one or in braces.
+fn mentioned(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let word = |s: &str| {
+        s.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect::<String>()
+    };
+    let mut out = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            out.push(word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut start = true;
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                c if start && depth == 0 && !c.is_whitespace() => {
+                    out.push(word(&list[i..]));
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    out.retain(|name| ROOMS.iter().any(|(room, _)| room == name));
+    out
+}

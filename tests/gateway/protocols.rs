@@ -1,0 +1,335 @@
+//! What each provider is sent and what its client hears, as folders of bytes: `fixtures/<preset>/<case>/`.
+//!
+//! `client_request.json` goes in; `upstream_request.json` is what the provider must get, `upstream_response.json` or
+//! `.sse` what it says, `client_response.json` or `.sse` what the client must hear, each to the byte. `case.toml` may
+//! give another `path` than chat completions and another `status` than 200. With `UPDATE=1` in the environment the two
+//! that must come out are written anew; read them before you keep them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::float_cmp,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic, in its helpers too, and counters are whole numbers"
+)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::{Act, Gateway, Provider, chat, completion, post};
+use tollgate::provider::PRESETS;
+
+/// What providers are shown where their preset has a key.
+const SECRET: &str = "sk-provider-secret";
+
+/// One folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) preset: String,
+    pub(crate) name: String,
+    /// What the client calls.
+    pub(crate) path: String,
+    status: u16,
+    folder: PathBuf,
+}
+
+/// All folders, in order.
+pub(crate) fn cases() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut all = Vec::new();
+    for preset in folders(&root) {
+        for folder in folders(&preset) {
+            let text = fs::read_to_string(folder.join("case.toml")).unwrap_or_default();
+            let told: toml_edit::DocumentMut = text.parse().unwrap();
+            all.push(Case {
+                preset: name(&preset),
+                name: name(&folder),
+                path: told
+                    .get("path")
+                    .map_or("/v1/chat/completions", |path| path.as_str().unwrap())
+                    .to_owned(),
+                status: told.get("status").map_or(200, |status| {
+                    status.as_integer().unwrap().try_into().unwrap()
+                }),
+                folder,
+            });
+        }
+    }
+    all
+}
+
+fn folders(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// A preset, in its own words.
+fn preset(name: &str) -> toml_edit::Item {
+    let presets: toml_edit::DocumentMut = PRESETS.parse().unwrap();
+    presets
+        .get(name)
+        .unwrap_or_else(|| panic!("there is no preset `{name}`"))
+        .clone()
+}
+
+impl Case {
+    fn read(&self, file: &str) -> Option<Vec<u8>> {
+        fs::read(self.folder.join(file)).ok()
+    }
+
+    /// What the client sends.
+    pub(crate) fn request(&self) -> Vec<u8> {
+        self.read("client_request.json").unwrap()
+    }
+
+    /// The stream the provider sends, if it is one.
+    pub(crate) fn stream(&self) -> Option<Vec<u8>> {
+        self.read("upstream_response.sse")
+    }
+
+    /// What the client hears.
+    pub(crate) fn heard(&self) -> Option<Vec<u8>> {
+        self.read("client_response.sse")
+            .or_else(|| self.read("client_response.json"))
+    }
+
+    /// Whether the client asked to be told the usage of its stream.
+    pub(crate) fn asks_for_usage(&self) -> bool {
+        let request: serde_json::Value = serde_json::from_slice(&self.request()).unwrap();
+        request["stream_options"]["include_usage"] == true
+    }
+
+    /// Whether the provider is asked to tell it all the same, so that its telling must be taken out.
+    pub(crate) fn hides_usage(&self) -> bool {
+        let told = preset(&self.preset);
+        !self.asks_for_usage()
+            && told.get("stream_usage").and_then(toml_edit::Item::as_bool) != Some(false)
+    }
+
+    /// The stream goes to its end, and that is no error.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.stream()
+            .is_some_and(|stream| String::from_utf8(stream).unwrap().contains("[DONE]"))
+            && !self.has_error()
+    }
+
+    pub(crate) fn has_error(&self) -> bool {
+        self.name.contains("error")
+    }
+
+    /// What the provider does: a stream goes out event by event.
+    fn act(&self) -> Option<Act> {
+        if let Some(stream) = self.stream() {
+            return Some(Act::Pieces(Duration::from_millis(1), events(&stream)));
+        }
+        let body = self.read("upstream_response.json")?;
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Some(Act::Answer(self.status, headers, body))
+    }
+
+    /// The very preset, but with our provider behind its address and with a key of ours, where it has one.
+    pub(crate) fn provider(&self, provider: &Provider) -> String {
+        let Case { preset: name, .. } = self;
+        if name == "echo" {
+            return "[providers.echo]\n".to_owned();
+        }
+        let mut text = format!(
+            "[providers.{name}]\ntries = 1\nbase_url = \"http://{}{}\"\n",
+            provider.address,
+            self.base()
+        );
+        if preset(name).get("api_key").is_some() {
+            let _ = writeln!(text, "api_key = \"{SECRET}\"");
+        }
+        text
+    }
+
+    /// The path of the preset's base URL.
+    fn base(&self) -> String {
+        let told = preset(&self.preset);
+        let url = told
+            .get("base_url")
+            .map_or("http://host/v1", |url| url.as_str().unwrap());
+        let uri: http::Uri = url.parse().unwrap();
+        uri.path().to_owned()
+    }
+}
+
+/// Cuts a stream after each blank line.
+pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut events = vec![Vec::new()];
+    let mut line_is_empty = true;
+    let mut bytes = stream.iter().peekable();
+    while let Some(&byte) = bytes.next() {
+        let event = events.last_mut().unwrap();
+        event.push(byte);
+        match byte {
+            b'\r' if bytes.peek() == Some(&&b'\n') => {}
+            b'\r' | b'\n' if line_is_empty => events.push(Vec::new()),
+            b'\r' | b'\n' => line_is_empty = true,
+            _ => line_is_empty = false,
+        }
+    }
+    events.retain(|event| !event.is_empty());
+    events
+}
+
+/// Sends a folder's request through the whole gateway and compares what comes out on both sides.
+async fn check(case: &Case) -> Result<(), String> {
+    let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
+    let provider = Provider::new(case.act()).await;
+    let gateway = Gateway::start(&case.provider(&provider)).await;
+    let answer = post(gateway.address, &case.path, "sk-ann", case.request()).await;
+    let mut flaws = String::new();
+    let mut compare = |file: &str, got: &[u8]| {
+        if update {
+            fs::write(case.folder.join(file), got).unwrap();
+        }
+        match case.read(file) {
+            Some(want) if want == got => {}
+            Some(want) => {
+                let (want, got) = (String::from_utf8_lossy(&want), String::from_utf8_lossy(got));
+                let _ = writeln!(flaws, "{file}:\n  want {want:?}\n   got {got:?}");
+            }
+            None => {
+                let _ = writeln!(flaws, "{file} is missing; UPDATE=1 writes it");
+            }
+        }
+    };
+
+    let is_stream = answer
+        .header("content-type")
+        .is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let [heard, other] = if is_stream {
+        ["client_response.sse", "client_response.json"]
+    } else {
+        ["client_response.json", "client_response.sse"]
+    };
+    compare(heard, &answer.body);
+    assert!(
+        case.read(other).is_none(),
+        "{case:?}: it heard {heard}, and there is {other}"
+    );
+    if !is_stream {
+        serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap();
+    }
+    let shown = format!("{:?}{}", answer.headers, answer.text());
+    assert!(!shown.contains(SECRET), "{case:?}: the secret is shown");
+
+    if case.preset == "echo" {
+        assert_eq!(case.read("upstream_request.json"), None);
+    } else {
+        let received = provider.only();
+        compare("upstream_request.json", &received.body);
+        serde_json::from_slice::<serde_json::Value>(&received.body).unwrap();
+        let path = case.path.strip_prefix("/v1").unwrap();
+        assert_eq!(
+            received.line,
+            format!("POST {}{path} HTTP/1.1", case.base())
+        );
+        let key = preset(&case.preset)
+            .get("api_key")
+            .map(|_| format!("Bearer {SECRET}"));
+        assert_eq!(received.header("authorization"), key.as_deref(), "{case:?}");
+    }
+    // A stream that fails before there was anything in it is the one answer whose status is ours.
+    let never_began = case.stream().is_some() && !is_stream;
+    let status = if never_began { 502 } else { case.status };
+    if answer.status != status {
+        let _ = writeln!(flaws, "status {} instead of {status}", answer.status);
+    }
+    if flaws.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}/{}\n{flaws}", case.preset, case.name))
+    }
+}
+
+#[tokio::test]
+async fn every_provider_is_sent_and_every_client_hears_what_the_folder_says() {
+    let mut flaws = Vec::new();
+    for case in cases() {
+        flaws.extend(check(&case).await.err());
+    }
+    assert!(flaws.is_empty(), "{}", flaws.join("\n"));
+}
+
+#[test]
+fn every_preset_has_a_chat_and_a_stream() {
+    let presets: toml_edit::DocumentMut = PRESETS.parse().unwrap();
+    let all = cases();
+    for (preset, _) in presets.iter() {
+        let chats: Vec<&Case> = all
+            .iter()
+            .filter(|case| case.preset == preset && case.path.ends_with("/chat/completions"))
+            .collect();
+        let heard = |kind: &str| {
+            let answers = |case: &&&Case| {
+                case.status == 200 && case.folder.join(format!("client_response.{kind}")).exists()
+            };
+            chats.iter().filter(answers).count()
+        };
+        assert!(heard("json") > 0, "{preset} has no chat");
+        assert!(heard("sse") > 0, "{preset} has no stream");
+    }
+    for case in &all {
+        assert!(
+            presets.contains_key(&case.preset),
+            "{case:?} is of no preset"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_clothes_of_an_answer_is_none() {
+    let error = r#"{"error":{"code":502,"message":"Provider returned error","metadata":{"provider_name":"Someone"}}}"#;
+    let liar = Provider::new([Act::json(error)]).await;
+    let other = Provider::new([Act::json(completion("hello"))]).await;
+    let text = format!(
+        "[providers.openrouter]\ntries = 1\nbase_url = \"http://{}/api/v1\"\napi_key = \"{SECRET}\"\n[providers.vllm]\nbase_url = \"http://{}/v1\"\n\
+         [models.fast]\ntargets = [\"openrouter/a/b\", \"vllm/c\"]\n",
+        liar.address, other.address
+    );
+    let gateway = Gateway::start(&text).await;
+    let answer = post(gateway.address, "/v1/chat/completions", "", chat("fast")).await;
+    assert_eq!(answer.text(), completion("hello"));
+    let alone = post(
+        gateway.address,
+        "/v1/chat/completions",
+        "",
+        chat("openrouter/a/b"),
+    )
+    .await;
+    assert_eq!(
+        (alone.status.as_u16(), alone.code().as_str()),
+        (502, "upstream_error")
+    );
+}
+
+#[tokio::test]
+async fn a_limit_of_null_does_not_lift_the_other() {
+    let provider = Provider::new([Act::json(completion("x"))]).await;
+    let text = format!(
+        "[providers.ollama]\nbase_url = \"http://{}/v1\"\n",
+        provider.address
+    );
+    let gateway = Gateway::start(&text).await;
+    let body = r#"{"model":"ollama/a","max_tokens":null,"max_completion_tokens":5,"messages":[]}"#;
+    assert_eq!(
+        post(gateway.address, "/v1/chat/completions", "", body)
+            .await
+            .status,
+        200
+    );
+    let sent: serde_json::Value = serde_json::from_slice(&provider.only().body).unwrap();
+    assert_eq!(sent["max_tokens"], 5, "{sent}");
+}
