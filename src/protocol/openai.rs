@@ -90,7 +90,7 @@ impl Protocol for OpenAi {
     fn read(&self, body: &[u8]) -> Option<Reading> {
         let whole: Whole<'_> = serde_json::from_slice(body).ok()?;
         Some(Reading {
-            usage: whole.usage.and_then(Tokens::usage),
+            usage: whole.usage.and_then(Tokens::read),
             is_error: says_error(whole.error),
         })
     }
@@ -103,16 +103,10 @@ impl Protocol for OpenAi {
 /// What matters of a whole answer.
 #[derive(Deserialize)]
 struct Whole<'a> {
-    #[serde(default, deserialize_with = "lenient")]
-    usage: Option<Tokens>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
-}
-
-/// A `usage` that is none is no reason to throw an answer away.
-fn lenient<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Tokens>, D::Error> {
-    let raw = <&RawValue>::deserialize(d)?;
-    Ok(serde_json::from_str(raw.get()).ok())
 }
 
 /// Whether an `error` says that there is one.

@@ -1,7 +1,11 @@
 //! The usage of an answer, as OpenAI and those who follow it write it: read from its own value, or skimmed from an
 //! answer too long to be held.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+use serde_json::value::RawValue;
 
 use super::Skimmer;
 use crate::usage::Usage;
@@ -10,9 +14,9 @@ use crate::usage::Usage;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Tokens {
-    prompt_tokens: Option<serde_json::Number>,
-    completion_tokens: Option<serde_json::Number>,
-    total_tokens: Option<serde_json::Number>,
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
 }
@@ -20,35 +24,62 @@ pub(super) struct Tokens {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PromptDetails {
-    cached_tokens: Option<serde_json::Number>,
-    cache_write_tokens: Option<serde_json::Number>,
+    cached_tokens: Count,
+    cache_write_tokens: Count,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CompletionDetails {
-    reasoning_tokens: Option<serde_json::Number>,
+    reasoning_tokens: Count,
 }
 
-/// A count is a whole number below any plausible bound; anything else is unknown.
-fn count(number: Option<serde_json::Number>) -> Option<u64> {
-    let number = number?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "only whole numbers that fit are cast"
-    )]
-    let whole = |f: f64| (f.fract() == 0.0 && (0.0..1e12).contains(&f)).then_some(f as u64);
-    let count = number.as_u64().or_else(|| whole(number.as_f64()?))?;
-    (count < 1 << 40).then_some(count)
+/// A whole number below any plausible bound; anything else is unknown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count(Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Count;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+            fn visit_u64<E>(self, n: u64) -> Result<Count, E> {
+                Ok(Count((n < 1 << 40).then_some(n)))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "only whole numbers that fit are cast"
+            )]
+            fn visit_f64<E>(self, n: f64) -> Result<Count, E> {
+                let is_whole = n.fract() == 0.0 && (0.0..1e12).contains(&n);
+                Ok(Count(is_whole.then_some(n as u64)))
+            }
+        }
+        d.deserialize_any(Number)
+    }
 }
 
 impl Tokens {
+    /// Reads a value of `usage`. One that is none is no reason to throw an answer away.
+    pub(super) fn read(raw: &RawValue) -> Option<Usage> {
+        serde_json::from_str::<Self>(raw.get()).ok()?.usage()
+    }
+
     /// Cached input is part of the prompt; reasoning is part of the completion, except where a total says otherwise
     /// (xAI leaves it out of `completion_tokens`, Gemini's shim too; both count it in `total_tokens`).
     pub(super) fn usage(self) -> Option<Usage> {
-        let prompt = count(self.prompt_tokens);
-        let completion = count(self.completion_tokens);
+        let prompt = self.prompt_tokens.0;
+        let completion = self.completion_tokens.0;
         if prompt.is_none() && completion.is_none() {
             return None;
         }
@@ -57,18 +88,20 @@ impl Tokens {
         if prompt == 0 && completion.unwrap_or(0) == 0 {
             return None;
         }
-        let total = count(self.total_tokens).unwrap_or(0);
+        let total = self.total_tokens.0.unwrap_or(0);
         let completion = completion.unwrap_or(0).max(total.saturating_sub(prompt));
         let details = self.prompt_tokens_details.unwrap_or_default();
-        let cached = count(details.cached_tokens).unwrap_or(0).min(prompt);
-        let cache_write = count(details.cache_write_tokens)
+        let cached = details.cached_tokens.0.unwrap_or(0).min(prompt);
+        let cache_write = details
+            .cache_write_tokens
+            .0
             .unwrap_or(0)
             .min(prompt - cached);
         let reasoning = self
             .completion_tokens_details
             .unwrap_or_default()
             .reasoning_tokens;
-        let reasoning = count(reasoning).unwrap_or(0).min(completion);
+        let reasoning = reasoning.0.unwrap_or(0).min(completion);
         Some(Usage {
             input: prompt - cached - cache_write,
             cached,

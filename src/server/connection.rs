@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::socket::{Busy, Pulse, Socket};
+use super::quiet::Quiet;
+use super::socket::{Busy, Pulse, Socket, Watch};
 use super::{Handler, Stage, Times};
 
 /// The longest head of a request, in bytes; 431 above it.
@@ -44,29 +45,59 @@ pub async fn serve<H: Handler>(
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(socket), service)
     );
-    let mut closed = pin!(watch.closed());
-    let mut timer = pin!(sleep_until(
-        Instant::now() + times.header.min(times.idle).min(times.write)
-    ));
     if *stage.borrow_and_update() != Stage::Open {
         connection.as_mut().graceful_shutdown();
     }
     loop {
+        let verdict = {
+            let mut warden = pin!(Quiet::new(warden(&watch, &pulse, times, &mut stage)));
+            tokio::select! {
+                biased;
+                // A connection that breaks is ordinary, and the record of its request tells.
+                _ = connection.as_mut() => return,
+                verdict = warden.as_mut() => verdict,
+            }
+        };
+        match verdict {
+            Verdict::Drain => connection.as_mut().graceful_shutdown(),
+            // The next turn polls the answer under way, and it sees that time is up.
+            Verdict::Close => {}
+            Verdict::End => return,
+        }
+    }
+}
+
+/// What is to be done with a connection.
+enum Verdict {
+    /// Finish what is under way, and close.
+    Drain,
+    /// End what is under way with an error.
+    Close,
+    /// Close.
+    End,
+}
+
+/// Watches over a connection: has the client gone, does it take too long, are we to stop?
+async fn warden(
+    watch: &Watch,
+    pulse: &Pulse,
+    times: Times,
+    stage: &mut watch::Receiver<Stage>,
+) -> Verdict {
+    let mut closed = pin!(watch.closed());
+    let mut timer = pin!(sleep_until(Instant::now()));
+    loop {
         tokio::select! {
-            biased;
-            // A connection that breaks is ordinary, and the record of its request tells.
-            _ = connection.as_mut() => return,
-            () = closed.as_mut() => return,
+            () = closed.as_mut() => return Verdict::End,
             () = timer.as_mut() => match pulse.check(times, Instant::now()) {
                 Some(next) => timer.as_mut().reset(next),
-                None => return,
+                None => return Verdict::End,
             },
             changed = stage.changed() => match (changed, *stage.borrow_and_update()) {
                 (Ok(()), Stage::Open) => {}
-                (Ok(()), Stage::Draining) => connection.as_mut().graceful_shutdown(),
-                // The next turn polls the answer under way, and it sees that time is up.
-                (Ok(()), Stage::Closing) => {}
-                (Ok(()), Stage::Ended) | (Err(_), _) => return,
+                (Ok(()), Stage::Draining) => return Verdict::Drain,
+                (Ok(()), Stage::Closing) => return Verdict::Close,
+                (Ok(()), Stage::Ended) | (Err(_), _) => return Verdict::End,
             },
         }
     }

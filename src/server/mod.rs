@@ -6,6 +6,7 @@
 //! done with a request is a handler it is given.
 
 mod connection;
+mod quiet;
 mod socket;
 
 use std::future::Future;

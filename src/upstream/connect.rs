@@ -50,7 +50,7 @@ impl Link {
 
 /// The most that is read from a provider at once, and so the longest head of an answer, in bytes. It also bounds how
 /// long one poll can take, whatever comes.
-const MAX_BUFFER: usize = 64 << 10;
+const MAX_BUFFER: usize = 32 << 10;
 
 /// Makes connections.
 #[derive(Default)]

@@ -69,7 +69,7 @@ pub(super) async fn answer(
         ));
     }
     if call.stream {
-        stream(provider, hide_usage, headers, inflow).await
+        Box::pin(stream(provider, hide_usage, headers, inflow)).await
     } else {
         whole(provider, inflow).await
     }

@@ -251,7 +251,7 @@ impl Client {
             .insert(CLIENT_ID, id.unwrap_or_else(|| call.id.header()));
         let shelf = self.pool.shelf(site);
         let now = Instant::now();
-        let mut kept = shelf.take(now).await;
+        let mut kept = shelf.take(now);
         let timer = kept.as_mut().and_then(|link| link.timer.take());
         let phase = if kept.is_some() {
             Phase::Waiting
@@ -286,7 +286,8 @@ impl Client {
     }
 
     async fn connect(&self, site: &Site, clocks: &mut Clocks) -> Result<Box<Link>, Cause> {
-        let mut connecting = pin!(self.connector.connect(site, Instant::now()));
+        // In a box: it is long, seldom needed, and would lengthen every request's future.
+        let mut connecting = Box::pin(self.connector.connect(site, Instant::now()));
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected.map_err(Cause::Connect));

@@ -4,9 +4,8 @@
 //! first, and what is old, long idle or closed by the provider is thrown away.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -75,16 +74,10 @@ impl Shelf {
         now < since + self.keep && now < link.born + OLDEST
     }
 
-    /// Takes a connection that is still good.
-    pub(super) async fn take(&self, now: Instant) -> Option<Box<Link>> {
+    /// Takes a connection that may be good. One that the provider has closed meanwhile gives the request back whole.
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Link>> {
         loop {
-            let (since, mut link) = self.lock().pop()?;
-            // Nobody has polled it while it lay here: it learns only now that it was closed.
-            poll_fn(|cx| {
-                link.drive(cx);
-                Poll::Ready(())
-            })
-            .await;
+            let (since, link) = self.lock().pop()?;
             if self.is_fresh(since, &link, now) && link.is_usable() {
                 return Some(link);
             }
