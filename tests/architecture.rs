@@ -1,5 +1,12 @@
 //! The house rules, kept by a test: who may know whom, how long a file may grow, and that what users read is true.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that fails panics"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -242,7 +249,7 @@ fn the_examples_of_the_readme_are_valid() {
 
 fn flaws(text: &str) -> Vec<String> {
     use tollgate::{cli::Loaded, config::load::Source, gateway::Gateway, telemetry};
-    let source = match Source::parse("x".into(), PathBuf::new(), text.into()) {
+    let source = match Source::parse("x".into(), PathBuf::new(), text) {
         Ok(source) => source,
         Err(flaws) => return flaws.0,
     };

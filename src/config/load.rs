@@ -55,6 +55,10 @@ const NOT_YET: &[&str] = &[
 ];
 
 /// The built-in providers, read as an operator's are.
+#[expect(
+    clippy::result_large_err,
+    reason = "figment's own error, once at the start"
+)]
 pub fn presets<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, figment::Error> {
     Figment::from(Toml::string(text)).extract()
 }
@@ -94,13 +98,13 @@ impl Source {
             )])
         })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self::parse(name, folder, text)
+        Self::parse(name, folder, &text)
     }
 
     /// Reads a text as far as its syntax goes. `name` opens every line about it.
-    pub fn parse(name: String, folder: PathBuf, text: String) -> Result<Self, Flaws> {
-        let document = ImDocument::parse(text.clone()).map_err(|e| {
-            let line = e.span().map_or(1, |span| line_of(&text, span.start));
+    pub fn parse(name: String, folder: PathBuf, text: &str) -> Result<Self, Flaws> {
+        let document = ImDocument::parse(text.to_owned()).map_err(|e| {
+            let line = e.span().map_or(1, |span| line_of(text, span.start));
             let message = e.message().replace('\n', "; ");
             Flaws(vec![format!("{name}:{line}: {message}")])
         })?;
@@ -139,6 +143,10 @@ impl Source {
     }
 
     /// Each provider over its preset.
+    #[expect(
+        clippy::result_large_err,
+        reason = "figment's own error, once at the start"
+    )]
     fn merge(&self, presets: &str, flaws: &mut Vec<Diagnostic>) -> Result<Dict, figment::Error> {
         let presets: Dict = self::presets(presets)?;
         let file: Dict = Figment::from(Toml::string(self.document.raw())).extract()?;
@@ -453,7 +461,7 @@ mod tests {
             .iter()
             .map(|(a, b)| ((*a).into(), (*b).into()))
             .collect();
-        let mut source = match Source::parse("t.toml".into(), PathBuf::new(), text.into()) {
+        let mut source = match Source::parse("t.toml".into(), PathBuf::new(), text) {
             Ok(source) => source,
             Err(flaws) => return (Config::default(), flaws.0),
         };
@@ -563,7 +571,8 @@ store = "memory:"
 
     #[test]
     fn a_file_of_nothing_but_flaws_ends() {
-        let text: String = (0..500).map(|n| format!("x{n} = 1\n")).collect();
+        let lines: Vec<String> = (0..500).map(|n| format!("x{n} = 1\n")).collect();
+        let text = lines.concat();
         let (_, lines) = read(&text, &[]);
         assert_eq!(lines.len(), MOST_FLAWS);
     }

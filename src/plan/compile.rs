@@ -119,7 +119,7 @@ pub(super) struct Compiler<'c> {
     pub(super) unavailable: BTreeMap<&'c str, String>,
 }
 
-impl<'c> Compiler<'c> {
+impl Compiler<'_> {
     pub(super) fn flaw<const N: usize>(&mut self, at: [&str; N], message: impl Into<String>) {
         self.flaws.push(Diagnostic::new(at, message));
     }

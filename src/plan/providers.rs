@@ -108,7 +108,7 @@ impl<'c> Compiler<'c> {
             match (self.header_name(at, header), HeaderValue::from_str(value)) {
                 (Some(header), Ok(value)) => headers.push((header, value)),
                 (Some(_), Err(_)) => {
-                    self.flaw(at, "the value has characters that no header can carry")
+                    self.flaw(at, "the value has characters that no header can carry");
                 }
                 (None, _) => {}
             }
@@ -150,7 +150,7 @@ impl<'c> Compiler<'c> {
 
     pub(super) fn rules(&mut self, at: &[&str], entry: &config::Rules) -> Rules {
         for (member, [low, high]) in &entry.clamp {
-            if !(low <= high) {
+            if low.partial_cmp(high).is_none_or(std::cmp::Ordering::is_gt) {
                 let at = at.iter().copied().chain(["clamp", member]);
                 let message = format!("the lowest value, {low}, is above the highest, {high}");
                 self.flaws.push(Diagnostic::new(at, message));

@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(body["error"]["param"], "model");
         let event = complaint.event();
         assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
-        assert_eq!(event.iter().filter(|b| **b == b'\n').count(), 2);
+        assert_eq!(memchr::memchr_iter(b'\n', &event).count(), 2);
     }
 }

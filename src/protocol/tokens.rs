@@ -5,7 +5,6 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
-use serde_json::value::RawValue;
 
 use super::Skimmer;
 use crate::usage::Usage;
@@ -70,11 +69,6 @@ impl<'de> Deserialize<'de> for Count {
 }
 
 impl Tokens {
-    /// Reads a value of `usage`. One that is none is no reason to throw an answer away.
-    pub(super) fn read(raw: &RawValue) -> Option<Usage> {
-        serde_json::from_str::<Self>(raw.get()).ok()?.usage()
-    }
-
     /// Cached input is part of the prompt; reasoning is part of the completion, except where a total says otherwise
     /// (xAI leaves it out of `completion_tokens`, Gemini's shim too; both count it in `total_tokens`).
     pub(super) fn usage(self) -> Option<Usage> {

@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use crate::protocol::{Complaint, Endpoint};
 
+/// A member of a JSON value; null where there is none.
+fn of<'v>(value: &'v Value, name: &str) -> &'v Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
 /// What the engine says: a status, a content type and the pieces of its body.
 #[derive(Debug)]
 pub struct Said {
@@ -25,31 +30,33 @@ pub fn answer(endpoint: Endpoint, body: &[u8]) -> Said {
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return confused("the body is not JSON");
     };
-    let model = request["model"].as_str().unwrap_or("echo");
+    let model = of(&request, "model").as_str().unwrap_or("echo");
     if endpoint == Endpoint::Embeddings {
-        return embed(model, &request["input"]);
+        return embed(model, of(&request, "input"));
     }
     let (heard, said) = match endpoint {
         Endpoint::ChatCompletions => {
-            let messages = request["messages"]
+            let messages = of(&request, "messages")
                 .as_array()
                 .map(Vec::as_slice)
                 .unwrap_or_default();
-            let last = messages.iter().rfind(|message| message["role"] == "user");
+            let last = messages
+                .iter()
+                .rfind(|message| *of(message, "role") == "user");
             let Some(last) = last else {
                 return confused("there is no user message to echo");
             };
             let heard: Vec<String> = messages
                 .iter()
-                .map(|message| text(&message["content"]))
+                .map(|message| text(of(message, "content")))
                 .collect();
-            (heard.join(" "), text(&last["content"]))
+            (heard.join(" "), text(of(last, "content")))
         }
-        _ => (text(&request["prompt"]), text(&request["prompt"])),
+        _ => (text(of(&request, "prompt")), text(of(&request, "prompt"))),
     };
     let limit = ["max_completion_tokens", "max_tokens"]
         .iter()
-        .find_map(|name| request[*name].as_u64());
+        .find_map(|name| of(&request, name).as_u64());
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX);
@@ -66,8 +73,8 @@ pub fn answer(endpoint: Endpoint, body: &[u8]) -> Said {
         },
         usage: usage(heard.split_whitespace().count(), kept.len()),
     };
-    if request["stream"] == true {
-        reply.events(request["stream_options"]["include_usage"] == true)
+    if *of(&request, "stream") == true {
+        reply.events(*of(of(&request, "stream_options"), "include_usage") == true)
     } else {
         reply.whole()
     }
@@ -185,7 +192,7 @@ fn text(content: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts
             .iter()
-            .map(|part| part["text"].as_str().unwrap_or_default())
+            .map(|part| of(part, "text").as_str().unwrap_or_default())
             .collect(),
         _ => String::new(),
     }

@@ -62,7 +62,7 @@ pub enum Origin {
     /// In this process.
     Echo,
     /// At a URL.
-    Site(Site),
+    Site(Box<Site>),
 }
 
 /// A base URL, taken apart once.
@@ -154,14 +154,14 @@ impl Origin {
                 .map_err(|_| WrongUrl::NotAUrl)?
                 .into();
         }
-        Ok(Self::Site(Site {
+        Ok(Self::Site(Box::new(Site {
             tls,
             host: host.into(),
             port,
             authority: HeaderValue::from_str(authority).map_err(|_| WrongUrl::NotAUrl)?,
             key: format!("{scheme}://{host}:{port}").into(),
             uris,
-        }))
+        })))
     }
 }
 

@@ -56,6 +56,10 @@ where
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are the large one; a box would be one more allocation for each"
+)]
 enum Answered {
     Relayed(Answer, Slot),
     Said(Response<Bytes>),
@@ -126,7 +130,8 @@ where
     }
     record.routed(&route.meters);
     if route.order().is_empty() {
-        let why = route.skipped.iter().map(|why| format!("; {why}")).collect();
+        let why =
+            ["", &*route.skipped.join("; ")].join(if route.skipped.is_empty() { "" } else { "; " });
         return Err(Rejection::NoTarget {
             model: model.into(),
             why,

@@ -58,10 +58,6 @@ impl Relay {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what an answer consists of, and what it holds"
-    )]
     pub(super) fn stream(
         pieces: Pieces,
         decoder: Box<dyn Decoder>,

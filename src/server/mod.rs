@@ -82,7 +82,7 @@ struct Seat {
 /// A connection on its way to a worker, and what it holds on to while it is open.
 struct Guest {
     stream: std::net::TcpStream,
-    _place: tokio::sync::OwnedSemaphorePermit,
+    place: tokio::sync::OwnedSemaphorePermit,
     open: Open,
 }
 
@@ -170,7 +170,7 @@ impl Workers {
                 let open = Open::count(&seat.open, &gauge);
                 let guest = Guest {
                     stream,
-                    _place: place,
+                    place,
                     open,
                 };
                 // A worker ends only after we do.
@@ -208,10 +208,10 @@ async fn work<H: Handler>(
     loop {
         tokio::select! {
             guest = guests.recv() => {
-                let Some(Guest { stream, _place, open }) = guest else { break };
+                let Some(Guest { stream, place, open }) = guest else { break };
                 let (stage, handler) = (stage.clone(), handler.clone());
                 connections.spawn(async move {
-                    let _held = (_place, open);
+                    let _held = (place, open);
                     if let Ok(stream) = TcpStream::from_std(stream) {
                         serve(stream, times, stage, handler).await;
                     }

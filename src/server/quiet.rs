@@ -97,9 +97,10 @@ mod tests {
     #[tokio::test]
     async fn it_wakes_its_task() {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let waiting = tokio::task::spawn(Quiet::new(receiver));
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(Quiet::new(receiver));
         tokio::task::yield_now().await;
         sender.send(7).unwrap();
-        assert_eq!(waiting.await.unwrap(), Ok(7));
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Ok(7));
     }
 }

@@ -216,9 +216,10 @@ impl Client {
         }
         let body = judge::list(inflow).await?;
         let value: serde_json::Value = serde_json::from_slice(&body).map_err(|_| NO_LIST)?;
-        value["data"]
+        value
+            .get("data")
+            .unwrap_or(&value)
             .as_array()
-            .or_else(|| value.as_array())
             .map(Vec::len)
             .ok_or(NO_LIST)
     }

@@ -1,6 +1,7 @@
 //! The whole gateway, over real sockets, on ports of its own. One binary, many chapters.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::float_cmp,
     clippy::indexing_slicing,
@@ -18,6 +19,7 @@ mod errors;
 mod clocks;
 mod streaming;
 mod protocols;
+mod tls;
 mod leave;
 mod hostile;
 mod reload;

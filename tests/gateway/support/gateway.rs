@@ -27,9 +27,8 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let loaded = load(&folder, server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
         // It waits for its own threads, which no thread of a runtime may do.
-        let running = std::thread::spawn(move || start(&loaded, 2))
-            .join()
-            .unwrap();
+        let starting = tokio::task::spawn_blocking(move || start(&loaded, 2));
+        let running = starting.await.unwrap();
         let running = running.unwrap_or_else(|failed| panic!("{failed}"));
         Self {
             address: running.addresses[0],
@@ -103,7 +102,7 @@ pub fn load(folder: &tempfile::TempDir, server: &str, text: &str) -> Result<Load
     let environment: Environment = [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
         .into_iter()
         .collect();
-    let source = Source::parse("gateway.toml".into(), folder.path().to_owned(), text)?;
+    let source = Source::parse("gateway.toml".into(), folder.path().to_owned(), &text)?;
     let loaded = Loaded::read(source, environment);
     if loaded.flaws.is_empty() {
         Ok(loaded)
