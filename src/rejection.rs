@@ -102,7 +102,9 @@ impl Rejection {
                 | Malformed::Disguised(..)
                 | Malformed::TooMany,
             ) => (StatusCode::BAD_REQUEST, "invalid_request"),
-            Self::Malformed(Malformed::NotJson(_)) => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::Malformed(Malformed::NotJson(_) | Malformed::NotText(_)) => {
+                (StatusCode::BAD_REQUEST, "invalid_json")
+            }
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoEndpoint(NoEndpoint::Method(_)) => {

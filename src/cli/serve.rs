@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -51,39 +51,47 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         .enable_all()
         .build()
         .context("no runtime for signals")?;
-    runtime
-        .block_on(told_to_stop())
+    // Listened to from the start, so that the second is heard however soon it follows the first.
+    let mut signals = runtime
+        .block_on(async { Signals::listen() })
         .context("signals cannot be heard")?;
+    runtime.block_on(signals.next());
     tracing::info!("draining; again to exit at once");
     let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
     let draining = std::thread::spawn(move || running.drain(delay, drain));
     runtime.block_on(async {
-        let mut done = Box::pin(wait_for(draining));
         tokio::select! {
-            () = &mut done => {}
-            again = told_to_stop() => if again.is_ok() {
-                // What a shell makes of Ctrl-C.
-                std::process::exit(130);
-            },
+            () = finished(&draining) => {}
+            // What a shell makes of Ctrl-C.
+            () = signals.next() => std::process::exit(130),
         }
     });
     Ok(())
 }
 
-async fn wait_for(thread: JoinHandle<()>) {
+async fn finished(thread: &JoinHandle<()>) {
     while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-async fn told_to_stop() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self(
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ))
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
 /// Lines go to standard output. `RUST_LOG` narrows or widens what is told.

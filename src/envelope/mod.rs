@@ -52,6 +52,9 @@ pub enum Malformed {
     /// Not JSON; the place is in the message.
     #[error("the body is not valid JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    /// Not even text; the place is in the message.
+    #[error("the body is not valid JSON: {0}")]
+    NotText(#[source] std::str::Utf8Error),
     /// JSON, but an array, a number …
     #[error("the body must be a JSON object")]
     NotObject,
@@ -122,12 +125,13 @@ impl Envelope {
 impl Object {
     /// Scans the object that `text` is. Ranges are shifted by `offset`, where `text` starts in the whole.
     pub(crate) fn scan(text: &[u8], offset: usize) -> Result<Self, Malformed> {
-        let starts = text.iter().find(|b| !b.is_ascii_whitespace());
-        if starts != Some(&b'{') {
-            serde_json::from_slice::<serde::de::IgnoredAny>(text)?;
+        // Once for all of it: checked member by member it costs more.
+        let text = std::str::from_utf8(text).map_err(Malformed::NotText)?;
+        if !text.trim_ascii_start().starts_with('{') {
+            serde_json::from_str::<serde::de::IgnoredAny>(text)?;
             return Err(Malformed::NotObject);
         }
-        let Pairs { pairs, too_many } = serde_json::from_slice(text)?;
+        let Pairs { pairs, too_many } = serde_json::from_str(text)?;
         if too_many {
             return Err(Malformed::TooMany);
         }
@@ -147,7 +151,7 @@ impl Object {
                 unescaped,
             });
         }
-        let close = text.iter().rposition(|b| *b == b'}').unwrap_or(text.len());
+        let close = text.rfind('}').unwrap_or(text.len());
         Ok(Self {
             members,
             close: close + offset,

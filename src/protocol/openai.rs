@@ -88,31 +88,17 @@ impl Protocol for OpenAi {
     }
 
     fn read(&self, body: &[u8]) -> Option<Reading> {
-        // Read by type first, in one pass. A `usage` of another shape is no reason to throw an answer away.
-        if let Ok(whole) = serde_json::from_slice::<Whole<'_, Tokens>>(body) {
-            return Some(Reading {
-                usage: whole.usage.and_then(Tokens::usage),
-                is_error: says_error(whole.error),
-            });
-        }
-        let whole: Whole<'_, IgnoredAny> = serde_json::from_slice(body).ok()?;
-        Some(Reading {
-            usage: None,
-            is_error: says_error(whole.error),
+        let mut skim = Skim::default();
+        skim.feed(body);
+        skim.is_complete().then(|| Reading {
+            usage: skim.usage(),
+            is_error: skim.is_error(),
         })
     }
 
     fn skimmer(&self) -> Box<dyn Skimmer> {
         Box::<Skim>::default()
     }
-}
-
-/// What matters of a whole answer.
-#[derive(Deserialize)]
-struct Whole<'a, U> {
-    usage: Option<U>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
 }
 
 /// Whether an `error` says that there is one.

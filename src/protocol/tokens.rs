@@ -106,43 +106,61 @@ impl Tokens {
     }
 }
 
-/// Finds `usage` at the top level of an object of any length, with bounded memory.
+/// Finds `usage` and `error` at the top level of an object of any length, with bounded memory, and whether the object
+/// was complete. It checks as little as that takes: an answer is the provider's to write, and the client's to read.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a byte means depends on each of them"
+)]
 pub(super) struct Skim {
+    /// The first byte that is no white space has passed.
+    started: bool,
     depth: usize,
     in_string: bool,
     escaped: bool,
     /// At the top level, a name comes next.
     wants_name: bool,
     name: Vec<u8>,
-    /// The value of `usage`, while it passes.
+    /// The value of a member that matters, while it passes.
     value: Option<Vec<u8>>,
+    broken: bool,
     usage: Option<Usage>,
+    is_error: bool,
 }
 
-/// The longest `usage` that is read, in bytes.
-const MAX_USAGE: usize = 16 << 10;
+/// The longest value that is read, in bytes.
+const LONGEST_VALUE: usize = 16 << 10;
+
+/// The names that matter are shorter than this, in bytes.
+const LONGEST_NAME: usize = 8;
 
 impl Skim {
-    fn step(&mut self, byte: u8) {
-        if self.in_string {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => {
-                    self.in_string = false;
-                    if self.depth == 1 {
-                        self.wants_name = false;
-                    }
-                    return;
+    /// Whether the bytes so far are one whole object.
+    pub(super) fn is_complete(&self) -> bool {
+        self.started && self.depth == 0 && !self.broken
+    }
+
+    /// Whether the object says that it is an error.
+    pub(super) fn is_error(&self) -> bool {
+        self.is_error
+    }
+
+    /// The end of a run within a string: its closing quote, an escape, or nothing of interest.
+    fn string(&mut self, ends: Option<u8>) {
+        match ends {
+            Some(b'"') => {
+                self.in_string = false;
+                if self.depth == 1 {
+                    self.wants_name = false;
                 }
-                _ => {}
             }
-            if self.depth == 1 && self.wants_name && self.name.len() < 8 {
-                self.name.push(byte);
-            }
-            return;
+            Some(_) => self.escaped = true,
+            None => {}
         }
+    }
+
+    fn structure(&mut self, byte: u8) {
         match byte {
             b'"' => {
                 self.in_string = true;
@@ -151,10 +169,11 @@ impl Skim {
                 }
             }
             b'{' | b'[' => {
+                self.broken |= self.depth == 0 && (self.started || byte == b'[');
+                self.started = true;
                 self.depth += 1;
-                self.wants_name = self.depth == 1 && byte == b'{';
+                self.wants_name = self.depth == 1;
             }
-            b':' if self.depth == 1 && self.name == b"usage" => self.value = Some(Vec::new()),
             b',' if self.depth == 1 => {
                 self.close();
                 self.wants_name = true;
@@ -163,18 +182,43 @@ impl Skim {
                 if self.depth == 1 {
                     self.close();
                 }
+                self.broken |= self.depth == 0;
                 self.depth = self.depth.saturating_sub(1);
             }
+            // Outside of everything there is nothing but white space.
+            _ if self.depth == 0 => self.broken |= !byte.is_ascii_whitespace(),
             _ => {}
         }
     }
 
+    /// A member of the top level is over.
     fn close(&mut self) {
-        self.name.clear();
         if let Some(value) = self.value.take() {
-            let value = value.strip_prefix(b":").unwrap_or(&value);
-            let tokens = serde_json::from_slice::<Tokens>(value).ok();
-            self.usage = tokens.and_then(Tokens::usage).or(self.usage);
+            if self.name == b"usage" {
+                let tokens = serde_json::from_slice::<Tokens>(&value).ok();
+                self.usage = tokens.and_then(Tokens::usage).or(self.usage);
+            } else {
+                self.is_error = !matches!(value.trim_ascii(), b"null" | b"false" | b"\"\"" | b"{}");
+            }
+        }
+        self.name.clear();
+    }
+
+    /// Keeps a run of bytes, if it belongs to something that matters.
+    fn keep(&mut self, run: &[u8]) {
+        if let Some(value) = &mut self.value {
+            if value.len() + run.len() <= LONGEST_VALUE {
+                value.extend_from_slice(run);
+            } else {
+                self.value = None;
+            }
+        } else if self.in_string
+            && self.depth == 1
+            && self.wants_name
+            && self.name.len() < LONGEST_NAME
+        {
+            self.name
+                .extend(run.iter().take(LONGEST_NAME - self.name.len()));
         }
     }
 }
@@ -182,19 +226,30 @@ impl Skim {
 impl Skimmer for Skim {
     fn feed(&mut self, mut piece: &[u8]) {
         while let Some((&byte, rest)) = piece.split_first() {
-            piece = rest;
-            self.step(byte);
-            match &mut self.value {
-                Some(value) if value.len() < MAX_USAGE => value.push(byte),
-                Some(_) => self.value = None,
-                None if self.in_string && !self.wants_name => {
-                    // Inside a string only its end matters.
-                    let skip = memchr::memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
-                    if !self.escaped {
-                        piece = piece.get(skip..).unwrap_or_default();
-                    }
+            if self.escaped {
+                self.escaped = false;
+                self.keep(&[byte]);
+                piece = rest;
+            } else if self.in_string {
+                // Inside a string only its end matters.
+                let run = memchr::memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
+                let (text, after) = piece.split_at(run);
+                self.keep(text);
+                let ends = after.first().copied();
+                if self.value.is_some() || ends == Some(b'\\') {
+                    self.keep(after.get(..1).unwrap_or_default());
                 }
-                None => {}
+                self.string(ends);
+                piece = after.get(1..).unwrap_or_default();
+            } else {
+                self.structure(byte);
+                let matters = self.depth == 1 && byte == b':' && self.value.is_none();
+                if matters && matches!(&self.name[..], b"usage" | b"error") {
+                    self.value = Some(Vec::new());
+                } else if self.value.is_some() {
+                    self.keep(&[byte]);
+                }
+                piece = rest;
             }
         }
     }
@@ -258,6 +313,46 @@ mod tests {
             r#"{"prompt_tokens":1e300}"#,
         ] {
             assert_eq!(read(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_is_one_object_and_nothing_else() {
+        let whole = |text: &str| {
+            let mut skim = Skim::default();
+            skim.feed(text.as_bytes());
+            (skim.is_complete(), skim.is_error())
+        };
+        for text in [
+            "{}",
+            " {\"a\":[{}],\"b\":\"}\\\"\"} \n",
+            "{\"error\":null}",
+            "{\"error\": false }",
+            "{\"x\":{\"error\":1}}",
+        ] {
+            assert_eq!(whole(text), (true, false), "{text}");
+        }
+        for text in [
+            "{\"error\":{\"message\":\"x\"}}",
+            "{\"a\":1,\"error\" : \"x\"}",
+        ] {
+            assert_eq!(whole(text), (true, true), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "[]",
+            "[{}]",
+            "{",
+            "{\"a\":\"}",
+            "{}{}",
+            "{} x",
+            "}",
+            "<html>",
+            "null",
+            "{\"a\":[}",
+        ] {
+            assert!(!whole(text).0, "{text}");
         }
     }
 
