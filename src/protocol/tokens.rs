@@ -1,6 +1,7 @@
 //! The usage of an answer, as OpenAI and those who follow it write it: read from its own value, or skimmed from an
 //! answer too long to be held.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -114,15 +115,15 @@ impl Tokens {
     reason = "what a byte means depends on each of them"
 )]
 pub(super) struct Skim {
-    /// The first byte that is no white space has passed.
+    /// The object has begun.
     started: bool,
     depth: usize,
     in_string: bool,
     escaped: bool,
     /// At the top level, a name comes next.
     wants_name: bool,
-    name: Vec<u8>,
-    /// The value of a member that matters, while it passes.
+    name: Name,
+    /// What came in earlier pieces of the value of a member that matters.
     value: Option<Vec<u8>>,
     broken: bool,
     usage: Option<Usage>,
@@ -132,8 +133,24 @@ pub(super) struct Skim {
 /// The longest value that is read, in bytes.
 const LONGEST_VALUE: usize = 16 << 10;
 
-/// The names that matter are shorter than this, in bytes.
-const LONGEST_NAME: usize = 8;
+/// The start of a member's name: enough to know those that matter from all others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    bytes: [u8; 6],
+    length: usize,
+}
+
+impl Name {
+    fn push(&mut self, text: &[u8]) {
+        let free = self.bytes.iter_mut().skip(self.length);
+        free.zip(text).for_each(|(slot, byte)| *slot = *byte);
+        self.length = self.length.saturating_add(text.len());
+    }
+
+    fn is(&self, name: &[u8]) -> bool {
+        self.bytes.get(..self.length) == Some(name)
+    }
+}
 
 impl Skim {
     /// Whether the bytes so far are one whole object.
@@ -146,110 +163,97 @@ impl Skim {
         self.is_error
     }
 
-    /// The end of a run within a string: its closing quote, an escape, or nothing of interest.
-    fn string(&mut self, ends: Option<u8>) {
-        match ends {
+    /// Reads on within a string: to its end, to an escape, or to the end of the text. How many bytes that were.
+    fn string(&mut self, text: &[u8]) -> usize {
+        let is_name = self.depth == 1 && self.wants_name;
+        if self.escaped {
+            self.escaped = false;
+            return 1;
+        }
+        // Inside a string only its end matters.
+        let run = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
+        if is_name {
+            // With the backslash of an escape: a name that has one is none of those that matter.
+            let shown = run + usize::from(text.get(run) == Some(&b'\\'));
+            self.name.push(text.get(..shown).unwrap_or_default());
+        }
+        match text.get(run) {
             Some(b'"') => {
                 self.in_string = false;
-                if self.depth == 1 {
-                    self.wants_name = false;
-                }
+                self.wants_name &= !is_name;
             }
             Some(_) => self.escaped = true,
             None => {}
         }
+        run + 1
     }
 
-    fn structure(&mut self, byte: u8) {
-        match byte {
-            b'"' => {
-                self.in_string = true;
-                if self.depth == 1 && self.wants_name {
-                    self.name.clear();
+    /// A member of the top level is over; `last` is what this piece has of its value, if the value matters.
+    fn close(&mut self, last: Option<&[u8]>) {
+        let earlier = self.value.take();
+        if let Some(last) = last {
+            let whole = match earlier {
+                Some(mut earlier) if !earlier.is_empty() => {
+                    earlier.extend_from_slice(last);
+                    Cow::Owned(earlier)
                 }
-            }
-            b'{' | b'[' => {
-                self.broken |= self.depth == 0 && (self.started || byte == b'[');
-                self.started = true;
-                self.depth += 1;
-                self.wants_name = self.depth == 1;
-            }
-            b',' if self.depth == 1 => {
-                self.close();
-                self.wants_name = true;
-            }
-            b'}' | b']' => {
-                if self.depth == 1 {
-                    self.close();
-                }
-                self.broken |= self.depth == 0;
-                self.depth = self.depth.saturating_sub(1);
-            }
-            // Outside of everything there is nothing but white space.
-            _ if self.depth == 0 => self.broken |= !byte.is_ascii_whitespace(),
-            _ => {}
-        }
-    }
-
-    /// A member of the top level is over.
-    fn close(&mut self) {
-        if let Some(value) = self.value.take() {
-            if self.name == b"usage" {
-                let tokens = serde_json::from_slice::<Tokens>(&value).ok();
+                _ => Cow::Borrowed(last),
+            };
+            if self.name.is(b"usage") {
+                let tokens = serde_json::from_slice::<Tokens>(&whole).ok();
                 self.usage = tokens.and_then(Tokens::usage).or(self.usage);
             } else {
-                self.is_error = !matches!(value.trim_ascii(), b"null" | b"false" | b"\"\"" | b"{}");
+                let nothing = matches!(whole.trim_ascii(), b"null" | b"false" | b"\"\"" | b"{}");
+                self.is_error = !nothing;
             }
         }
-        self.name.clear();
-    }
-
-    /// Keeps a run of bytes, if it belongs to something that matters.
-    fn keep(&mut self, run: &[u8]) {
-        if let Some(value) = &mut self.value {
-            if value.len() + run.len() <= LONGEST_VALUE {
-                value.extend_from_slice(run);
-            } else {
-                self.value = None;
-            }
-        } else if self.in_string
-            && self.depth == 1
-            && self.wants_name
-            && self.name.len() < LONGEST_NAME
-        {
-            self.name
-                .extend(run.iter().take(LONGEST_NAME - self.name.len()));
-        }
+        self.name = Name::default();
     }
 }
 
 impl Skimmer for Skim {
-    fn feed(&mut self, mut piece: &[u8]) {
-        while let Some((&byte, rest)) = piece.split_first() {
-            if self.escaped {
-                self.escaped = false;
-                self.keep(&[byte]);
-                piece = rest;
-            } else if self.in_string {
-                // Inside a string only its end matters.
-                let run = memchr::memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
-                let (text, after) = piece.split_at(run);
-                self.keep(text);
-                let ends = after.first().copied();
-                if self.value.is_some() || ends == Some(b'\\') {
-                    self.keep(after.get(..1).unwrap_or_default());
+    fn feed(&mut self, piece: &[u8]) {
+        let mut at = 0;
+        // Where the value that matters starts in this piece.
+        let mut from = self.value.is_some().then_some(0);
+        while let Some(&byte) = piece.get(at) {
+            if self.in_string {
+                at += self.string(piece.get(at..).unwrap_or_default());
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => {
+                    self.broken |= self.depth == 0 && (self.started || byte == b'[');
+                    self.started = true;
+                    self.depth += 1;
+                    self.wants_name = self.depth == 1;
                 }
-                self.string(ends);
-                piece = after.get(1..).unwrap_or_default();
+                b',' | b'}' | b']' if self.depth == 1 => {
+                    self.close(from.take().and_then(|from| piece.get(from..at)));
+                    self.wants_name = true;
+                    self.depth -= usize::from(byte != b',');
+                }
+                b'}' | b']' => {
+                    self.broken |= self.depth == 0;
+                    self.depth = self.depth.saturating_sub(1);
+                }
+                b':' if self.depth == 1 && (self.name.is(b"usage") || self.name.is(b"error")) => {
+                    from = from.or(Some(at + 1));
+                }
+                // Outside of everything there is nothing but white space.
+                _ => self.broken |= self.depth == 0 && !byte.is_ascii_whitespace(),
+            }
+            at += 1;
+        }
+        if let Some(rest) = from.and_then(|from| piece.get(from..)) {
+            let value = self.value.get_or_insert_default();
+            if value.len() + rest.len() > LONGEST_VALUE {
+                // Forget it, and its name, so that what is left of it is not taken for the whole.
+                self.value = None;
+                self.name = Name::default();
             } else {
-                self.structure(byte);
-                let matters = self.depth == 1 && byte == b':' && self.value.is_none();
-                if matters && matches!(&self.name[..], b"usage" | b"error") {
-                    self.value = Some(Vec::new());
-                } else if self.value.is_some() {
-                    self.keep(&[byte]);
-                }
-                piece = rest;
+                value.extend_from_slice(rest);
             }
         }
     }
