@@ -29,6 +29,9 @@ use crate::telemetry::access::Writer;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Client;
 
+/// Connections to the operators' listener, at most; further ones wait in its queue.
+const MOST_OPERATORS: usize = 256;
+
 /// How long answers that were told to end may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -257,7 +260,7 @@ impl Control {
         let mut stage = self.stage.clone();
         loop {
             tokio::select! {
-                stream = server::accept_any(&listeners) => {
+                stream = server::accept_any(&listeners), if connections.len() < MOST_OPERATORS => {
                     let window = Window::on(Arc::clone(&self.gateway));
                     connections.spawn(server::serve(stream, self.times, self.stage.clone(), window));
                 }

@@ -1,6 +1,6 @@
 //! The path of one request, from its head to the last byte of its answer.
 //!
-//! Read [`forward`] from top to bottom and you have read the gateway. Nothing else knows all the rooms.
+//! Read `forward` from top to bottom and you have read the gateway. Nothing else knows all the rooms.
 
 mod catalogue;
 

@@ -30,6 +30,8 @@ pub struct Relay {
     inflow: Option<Inflow>,
     /// What is left to say once all that came has gone out.
     broken: Option<Broken>,
+    /// The last look found something.
+    in_burst: bool,
     record: Box<Record>,
     _slot: Slot,
 }
@@ -53,6 +55,7 @@ impl Relay {
             reader: Reader::Long(skimmer),
             inflow: Some(inflow),
             broken: None,
+            in_burst: false,
             record,
             _slot: slot,
         }
@@ -73,6 +76,7 @@ impl Relay {
             reader: Reader::Stream(decoder, closing),
             inflow: Some(inflow),
             broken: None,
+            in_burst: false,
             record,
             _slot: slot,
         };
@@ -80,13 +84,15 @@ impl Relay {
         relay
     }
 
-    /// The next piece for the client: all that is here by now, without waiting for more.
+    /// The next piece for the client, without waiting for more. What comes alone goes alone, at the cost of one look;
+    /// what comes right after another is gathered with all that is here by now.
     pub(super) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
+        let most = if self.in_burst { GATHERED } else { 1 };
         let step = loop {
-            if self.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED {
+            if self.ready.iter().map(Bytes::len).sum::<usize>() >= most {
                 break Poll::Ready(Ok(()));
             }
             match self.poll_step(cx) {
@@ -96,6 +102,7 @@ impl Relay {
                 Poll::Pending => break Poll::Pending,
             }
         };
+        self.in_burst = step.is_ready();
         match (self.gathered(), step) {
             (Some(piece), _) => {
                 self.record.bytes_out += piece.len() as u64;
@@ -134,8 +141,10 @@ impl Relay {
                 "the gateway is shutting down",
             );
         }
-        if let Some(cause) = self.broken.take() {
-            return Poll::Ready(Err(cause));
+        if self.ready.is_empty()
+            && let Some(broken) = self.broken.take()
+        {
+            return Poll::Ready(Err(broken));
         }
         let Some(inflow) = &mut self.inflow else {
             return Poll::Ready(Ok(false));

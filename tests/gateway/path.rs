@@ -415,3 +415,38 @@ async fn large_bodies_are_spliced_as_small_ones_are() {
     assert_eq!(answer.status, 200);
     assert!(provider.only().text() == body.replace("fast", "big-model"));
 }
+
+#[tokio::test]
+async fn a_long_answer_that_breaks_off_breaks_the_connection() {
+    let body = completion(&"x".repeat(300_000));
+    for kept in [100_000, 200_000, 299_999] {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let cut = [head.as_bytes(), &body.as_bytes()[..kept]].concat();
+        let chunk = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{kept:x}\r\n"
+        );
+        let chunked = [chunk.as_bytes(), &body.as_bytes()[..kept], b"\r\n"].concat();
+        for act in [cut, chunked] {
+            let provider = Provider::new([Act::Raw(act)]).await;
+            let gateway = Gateway::start(&one(&provider)).await;
+            let asked = chat("fast");
+            let request = format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{asked}",
+                asked.len()
+            );
+            // The connection closes, which a keep-alive connection does for this reason only.
+            let got = client::raw(gateway.address, request.as_bytes()).await;
+            assert!(
+                got.len() < body.len() && !got.ends_with("\r\n0\r\n\r\n"),
+                "{}",
+                got.len()
+            );
+            let line = r#"tollgate_requests_total{api="chat_completions",key="ann",model="fast",status="200"}"#;
+            crate::support::until("it is counted", || gateway.metric(line) == 1.0).await;
+            assert_eq!(gateway.in_flight(), 0);
+        }
+    }
+}
