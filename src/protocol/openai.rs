@@ -370,18 +370,10 @@ fn give(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tokens::tests::{COUNTED, USAGE};
     use super::*;
     use crate::envelope::Envelope;
     use proptest::prelude::*;
-
-    const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#;
-    const COUNTED: Usage = Usage {
-        input: 8,
-        cached: 4,
-        cache_write: 0,
-        output: 3,
-        reasoning: 2,
-    };
 
     fn stream(newline: &str) -> String {
         [

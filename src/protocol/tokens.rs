@@ -264,11 +264,13 @@ impl Skimmer for Skim {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#;
-    const COUNTED: Usage = Usage {
+    /// A usage with something in every class but one.
+    pub(in crate::protocol) const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#;
+    /// What [`USAGE`] says.
+    pub(in crate::protocol) const COUNTED: Usage = Usage {
         input: 8,
         cached: 4,
         cache_write: 0,

@@ -130,12 +130,12 @@ where
     }
     record.routed(&route.meters);
     if route.order().is_empty() {
-        let why =
-            ["", &*route.skipped.join("; ")].join(if route.skipped.is_empty() { "" } else { "; " });
-        return Err(Rejection::NoTarget {
-            model: model.into(),
-            why,
-        });
+        let why = route
+            .skipped
+            .iter()
+            .fold(String::new(), |why, next| why + "; " + next);
+        let model = shortened(&model);
+        return Err(Rejection::NoTarget { model, why });
     }
 
     // Send it, and try again while that can help.

@@ -15,10 +15,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::admission::Slot;
 use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, AnswerBody};
+use relay::Reader;
 pub use relay::{Broken, Relay};
 
 /// What a client is sent.
@@ -67,18 +69,21 @@ pub fn relay(
     strip(&mut headers);
     sign(&mut headers, &record);
     record.status = status.as_u16();
+    record.content = Some(Instant::now());
     let body = match body {
         AnswerBody::Whole(bytes, usage) => {
             headers.remove(header::CONTENT_LENGTH);
             record.usage = usage;
-            record.content = Some(tokio::time::Instant::now());
             whole(bytes, record, Some(slot))
         }
         AnswerBody::Long {
             pieces,
             skimmer,
             inflow,
-        } => Body::Relay(Box::new(Relay::long(pieces, skimmer, inflow, slot, record))),
+        } => {
+            let reader = Reader::Long(skimmer);
+            Body::Relay(Box::new(Relay::new(pieces, reader, inflow, slot, record)))
+        }
         AnswerBody::Stream {
             pieces,
             decoder,
@@ -86,8 +91,8 @@ pub fn relay(
         } => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            let relay = Relay::stream(pieces, decoder, inflow, slot, record, closing.clone());
-            Body::Relay(Box::new(relay))
+            let reader = Reader::Stream(decoder, closing.clone());
+            Body::Relay(Box::new(Relay::new(pieces, reader, inflow, slot, record)))
         }
     };
     let mut response = Response::new(body);

@@ -36,44 +36,27 @@ pub struct Relay {
     _slot: Slot,
 }
 
-enum Reader {
+/// Looks at an answer while it passes.
+pub(super) enum Reader {
+    /// At one too long to be held.
     Long(Box<dyn Skimmer>),
+    /// At a stream, which ends with an error of ours when time is up.
     Stream(Box<dyn Decoder>, Closing),
 }
 
 impl Relay {
-    pub(super) fn long(
+    /// With the pieces that have come already, after the first content.
+    pub(super) fn new(
         pieces: Pieces,
-        skimmer: Box<dyn Skimmer>,
+        reader: Reader,
         inflow: Inflow,
         slot: Slot,
         mut record: Box<Record>,
     ) -> Self {
-        record.content = Some(Instant::now());
-        Self {
-            ready: pieces.into_iter().collect(),
-            reader: Reader::Long(skimmer),
-            inflow: Some(inflow),
-            broken: None,
-            in_burst: false,
-            record,
-            _slot: slot,
-        }
-    }
-
-    pub(super) fn stream(
-        pieces: Pieces,
-        decoder: Box<dyn Decoder>,
-        inflow: Inflow,
-        slot: Slot,
-        mut record: Box<Record>,
-        closing: Closing,
-    ) -> Self {
-        record.streamed = true;
-        record.content = Some(Instant::now());
+        record.streamed = matches!(reader, Reader::Stream(..));
         let mut relay = Self {
             ready: pieces.into_iter().collect(),
-            reader: Reader::Stream(decoder, closing),
+            reader,
             inflow: Some(inflow),
             broken: None,
             in_burst: false,

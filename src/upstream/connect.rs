@@ -26,8 +26,8 @@ use crate::provider::Site;
 /// drop it is to cancel, and a client that does not read holds the provider back.
 pub(super) struct Link {
     pub(super) sender: SendRequest<Rope>,
-    connection: Connection<TokioIo<Io>, Rope>,
-    closed: bool,
+    /// None once it is closed. It must be dropped then: what waits in it for an answer learns of the end by that.
+    connection: Option<Connection<TokioIo<Io>, Rope>>,
     /// The timer of its last request, for its next.
     pub(super) timer: Option<Timer>,
     /// When it was made.
@@ -37,14 +37,16 @@ pub(super) struct Link {
 impl Link {
     /// Lets the connection do what it can.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.closed {
-            self.closed = Pin::new(&mut self.connection).poll(cx).is_ready();
+        if let Some(connection) = &mut self.connection
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            self.connection = None;
         }
     }
 
     /// Whether another request can be put on it.
     pub(super) fn is_usable(&self) -> bool {
-        !self.closed && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 }
 
@@ -83,8 +85,7 @@ impl Connector {
             .map_err(io::Error::other)?;
         Ok(Box::new(Link {
             sender,
-            connection,
-            closed: false,
+            connection: Some(connection),
             timer: None,
             born: now,
         }))

@@ -39,10 +39,11 @@ pub(super) async fn error(mut exchange: Exchange, now: SystemTime) -> Judged {
     let (status, headers) = (exchange.status, exchange.headers);
     let (fault, retry) = errors::judge(status, &headers, body.as_deref().unwrap_or_default());
     let wait = errors::stated_wait(&headers, now);
+    // Nobody but the client hears a provider's words, and only about the client's own faults.
     let said = Said {
         status,
         headers,
-        body,
+        body: body.filter(|_| fault == Fault::Client),
     };
     Judged {
         said,

@@ -200,7 +200,7 @@ impl Client {
         let response = match send(&mut link, request, &mut clocks).await {
             Ok(response) => response,
             Err(Unsent::Lost(cause)) => return Err(cause),
-            Err(Unsent::Whole(_)) => return Err(NO_LIST),
+            Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
         };
         clocks.enter(Phase::Answering, Instant::now());
         let (head, body) = response.into_parts();
@@ -261,6 +261,7 @@ impl Client {
         };
         let mut clocks = Clocks::start(provider.timeouts, deadline, phase, timer, now);
         loop {
+            let was_kept = kept.is_some();
             let mut link = match kept.take() {
                 Some(link) => link,
                 None => {
@@ -279,8 +280,10 @@ impl Client {
                         inflow: Inflow::link(body, link, shelf, clocks),
                     });
                 }
-                // A kept connection was closed before anything went out: the request is still ours, and whole.
-                Err(Unsent::Whole(whole)) => request = *whole,
+                // A kept connection was closed before anything went out: the request is still ours, and whole. Once:
+                // a provider that closes new connections, too, would be asked for ever.
+                Err(Unsent::Whole(whole)) if was_kept => request = *whole,
+                Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
                 Err(Unsent::Lost(cause)) => return Err(cause),
             }
         }
@@ -299,6 +302,13 @@ impl Client {
         })
         .await
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "it was closed before a request could be sent",
+    )
 }
 
 /// Why a request has no answer.

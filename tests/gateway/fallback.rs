@@ -556,3 +556,29 @@ async fn a_client_that_leaves_while_we_try_is_not_worked_for_any_more() {
         r#"tollgate_requests_total{api="chat_completions",key="open",model="fast",status="499"}"#;
     assert_eq!(gateway.metric(line), 1.0);
 }
+
+#[tokio::test]
+async fn who_closes_every_connection_is_not_asked_for_ever() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = accepted.clone();
+    let closing = tokio::task::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let text = format!(
+        "[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}\"\ntries = 2\n"
+    );
+    let gateway = Gateway::start(&text).await;
+    let answer = post(gateway.address, "/v1/chat/completions", "", chat("p/x")).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(
+        accepted.load(std::sync::atomic::Ordering::SeqCst),
+        2,
+        "once for each try"
+    );
+    closing.abort();
+}

@@ -419,7 +419,7 @@ async fn large_bodies_are_spliced_as_small_ones_are() {
 #[tokio::test]
 async fn a_long_answer_that_breaks_off_breaks_the_connection() {
     let body = completion(&"x".repeat(300_000));
-    for kept in [100_000, 200_000, 299_999] {
+    for kept in [100_000, 200_000, 290_000] {
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
