@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Act, Gateway, Provider, chat, completion, post};
+use crate::support::{Act, Gateway, Provider, completion, post};
 use tollgate::provider::PRESETS;
 
 /// What providers are shown where their preset has a key.
@@ -287,32 +287,6 @@ fn every_preset_has_a_chat_and_a_stream() {
             "{case:?} is of no preset"
         );
     }
-}
-
-#[tokio::test]
-async fn an_error_in_the_clothes_of_an_answer_is_none() {
-    let error = r#"{"error":{"code":502,"message":"Provider returned error","metadata":{"provider_name":"Someone"}}}"#;
-    let liar = Provider::new([Act::json(error)]).await;
-    let other = Provider::new([Act::json(completion("hello"))]).await;
-    let text = format!(
-        "[providers.openrouter]\ntries = 1\nbase_url = \"http://{}/api/v1\"\napi_key = \"{SECRET}\"\n[providers.vllm]\nbase_url = \"http://{}/v1\"\n\
-         [models.fast]\ntargets = [\"openrouter/a/b\", \"vllm/c\"]\n",
-        liar.address, other.address
-    );
-    let gateway = Gateway::start(&text).await;
-    let answer = post(gateway.address, "/v1/chat/completions", "", chat("fast")).await;
-    assert_eq!(answer.text(), completion("hello"));
-    let alone = post(
-        gateway.address,
-        "/v1/chat/completions",
-        "",
-        chat("openrouter/a/b"),
-    )
-    .await;
-    assert_eq!(
-        (alone.status.as_u16(), alone.code().as_str()),
-        (502, "upstream_error")
-    );
 }
 
 #[tokio::test]
