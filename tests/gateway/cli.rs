@@ -36,7 +36,11 @@ struct Served {
 
 impl Served {
     fn start(folder: &Path) -> Self {
-        let mut child = tollgate(folder).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&mut tollgate(folder))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
     }
@@ -264,4 +268,38 @@ fn a_second_signal_ends_it_at_once() {
     served.signal("-INT");
     assert_eq!(served.exit_code(), 130);
     let _ = asking.join();
+}
+
+/// With the example configuration, on ports of its own by the variables that the README names.
+#[test]
+fn the_requests_of_the_readme_are_answered() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let mut served = Served::spawn(
+        tollgate(root)
+            .env("TOLLGATE_SERVER__LISTEN", "127.0.0.1:0")
+            .env("TOLLGATE_ADMIN__LISTEN", "127.0.0.1:0"),
+    );
+    let port = served.port();
+    let bodies: Vec<&str> = readme
+        .split("-d '")
+        .skip(1)
+        .map(|rest| rest.split('\'').next().unwrap())
+        .collect();
+    assert_eq!(bodies.len(), 3, "{bodies:?}");
+    for body in bodies {
+        let answer = ask(port, body);
+        if body.contains("groq/") {
+            assert!(
+                answer.contains("503") && answer.contains("GROQ_API_KEY is not set"),
+                "{answer}"
+            );
+        } else {
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{body}: {answer}");
+            assert!(
+                answer.contains("hello") && answer.contains("there"),
+                "{body}: {answer}"
+            );
+        }
+    }
 }
