@@ -3,6 +3,7 @@
 //! Seen by `proxy`, `admin` and `cli` only, and without behaviour of its own beyond putting plans in force.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
@@ -19,7 +20,7 @@ pub struct Gateway {
     /// Says that time is up for answers under way.
     pub closing: Closing,
     /// No new work is welcome: readiness is down.
-    pub draining: Closing,
+    pub draining: AtomicBool,
 }
 
 impl Gateway {
@@ -38,7 +39,7 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             state,
             closing: Closing::default(),
-            draining: Closing::default(),
+            draining: AtomicBool::new(false),
         }))
     }
 
@@ -55,7 +56,12 @@ impl Gateway {
         surroundings: Surroundings<'_>,
     ) -> Result<(), Vec<Diagnostic>> {
         let compiled = Plan::compile(config, &self.state, surroundings);
-        self.state.telemetry.metrics.reloaded(compiled.is_ok());
+        let outcome = if compiled.is_ok() {
+            "applied"
+        } else {
+            "refused"
+        };
+        self.state.telemetry.metrics.reloaded(outcome);
         self.plan.store(Arc::new(compiled?));
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Served by the control thread, never by one that serves clients: to write the metrics takes milliseconds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -54,7 +55,7 @@ impl Handler for Window {
                 }
             }
             "/health" | "/health/live" => said(StatusCode::OK, TEXT, "ok\n".into()),
-            "/health/ready" if self.gateway.draining.is_closed() => {
+            "/health/ready" if self.gateway.draining.load(Ordering::Acquire) => {
                 said(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".into())
             }
             "/health/ready" => said(StatusCode::OK, TEXT, "ok\n".into()),

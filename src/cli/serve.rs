@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -274,7 +275,7 @@ impl Control {
 impl Running {
     /// Lets what is under way finish, for so long; then ends it with an error of ours; then ends.
     pub fn drain(mut self, delay: Duration, drain: Duration) {
-        self.gateway.draining.close();
+        self.gateway.draining.store(true, Ordering::Release);
         std::thread::sleep(delay);
         self.stage.send_replace(Stage::Draining);
         if !self.wait(drain) {

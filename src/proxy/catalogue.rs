@@ -36,14 +36,13 @@ pub(super) fn model(
 }
 
 /// `GET /health…`
-pub(super) fn health(well: bool) -> Response<Bytes> {
-    match well {
-        true => answer(StatusCode::OK, &json!({ "status": "ok" })),
-        false => answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &json!({ "status": "draining" }),
-        ),
-    }
+pub(super) fn health(status: StatusCode) -> Response<Bytes> {
+    let says = if status.is_success() {
+        "ok"
+    } else {
+        "draining"
+    };
+    answer(status, &json!({ "status": says }))
 }
 
 /// The configured names, then the targets by their own.

@@ -7,11 +7,12 @@ mod catalogue;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
@@ -77,10 +78,11 @@ where
 {
     let plan = gateway.plan();
     match endpoint? {
-        Endpoint::Live => Ok(Answered::Said(catalogue::health(true))),
-        Endpoint::Ready => Ok(Answered::Said(catalogue::health(
-            !gateway.draining.is_closed(),
-        ))),
+        Endpoint::Live => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
+        Endpoint::Ready if gateway.draining.load(Ordering::Acquire) => Ok(Answered::Said(
+            catalogue::health(StatusCode::SERVICE_UNAVAILABLE),
+        )),
+        Endpoint::Ready => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
             let caller = identify(&plan, request.headers(), record)?;
             Ok(Answered::Said(catalogue::models(&plan, caller)))

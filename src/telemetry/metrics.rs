@@ -273,9 +273,8 @@ impl Metrics {
         self.keys.store(Arc::new(keys));
     }
 
-    /// Counts a configuration that was put in force, or refused.
-    pub fn reloaded(&self, applied: bool) {
-        let outcome = if applied { "applied" } else { "refused" };
+    /// Counts a configuration that was `applied`, or `refused`.
+    pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.with_label_values(&[outcome]).inc();
     }
 
@@ -380,7 +379,7 @@ mod tests {
         let metrics = Metrics::new();
         let target = metrics.target("fast", "groq/x");
         metrics.route("fast");
-        metrics.reloaded(true);
+        metrics.reloaded("applied");
         metrics.rejections.with_label_values(&["x"]).inc();
         metrics
             .requests

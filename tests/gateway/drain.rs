@@ -80,7 +80,10 @@ async fn readiness_drops_before_the_listeners_close() {
     let (address, admin) = (gateway.address, gateway.admin);
     let running = gateway.running.as_ref().unwrap().gateway.clone();
     let ended = gateway.drain(Duration::from_millis(400), LONG);
-    until("readiness drops", || running.draining.is_closed()).await;
+    until("readiness drops", || {
+        running.draining.load(std::sync::atomic::Ordering::Acquire)
+    })
+    .await;
     for address in [address, admin] {
         assert_eq!(get(address, "/health/ready", "").await.status, 503);
         assert_eq!(get(address, "/health/live", "").await.status, 200);
