@@ -64,7 +64,7 @@ impl Caller {
 }
 
 /// Whether a name matches a pattern in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, mut rest)) = pattern.split_once('*') else {
         return pattern == name;
     };
@@ -110,7 +110,9 @@ impl Keyring {
         headers: &HeaderMap,
         now: impl Fn() -> SystemTime,
     ) -> Result<&Arc<Caller>, UnknownKey> {
-        let known = token(headers).and_then(|token| self.callers.get(&Digest::of(token)));
+        let known = token(headers)
+            .filter(|token| !token.is_empty())
+            .and_then(|token| self.callers.get(&Digest::of(token)));
         let valid = known.filter(|caller| caller.expires.is_none_or(|expires| now() < expires));
         valid.or(self.open.as_ref()).ok_or(UnknownKey)
     }
@@ -187,6 +189,7 @@ mod tests {
             })
         };
         ring.add(Digest::of("sk-ann"), caller("ann", None));
+        ring.add(Digest::of(""), caller("nobody", None));
         ring.add(
             Digest::of("sk-old"),
             caller("old", Some(SystemTime::UNIX_EPOCH)),

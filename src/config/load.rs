@@ -342,6 +342,12 @@ impl Reader {
                 at.push(name.to_string());
                 format!("`{name}` is missing")
             }
+            // What stands there may be a secret in the wrong place.
+            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
+                if matches!(at.first().map(String::as_str), Some("keys" | "providers")) =>
+            {
+                format!("expected {expected}")
+            }
             Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
                 format!("expected {expected}, found {found}")
             }
@@ -567,6 +573,14 @@ store = "memory:"
             lines[1].starts_with("TOLLGATE_SERVER__DRAIN: server.drain: `long` is not"),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_shown() {
+        let text = "[keys]\nbob = \"sk-hidden\"\n[providers]\ngroq = \"sk-hidden\"\n[providers.x]\nbase_url = \"http://x\"\napi_key = [\"sk-hidden\"]\n";
+        let (_, lines) = read(text, &[]);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(!lines.concat().contains("sk-hidden"), "{lines:?}");
     }
 
     #[test]

@@ -66,10 +66,10 @@ pub struct Server {
     #[serde(deserialize_with = "value::duration")]
     pub write_timeout: Duration,
     /// How long answers under way may take to finish once we are told to stop.
-    #[serde(deserialize_with = "value::duration")]
+    #[serde(deserialize_with = "value::duration_or_zero")]
     pub drain: Duration,
     /// How long listeners stay open after readiness has dropped.
-    #[serde(deserialize_with = "value::duration")]
+    #[serde(deserialize_with = "value::duration_or_zero")]
     pub drain_delay: Duration,
 }
 

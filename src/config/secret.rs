@@ -21,6 +21,9 @@ enum Reference {
 /// Why a secret could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
+    /// It is the empty text.
+    #[error("it is empty")]
+    Empty,
     /// The variable is not set, or is empty.
     #[error("{0} is not set")]
     Env(String),
@@ -67,6 +70,7 @@ impl Secret {
                     text => Ok(text.to_owned()),
                 }
             }
+            Reference::Literal(text) if text.is_empty() => Err(Missing::Empty),
             Reference::Literal(text) => Ok(text.clone()),
         }
     }
@@ -138,6 +142,11 @@ mod tests {
         assert_eq!(read("env:A").unwrap(), "from-env");
         assert_eq!(read("file:key").unwrap(), "from-file");
         assert_eq!(read("sk-itself").unwrap(), "sk-itself");
+        assert_eq!(
+            read(""),
+            Err(Missing::Empty),
+            "an empty key would be everybody's"
+        );
         assert_eq!(read("env:E"), Err(Missing::Env("E".into())));
         assert_eq!(read("env:B").unwrap_err().to_string(), "B is not set");
         assert!(

@@ -9,8 +9,16 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use super::{Day, Open, Strategy, Target};
 
-/// `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.
+/// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    match duration_or_zero(d)? {
+        Duration::ZERO => Err(D::Error::custom("must be longer than nothing")),
+        duration => Ok(duration),
+    }
+}
+
+/// `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.
+pub(super) fn duration_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     let wrong = || {
         D::Error::custom(format_args!(
@@ -230,7 +238,8 @@ mod tests {
             duration(text("30d")).unwrap(),
             Duration::from_secs(30 * 86_400)
         );
-        assert_eq!(duration(text("0s")).unwrap(), Duration::ZERO);
+        assert_eq!(duration_or_zero(text("0s")).unwrap(), Duration::ZERO);
+        assert!(duration(text("0s")).is_err());
         for wrong in [
             "",
             "5",

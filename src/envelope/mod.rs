@@ -187,14 +187,20 @@ impl Object {
         for (n, folded) in names.iter().enumerate() {
             let name = self.name(body, n);
             if names.iter().take(n).any(|earlier| earlier == folded) {
-                return Err(Malformed::Twice(name.into()));
+                return Err(Malformed::Twice(shown(name)));
             }
             if name != folded && acted_on(folded) {
-                return Err(Malformed::Disguised(name.into(), folded.clone().into()));
+                return Err(Malformed::Disguised(shown(name), shown(folded)));
             }
         }
         Ok(())
     }
+}
+
+/// A name that a client wrote, short enough to be repeated to it.
+fn shown(name: &str) -> Box<str> {
+    let end = name.char_indices().nth(80).map_or(name.len(), |(at, _)| at);
+    name.get(..end).unwrap_or(name).into()
 }
 
 /// A name as case-folding readers see it: ASCII in lower case, and the two letters beyond ASCII that fold into it

@@ -115,11 +115,13 @@ impl<'e> Edits<'e> {
     }
 
     /// Gives a member another name. Where that name is taken, the member that has it stays.
-    pub fn rename(&mut self, from: &str, to: &str) {
+    pub fn rename(&mut self, from: &str, to: &'e str) {
         if self.get(to).is_some() {
             self.drop(from);
         } else if let Some(fate) = self.fate_of(from) {
             fate.name = Some(to.into());
+        } else if let Some((name, _)) = self.added.iter_mut().find(|(added, _)| *added == from) {
+            *name = to;
         }
     }
 
@@ -135,9 +137,11 @@ impl<'e> Edits<'e> {
     }
 
     /// Sets one member of the object that `name` is; false if it is none.
-    pub fn set_within(&mut self, name: &str, member: &str, value: &'static [u8]) -> bool {
-        let Some((at, object)) = self.untouched(name).and_then(|range| self.object_at(range))
-        else {
+    pub fn set_within(&mut self, name: &'e str, member: &str, value: &'static [u8]) -> bool {
+        let Some(range) = self.untouched(name) else {
+            return self.set_within_new(name, member, value);
+        };
+        let Some((_, object)) = self.object_at(range) else {
             return false;
         };
         let found = object.find(&self.envelope.body, member);
@@ -148,8 +152,20 @@ impl<'e> Edits<'e> {
             },
             None => object.insertion(object.members.last(), [(member, value)].into_iter()),
         };
-        debug_assert!(at.start <= patch.range.start && patch.range.end <= at.end);
         self.inner.push(patch);
+        true
+    }
+
+    /// The same for a value that is not the client's own any more.
+    fn set_within_new(&mut self, name: &'e str, member: &str, value: &'static [u8]) -> bool {
+        let current = self.get(name).map(Bytes::copy_from_slice);
+        let Some(Ok(inner)) = current.map(|text| Envelope::scan(text, |_| false)) else {
+            return false;
+        };
+        let mut edits = inner.edit();
+        edits.set(member, Bytes::from_static(value));
+        let new = Bytes::from(edits.into_rope().to_vec());
+        self.set(name, new);
         true
     }
 
@@ -168,6 +184,7 @@ impl<'e> Edits<'e> {
                     body: &self.envelope.body,
                     gone: SmallVec::from_elem(false, object.members.len()),
                     object: &object,
+                    before: self.inner.len(),
                     patches: &mut self.inner,
                 };
                 change(&mut inner);
@@ -248,6 +265,8 @@ pub struct Inner<'i> {
     object: &'i Object,
     gone: SmallVec<[bool; 16]>,
     patches: &'i mut Vec<Patch>,
+    /// How many of them belong to other objects.
+    before: usize,
 }
 
 impl Inner<'_> {
@@ -289,7 +308,9 @@ impl Inner<'_> {
                 let members = self.object.members.iter().zip(&self.gone);
                 members.into_iter().any(|(m, gone)| *gone && m.value == *at)
             };
-            self.patches.retain(|patch| !gone(&patch.range));
+            let own = self.patches.split_off(self.before);
+            self.patches
+                .extend(own.into_iter().filter(|patch| !gone(&patch.range)));
             let gone = |n: usize| self.gone.get(n).copied().unwrap_or(false);
             self.object.remove(gone, self.patches);
         }
@@ -573,6 +594,38 @@ mod tests {
     }
 
     #[test]
+    fn very_many_objects_take_no_longer_than_they_must() {
+        let many = vec![r#"{"name":1,"a":2}"#; 200_000].join(",");
+        let envelope = envelope(&format!(r#"{{"m":[{many}]}}"#));
+        let mut edits = envelope.edit();
+        edits.each_within("m", |m| m.drop(|name, _| name == "name"));
+        let want = format!(r#"{{"m":[{}]}}"#, vec![r#"{"a":2}"#; 200_000].join(","));
+        assert!(edits.into_rope().to_vec() == want.as_bytes());
+    }
+
+    #[test]
+    fn what_a_rule_added_is_changed_like_the_clients_own() {
+        check(
+            "{}",
+            |e| {
+                e.set("s", raw(r#"{"x":1}"#));
+                assert!(e.set_within("s", "u", b"true"));
+                e.set("old", raw("5"));
+                e.rename("old", "new");
+            },
+            r#"{"s":{"x":1,"u":true},"new":5}"#,
+        );
+        check(
+            r#"{"s":1}"#,
+            |e| {
+                e.set("s", raw("{}"));
+                assert!(e.set_within("s", "u", b"true"));
+            },
+            r#"{"s":{"u":true}}"#,
+        );
+    }
+
+    #[test]
     fn a_rope_knows_its_length_and_survives_a_clone() {
         let long = format!(r#"{{"a":"{}","model":"x"}}"#, "y".repeat(FLAT));
         let envelope = envelope(&long);
@@ -625,8 +678,7 @@ mod tests {
                         edits.set(NAMES[a], Bytes::from(v.to_string()));
                         map.insert(NAMES[a].into(), v.into());
                     }
-                    // A member we added ourselves is never renamed.
-                    Change::Rename(a, b) if a != b && edits.find(NAMES[a]).is_some() => {
+                    Change::Rename(a, b) if a != b && edits.get(NAMES[a]).is_some() => {
                         edits.rename(NAMES[a], NAMES[b]);
                         let value = map.remove(NAMES[a]).unwrap();
                         map.entry(NAMES[b]).or_insert(value);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Limits, Passage, Plan, State, Surroundings};
-use crate::admission::{Caller, Digest, Keyring};
+use crate::admission::{Caller, Digest, Keyring, matches};
 use crate::config::load::suggest;
 use crate::config::{self, Config, Diagnostic, Open};
 use crate::provider::Rules;
@@ -27,6 +27,9 @@ const ACTED_ON: [&str; 10] = [
     "stream_options",
     "tools",
 ];
+
+/// The longest name of a target that the configuration does not have, in characters.
+const LONGEST_NAME: usize = 200;
 
 /// The caller that everybody is while the gateway is open.
 const OPEN: &str = "open";
@@ -89,7 +92,8 @@ impl Passage {
     /// The route of a request for one of the provider's models by a name that the configuration does not have.
     pub(super) fn route(&self, name: &str, model: &str) -> Route {
         let target = Target {
-            name: name.into(),
+            // A client wrote it, and it goes into headers and lines.
+            name: name.chars().take(LONGEST_NAME).collect::<String>().into(),
             provider: Arc::clone(&self.provider),
             model: quoted(model),
             meters: Arc::clone(&self.target_meters),
@@ -266,6 +270,13 @@ impl Compiler<'_> {
         match (&entry.key, &entry.digest) {
             (Some(secret), None) => {
                 match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
+                    Ok(key) if key.trim() != key => {
+                        self.flaw(
+                            ["keys", name, "key"],
+                            "a key must not begin or end with white space",
+                        );
+                        None
+                    }
                     Ok(key) => Some(Digest::of(&key)),
                     Err(missing) => {
                         self.flaw(["keys", name, "key"], missing.to_string());
@@ -300,8 +311,14 @@ impl Compiler<'_> {
         models: &BTreeMap<Box<str>, Arc<Route>>,
     ) {
         let provider = pattern.split_once('/').map(|(provider, _)| provider);
-        let known = provider.is_some_and(|name| self.config.providers.contains_key(name));
-        if pattern.contains('*') && provider.is_none() || known || models.contains_key(pattern) {
+        let of_provider = |part: &str| self.config.providers.keys().any(|name| matches(part, name));
+        let targets = self.config.models.values().flat_map(|model| &model.targets);
+        if provider.is_some_and(of_provider)
+            || models.keys().any(|name| matches(pattern, name))
+            || targets
+                .into_iter()
+                .any(|target| matches(pattern, &target.to))
+        {
             return;
         }
         let names = self

@@ -12,7 +12,7 @@ use crate::config::{self, Diagnostic};
 use crate::protocol::Protocol as _;
 use crate::protocol::openai::OpenAi;
 use crate::provider::rules::{MessageRules, Rules};
-use crate::provider::{Origin, Provider, Timeouts};
+use crate::provider::{Origin, Provider, Timeouts, WrongUrl};
 
 /// Headers that are tollgate's to write.
 const OWN_HEADERS: [&str; 8] = [
@@ -53,7 +53,14 @@ impl<'c> Compiler<'c> {
         let origin = match Origin::parse(url, &OpenAi) {
             Ok(origin) => Some(origin),
             Err(wrong) => {
-                self.flaw(["providers", name, "base_url"], format!("`{url}` {wrong}"));
+                self.flaw(
+                    ["providers", name, "base_url"],
+                    match wrong {
+                        // What is wrong with it is a secret in it.
+                        WrongUrl::UserInfo | WrongUrl::Query => wrong.to_string(),
+                        _ => format!("`{url}` {wrong}"),
+                    },
+                );
                 None
             }
         };

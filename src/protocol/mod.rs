@@ -232,6 +232,9 @@ pub trait Skimmer: Send {
 
     /// The usage, if it has passed.
     fn usage(&self) -> Option<Usage>;
+
+    /// Whether what has passed is a whole answer.
+    fn is_complete(&self) -> bool;
 }
 
 #[cfg(test)]

@@ -59,10 +59,16 @@ impl Protocol for OpenAi {
             Some(Ok(Options {
                 include_usage: Some(true),
             })) => false,
-            // What is no object is the provider's to refuse.
-            Some(Err(_)) => false,
+            // What is no object is the provider's to refuse; an object with a member twice may be read in two ways.
+            Some(Err(_))
+                if !edits
+                    .get("stream_options")
+                    .is_some_and(|o| o.starts_with(b"{")) =>
+            {
+                false
+            }
             Some(Ok(_)) => edits.set_within("stream_options", "include_usage", b"true"),
-            None => {
+            None | Some(Err(_)) => {
                 let options = Bytes::from_static(br#"{"include_usage":true}"#);
                 edits.set("stream_options", options);
                 true
@@ -181,7 +187,9 @@ struct Choice {
     delta: Delta,
     #[serde(default)]
     text: Delta,
-    finish_reason: Option<IgnoredAny>,
+    /// An empty one is none: some servers write it on every event.
+    #[serde(default)]
+    finish_reason: Delta,
 }
 
 /// Whether a choice's `delta` (or `text`) says anything: a role alone does not, reasoning and tool calls do.
@@ -268,9 +276,8 @@ impl Eye {
             false => chunk.choices(),
         };
         for choice in &choices {
-            self.finish_reason |= choice.finish_reason.is_some();
-            self.progress.content |=
-                choice.delta.0 || choice.text.0 || choice.finish_reason.is_some();
+            self.finish_reason |= choice.finish_reason.0;
+            self.progress.content |= choice.delta.0 || choice.text.0 || choice.finish_reason.0;
         }
         let told = if usage { chunk.usage() } else { None };
         self.progress.usage = told.or(self.progress.usage);
@@ -333,7 +340,9 @@ impl Decoder for Stream {
         let mut hide = eye.progress.end.is_some();
         scanner.finish(|found| {
             if let Found::Event { data, is_error } = found {
-                hide |= eye.look(data, is_error);
+                let whole = data.starts_with(b"[DONE]")
+                    || serde_json::from_slice::<IgnoredAny>(data).is_ok();
+                hide |= eye.look(data, is_error) || !whole;
             }
         });
         if !self.ends.marker && eye.finish_reason {

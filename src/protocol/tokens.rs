@@ -153,11 +153,6 @@ impl Name {
 }
 
 impl Skim {
-    /// Whether the bytes so far are one whole object.
-    pub(super) fn is_complete(&self) -> bool {
-        self.started && self.depth == 0 && !self.broken
-    }
-
     /// Whether the object says that it is an error.
     pub(super) fn is_error(&self) -> bool {
         self.is_error
@@ -260,6 +255,10 @@ impl Skimmer for Skim {
 
     fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    fn is_complete(&self) -> bool {
+        self.started && self.depth == 0 && !self.broken
     }
 }
 

@@ -14,6 +14,12 @@ fn of<'v>(value: &'v Value, name: &str) -> &'v Value {
     value.get(name).unwrap_or(&Value::Null)
 }
 
+/// More words than this are not said back: they are all in memory at once.
+const MOST_WORDS: usize = 10_000;
+
+/// More texts than this are not embedded at once; OpenAI's own limit.
+const MOST_TEXTS: usize = 2_048;
+
 /// What the engine says: a status, a content type and the pieces of its body.
 #[derive(Debug)]
 pub struct Said {
@@ -59,7 +65,8 @@ pub fn answer(endpoint: Endpoint, body: &[u8]) -> Said {
         .find_map(|name| of(&request, name).as_u64());
     let limit = limit
         .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(usize::MAX);
+        .unwrap_or(usize::MAX)
+        .min(MOST_WORDS);
     let words: Vec<&str> = said.split_inclusive(char::is_whitespace).collect();
     let kept = words.get(..limit.min(words.len())).unwrap_or_default();
     let reply = Reply {
@@ -160,6 +167,9 @@ impl Reply<'_> {
 }
 
 fn embed(model: &str, input: &Value) -> Said {
+    if input.as_array().is_some_and(|list| list.len() > MOST_TEXTS) {
+        return confused("no more than 2048 texts are embedded at once");
+    }
     let inputs = match input {
         Value::Array(list) if list.iter().all(Value::is_string) => list.iter().map(text).collect(),
         other => vec![text(other)],
@@ -260,6 +270,16 @@ mod tests {
         );
         assert!(texts[2].contains(r#""finish_reason":"length""#));
         assert!(texts[3].contains(r#""completion_tokens":2"#));
+    }
+
+    #[test]
+    fn it_does_not_say_back_a_book() {
+        let book = "a ".repeat(MOST_WORDS + 1);
+        let request = json!({"stream": true, "prompt": book}).to_string();
+        let said = answer(Endpoint::Completions, request.as_bytes());
+        assert_eq!(said.pieces.len(), MOST_WORDS + 2);
+        let request = json!({"input": vec!["a"; MOST_TEXTS + 1]}).to_string();
+        assert_eq!(answer(Endpoint::Embeddings, request.as_bytes()).status, 400);
     }
 
     #[test]

@@ -27,10 +27,10 @@ pub(super) fn model(
     let escaped = path.split_once("/models/").map_or("", |(_, id)| id);
     let id = unescape(escaped);
     if !served(plan).any(|name| name == id) {
-        return Err(Rejection::ModelNotFound(id.into()));
+        return Err(Rejection::ModelNotFound(super::shortened(&id)));
     }
     if !caller.may_use(&id) {
-        return Err(Rejection::ModelNotAllowed(id.into()));
+        return Err(Rejection::ModelNotAllowed(super::shortened(&id)));
     }
     Ok(answer(StatusCode::OK, &entry(&id)))
 }

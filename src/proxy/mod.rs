@@ -37,7 +37,11 @@ where
     let endpoint = Endpoint::of(request.method(), request.uri().path());
     let api = endpoint.map_or("unknown", Endpoint::name);
     let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-    record.client_id = request.headers().get("x-request-id").cloned();
+    let client_id = request
+        .headers()
+        .get("x-request-id")
+        .filter(|id| id.len() <= LOGGED);
+    record.client_id = client_id.cloned();
     let answered = {
         let mut answer = pin!(answer(gateway, client, endpoint, request, &mut record));
         // When time is up for answers under way, those that have not begun end here.

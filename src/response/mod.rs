@@ -136,10 +136,11 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
 /// Takes out what is not for the client: what belongs to the provider's connection (RFC 9110, 7.6.1), its cookies, its
 /// name, and limits that are its own.
 fn strip(headers: &mut HeaderMap) {
-    let hops = headers
-        .get(header::CONNECTION)
-        .and_then(|value| value.to_str().ok());
-    let hops = hops.map(str::to_ascii_lowercase).unwrap_or_default();
+    let mut hops = String::new();
+    for value in headers.get_all(header::CONNECTION) {
+        hops.push_str(&value.to_str().unwrap_or_default().to_ascii_lowercase());
+        hops.push(',');
+    }
     let is_named = |name: &str| hops.split(',').any(|hop| hop.trim() == name);
     // Most answers have nothing of the kind but perhaps a `server`, so one look at each name is enough.
     let ours = |name: &&HeaderName| {
@@ -218,8 +219,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "keep-alive, X-Hop"),
+            ("connection", "X-Other-Hop"),
             ("keep-alive", "timeout=5"),
             ("x-hop", "1"),
+            ("x-other-hop", "1"),
             ("transfer-encoding", "chunked"),
             ("set-cookie", "a=b"),
             ("server", "uvicorn"),

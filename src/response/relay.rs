@@ -147,11 +147,11 @@ impl Relay {
                 self.ready.push_back(piece);
                 // A body of known length is not asked for more than that.
                 if inflow.is_over() {
-                    self.end_long(End::Complete);
+                    self.end_whole();
                 }
             }
             (Some(Ok(piece)), Reader::Stream(..)) => self.feed(piece),
-            (None, Reader::Long(_)) => self.end_long(End::Complete),
+            (None, Reader::Long(_)) => self.end_whole(),
             (None, Reader::Stream(..)) => self.finish(),
             (Some(Err(cause)), Reader::Long(_)) => {
                 self.end_long(end_of(&cause));
@@ -160,6 +160,16 @@ impl Relay {
             (Some(Err(cause)), Reader::Stream(..)) => self.break_off(&cause),
         }
         Poll::Ready(Ok(true))
+    }
+
+    /// The body of a long answer is over; whether the answer is, its own text must say.
+    fn end_whole(&mut self) {
+        if matches!(&self.reader, Reader::Long(skimmer) if skimmer.is_complete()) {
+            self.end_long(End::Complete);
+        } else {
+            self.end_long(End::Truncated);
+            self.broken = Some(Broken);
+        }
     }
 
     fn end_long(&mut self, end: End) {

@@ -45,8 +45,10 @@ pub async fn serve<H: Handler>(
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(socket), service)
     );
-    if *stage.borrow_and_update() != Stage::Open {
-        connection.as_mut().graceful_shutdown();
+    match *stage.borrow_and_update() {
+        Stage::Open => {}
+        Stage::Draining | Stage::Closing => connection.as_mut().graceful_shutdown(),
+        Stage::Ended => return,
     }
     loop {
         let verdict = {

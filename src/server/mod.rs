@@ -152,12 +152,17 @@ impl Workers {
     ) {
         let places = Arc::new(Semaphore::new(most));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
+            let guest = async {
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((place, accept_any(&listeners).await))
             };
-            let stream = tokio::select! {
-                stream = accept_any(&listeners) => stream,
+            let (place, stream) = tokio::select! {
+                biased;
                 () = past(&mut stage, Stage::Open) => return,
+                guest = guest => match guest {
+                    Some(guest) => guest,
+                    None => return,
+                },
             };
             let Some(seat) = self
                 .seats

@@ -136,7 +136,7 @@ async fn one(
         .await
         .map_err(fail)?;
     if !exchange.status.is_success() {
-        let judged = Box::pin(judge::error(exchange, SystemTime::now())).await;
+        let judged = Box::pin(judge::error(provider, exchange, SystemTime::now())).await;
         return Err(Failure {
             target: Arc::clone(&target.name),
             cause: Cause::Status(Box::new(judged.said)),

@@ -111,7 +111,9 @@ impl Clocks {
 
     /// A piece has come. Some clocks run on while pieces come.
     pub(super) fn touch(&mut self, now: Instant) -> Option<Clock> {
-        self.touched = now;
+        if self.phase != Phase::Lingering {
+            self.touched = now;
+        }
         if now < self.timer.deadline() {
             return None;
         }

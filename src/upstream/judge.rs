@@ -30,7 +30,7 @@ pub(super) struct Judged {
 }
 
 /// Reads an error.
-pub(super) async fn error(mut exchange: Exchange, now: SystemTime) -> Judged {
+pub(super) async fn error(provider: &Provider, mut exchange: Exchange, now: SystemTime) -> Judged {
     // An error that breaks off is an error all the same.
     let body = match hold(&mut exchange.inflow).await {
         Ok(Held::All(body)) => Some(body),
@@ -39,11 +39,12 @@ pub(super) async fn error(mut exchange: Exchange, now: SystemTime) -> Judged {
     let (status, headers) = (exchange.status, exchange.headers);
     let (fault, retry) = errors::judge(status, &headers, body.as_deref().unwrap_or_default());
     let wait = errors::stated_wait(&headers, now);
-    // Nobody but the client hears a provider's words, and only about the client's own faults.
+    // Nobody but the client hears a provider's words, only about the client's own faults, and only if they are of the
+    // format: a proxy's page of HTML helps no client.
     let said = Said {
         status,
         headers,
-        body: body.filter(|_| fault == Fault::Client),
+        body: body.filter(|body| fault == Fault::Client && provider.protocol.read(body).is_some()),
     };
     Judged {
         said,

@@ -211,7 +211,7 @@ impl Client {
                 headers: head.headers,
                 inflow,
             };
-            let judged = judge::error(exchange, std::time::SystemTime::now()).await;
+            let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
             return Err(Cause::Status(Box::new(judged.said)));
         }
         let body = judge::list(inflow).await?;
@@ -282,7 +282,12 @@ impl Client {
                 }
                 // A kept connection was closed before anything went out: the request is still ours, and whole. Once:
                 // a provider that closes new connections, too, would be asked for ever.
-                Err(Unsent::Whole(whole)) if was_kept => request = *whole,
+                Err(Unsent::Whole(whole)) if was_kept => {
+                    request = *whole;
+                    let timer = Some(clocks.into_timer());
+                    let (times, now) = (provider.timeouts, Instant::now());
+                    clocks = Clocks::start(times, deadline, Phase::Connecting, timer, now);
+                }
                 Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
                 Err(Unsent::Lost(cause)) => return Err(cause),
             }
@@ -364,10 +369,10 @@ fn request(
         header::ACCEPT_ENCODING,
         HeaderValue::from_static("identity"),
     );
-    headers.insert(
-        header::USER_AGENT,
-        HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"))),
-    );
+    if !provider.forward.contains(&header::USER_AGENT) {
+        let ours = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
+        headers.insert(header::USER_AGENT, ours);
+    }
     for (name, value) in given {
         if is_forwarded(name) || provider.forward.contains(name) {
             headers.append(name.clone(), value.clone());

@@ -150,6 +150,22 @@ fn a_good_configuration_is_fine() {
 }
 
 #[test]
+fn patterns_that_can_match_are_fine_and_secrets_are_not_shown() {
+    let keys = "[keys.a]\nkey = \"sk-a\"\nmodels = [\"team/*\", \"*/echo\", \"ec*/x\", \"*\"]\n";
+    let fine = format!("{SMALL}[models.\"team/fast\"]\ntargets = [\"echo/echo\"]\n{keys}");
+    assert_eq!(run(folder_with(&fine).path(), &["check"]).0, 0);
+    let flawed = format!(
+        "{SMALL}[providers.x]\nbase_url = \"https://user:hunter2@host/v1\"\n[providers.y]\nbase_url = \"https://host/v1?key=hunter2\"\n[keys.b]\nkey = \"\"\n[keys.c]\nkey = \" c\"\n"
+    );
+    let (code, _, err) = run(folder_with(&flawed).path(), &["check"]);
+    assert_eq!((code, err.lines().count()), (1, 4), "{err}");
+    assert!(
+        !err.contains("hunter2") && err.contains("keys.b.key: it is empty"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_probe_says_who_does_not_answer() {
     let folder = folder_with(
         "[providers.x]\npreset = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:1/v1\"\n",

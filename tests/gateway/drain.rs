@@ -90,3 +90,17 @@ async fn readiness_drops_before_the_listeners_close() {
     }
     until("it ended", || ended.is_finished()).await;
 }
+
+#[tokio::test]
+async fn who_waits_in_the_queue_does_not_hold_it_up() {
+    let provider = Provider::new([Act::Hang]).await;
+    let gateway = Gateway::with("max_connections = 1", &one(&provider)).await;
+    let address = gateway.address;
+    let _served = TcpStream::connect(address).await.unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        waiting.push(TcpStream::connect(address).await.unwrap());
+    }
+    let ended = gateway.drain(Duration::ZERO, Duration::from_millis(100));
+    until("it ended", || ended.is_finished()).await;
+}

@@ -608,3 +608,41 @@ async fn a_silent_provider_is_a_timeout_that_names_its_clock() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn what_a_client_writes_is_repeated_in_short() {
+    let gateway = Gateway::start("[providers.echo]\n").await;
+    let long = "x".repeat(100_000);
+    let answer = post(
+        gateway.address,
+        "/v1/chat/completions",
+        "",
+        chat(&format!("echo/{long}")),
+    )
+    .await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("x-tollgate-target").unwrap().len() <= 200);
+    for body in [chat(&long), format!(r#"{{"{long}":1,"{long}":2}}"#)] {
+        let answer = post(gateway.address, "/v1/chat/completions", "", body).await;
+        assert!(answer.body.len() < 1_000, "{}", answer.body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_html_is_no_providers_reason() {
+    let page = Act::status(404, "<html>nginx</html>").with("content-type", "text/html");
+    let provider = Provider::new([page]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let answer = post(
+        gateway.address,
+        "/v1/chat/completions",
+        "sk-ann",
+        chat("fast"),
+    )
+    .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (404, "upstream_error")
+    );
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+}
