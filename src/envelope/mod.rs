@@ -110,16 +110,6 @@ impl Envelope {
     pub fn edit(&self) -> Edits<'_> {
         Edits::new(self)
     }
-
-    /// How long the body is, in bytes.
-    pub fn len(&self) -> usize {
-        self.body.len()
-    }
-
-    /// Never: a body has at least its braces.
-    pub fn is_empty(&self) -> bool {
-        self.body.is_empty()
-    }
 }
 
 impl Object {

@@ -88,7 +88,6 @@ impl<'c> Compiler<'c> {
         };
         let t = &entry.timeouts;
         Some(Provider {
-            name: name.into(),
             origin: origin?,
             protocol: &OpenAi,
             credential,

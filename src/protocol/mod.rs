@@ -138,9 +138,6 @@ impl Complaint<'_> {
 
 /// A wire format that providers speak.
 pub trait Protocol: Send + Sync {
-    /// Its name in the configuration.
-    fn name(&self) -> &'static str;
-
     /// Where an endpoint lies below a provider's base URL.
     fn path(&self, endpoint: Endpoint) -> &'static str;
 
@@ -278,7 +275,6 @@ mod tests {
     #[test]
     fn every_protocol_has_the_same_face() {
         for protocol in ALL {
-            assert!(!protocol.name().is_empty());
             for endpoint in [
                 Endpoint::ChatCompletions,
                 Endpoint::Completions,
@@ -287,11 +283,7 @@ mod tests {
                 assert!(protocol.path(endpoint).starts_with('/'));
             }
             let credential = protocol.credential("sk-secret").unwrap();
-            assert!(
-                !format!("{credential:?}").contains("sk-secret"),
-                "{}",
-                protocol.name()
-            );
+            assert!(!format!("{credential:?}").contains("sk-secret"));
             assert!(protocol.credential("sk\nsecret").is_none());
             assert_eq!(protocol.read(b"<html>"), None);
         }

@@ -27,10 +27,6 @@ use crate::usage::Usage;
 pub struct OpenAi;
 
 impl Protocol for OpenAi {
-    fn name(&self) -> &'static str {
-        "openai"
-    }
-
     fn path(&self, endpoint: Endpoint) -> &'static str {
         match endpoint {
             Endpoint::ChatCompletions => "/chat/completions",

@@ -21,8 +21,6 @@ pub const PRESETS: &str = include_str!("presets.toml");
 
 /// Someone who serves models.
 pub struct Provider {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
     /// Where it is.
     pub origin: Origin,
     /// The format it speaks.

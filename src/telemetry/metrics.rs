@@ -62,8 +62,6 @@ pub struct RouteMeters {
 /// The children of one target of one model.
 #[derive(Debug)]
 pub struct TargetMeters {
-    /// Its label.
-    pub name: Arc<str>,
     first_content: Histogram,
     tries: [IntCounter; Outcome::ALL.len()],
     ends: [IntCounter; End::ALL.len()],
@@ -254,7 +252,6 @@ impl Metrics {
     /// The children of a target, by its label and its model's.
     pub fn target(&self, model: &str, name: &str) -> Arc<TargetMeters> {
         Arc::new(TargetMeters {
-            name: name.into(),
             first_content: self.first_content.with_label_values(&[name]),
             tries: Outcome::ALL.map(|o| self.tries.with_label_values(&[name, o.name()])),
             ends: End::ALL.map(|end| self.streams.with_label_values(&[name, end.name()])),

@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 
 use crate::path::one;
 use crate::support::client::{self, Answer, Socket, get, whole};
-use crate::support::{Act, Gateway, Provider, chat, completion, model, post, provider_at, until};
-
-const CHAT: &str = "/v1/chat/completions";
+use crate::support::{
+    Act, CHAT, Gateway, Provider, ask, chat, completion, model, post, provider_at, until,
+};
 
 /// Checks that an answer is an error of ours in every respect, and gives its message.
 #[track_caller]
@@ -43,10 +43,6 @@ pub fn complaint(answer: &Answer, status: u16, code: &str) -> String {
 /// The member of the request that an error is about.
 fn param(answer: &Answer) -> Option<String> {
     answer.json()["error"]["param"].as_str().map(str::to_owned)
-}
-
-async fn ask(gateway: &Gateway, body: impl Into<bytes::Bytes>) -> Answer {
-    post(gateway.address, CHAT, "sk-ann", body).await
 }
 
 /// A gateway with one key, and with one model whose only target does this.
@@ -633,13 +629,7 @@ async fn a_page_of_html_is_no_providers_reason() {
     let page = Act::status(404, "<html>nginx</html>").with("content-type", "text/html");
     let provider = Provider::new([page]).await;
     let gateway = Gateway::start(&one(&provider)).await;
-    let answer = post(
-        gateway.address,
-        "/v1/chat/completions",
-        "sk-ann",
-        chat("fast"),
-    )
-    .await;
+    let answer = ask(&gateway, chat("fast")).await;
     assert_eq!(
         (answer.status.as_u16(), answer.code().as_str()),
         (404, "upstream_error")

@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 use crate::errors::complaint;
 use crate::support::client::{self, Answer};
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, chat, chat_stream, completion, delta, model, post,
+    Act, CHAT, DONE, FINISH, Gateway, Provider, chat, chat_stream, completion, delta, model, post,
     provider_at, until,
 };
 
-const CHAT: &str = "/v1/chat/completions";
 const ROLE: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const STREAM: &str = "text/event-stream";

@@ -6,13 +6,11 @@ use http::Method;
 
 use crate::errors::complaint;
 use crate::path::one;
-use crate::support::client::{self, Answer, Socket, get, whole};
+use crate::support::client::{self, Socket, get, whole};
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, chat, chat_stream, completion, delta, model, post,
+    Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, model,
     provider_at, until,
 };
-
-const CHAT: &str = "/v1/chat/completions";
 
 /// What this process may grow by: several times the longest event, and far from what no bound at all would make of it.
 const BOUND: u64 = 400 << 20;
@@ -32,10 +30,6 @@ fn peak() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) << 10
-}
-
-async fn ask(gateway: &Gateway, body: impl Into<bytes::Bytes>) -> Answer {
-    post(gateway.address, CHAT, "sk-ann", body).await
 }
 
 /// A gateway before a provider that does this once, and then answers.
@@ -653,7 +647,7 @@ async fn an_answer_of_deep_brackets_exhausts_nothing() {
         format!(r#"{{"choices":{open}"#),
     ] {
         let (_provider, gateway) = with(Act::json(body.clone())).await;
-        let answer = post(gateway.address, CHAT, "sk-ann", chat("fast")).await;
+        let answer = ask(&gateway, chat("fast")).await;
         assert!(
             [200, 502].contains(&answer.status.as_u16()),
             "{}",

@@ -2,7 +2,7 @@
 
 use crate::support::client::{self, get, whole};
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, USAGE, chat, chat_stream, completion, delta, post,
+    Act, DONE, FINISH, Gateway, Provider, USAGE, ask, chat, chat_stream, completion, delta, post,
 };
 use http::Method;
 
@@ -102,7 +102,7 @@ async fn a_stream_goes_out_as_it_came_and_its_usage_is_counted() {
     let gateway = Gateway::start(&one(&provider)).await;
     let asked =
         r#"{"model":"fast","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
-    let answer = post(gateway.address, "/v1/chat/completions", "sk-ann", asked).await;
+    let answer = ask(&gateway, asked).await;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
     assert_eq!(answer.text(), events.concat());
 
@@ -207,13 +207,7 @@ async fn a_kept_connection_that_the_provider_closed_costs_nothing() {
     let provider = Provider::new([Act::Raw(closing.into_bytes())]).await;
     let gateway = Gateway::start(&one(&provider).replace("base_url", "tries = 1\nbase_url")).await;
     for _ in 0..4 {
-        let answer = post(
-            gateway.address,
-            "/v1/chat/completions",
-            "sk-ann",
-            chat("fast"),
-        )
-        .await;
+        let answer = ask(&gateway, chat("fast")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 }
@@ -226,13 +220,7 @@ async fn models_are_asked_for_by_either_name() {
         ("fast", "big-model"),
         ("p/any/thing:free", "any/thing:free"),
     ] {
-        let answer = post(
-            gateway.address,
-            "/v1/chat/completions",
-            "sk-ann",
-            chat(model),
-        )
-        .await;
+        let answer = ask(&gateway, chat(model)).await;
         assert_eq!(answer.status, 200);
         let body: serde_json::Value =
             serde_json::from_slice(&provider.received().last().unwrap().body).unwrap();
@@ -386,13 +374,7 @@ async fn long_answers_pass_through_and_are_counted() {
     let body = completion(&long);
     let provider = Provider::new([Act::json(body.clone())]).await;
     let gateway = Gateway::start(&one(&provider)).await;
-    let answer = post(
-        gateway.address,
-        "/v1/chat/completions",
-        "sk-ann",
-        chat("fast"),
-    )
-    .await;
+    let answer = ask(&gateway, chat("fast")).await;
     assert_eq!(
         answer.header("content-length"),
         Some(&*body.len().to_string())

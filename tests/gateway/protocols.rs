@@ -5,15 +5,6 @@
 //! give another `path` than chat completions and another `status` than 200. With `UPDATE=1` in the environment the two
 //! that must come out are written anew; read them before you keep them.
 
-#![allow(
-    clippy::expect_used,
-    clippy::float_cmp,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic, in its helpers too, and counters are whole numbers"
-)]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

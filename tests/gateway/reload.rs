@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::path::one;
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, chat, chat_stream, client, completion, delta, post, until,
+    Act, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, client, completion, delta, post,
+    until,
 };
 
 #[tokio::test]
@@ -28,13 +29,7 @@ async fn a_reload_under_load_loses_nothing() {
         );
         load.spawn(async move {
             while !stop.load(Ordering::SeqCst) {
-                let answer = post(
-                    gateway.address,
-                    "/v1/chat/completions",
-                    "sk-ann",
-                    chat("fast"),
-                )
-                .await;
+                let answer = ask(&gateway, chat("fast")).await;
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 answered.fetch_add(1, Ordering::SeqCst);
             }
@@ -96,13 +91,7 @@ async fn a_stream_under_way_keeps_its_plan() {
     assert_eq!(gateway.in_flight(), 1, "it is still under way");
     let (rest, complete) = coming.rest().await;
     assert!(complete && String::from_utf8_lossy(&rest).ends_with(DONE));
-    let refused = post(
-        gateway.address,
-        "/v1/chat/completions",
-        "sk-ann",
-        chat("fast"),
-    )
-    .await;
+    let refused = ask(&gateway, chat("fast")).await;
     assert_eq!(
         refused.code(),
         "invalid_api_key",
@@ -131,13 +120,7 @@ async fn a_flawed_configuration_changes_nothing() {
         "[keys.x]\nkey = \"env:UNSET\"\n",
     ] {
         assert!(gateway.apply(flawed).is_err(), "{flawed}");
-        let answer = post(
-            gateway.address,
-            "/v1/chat/completions",
-            "sk-ann",
-            chat("fast"),
-        )
-        .await;
+        let answer = ask(&gateway, chat("fast")).await;
         assert_eq!(answer.status, 200);
     }
     // The second never got as far as a plan.

@@ -1,14 +1,5 @@
 //! Streams: whole however they are cut, sent on at once, and true about their end.
 
-#![allow(
-    clippy::expect_used,
-    clippy::float_cmp,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic, in its helpers too, and counters are whole numbers"
-)]
-
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -62,3 +62,11 @@ pub const FINISH: &str =
 pub const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\n";
 /// The end.
 pub const DONE: &str = "data: [DONE]\n\n";
+
+/// Where chat requests go.
+pub const CHAT: &str = "/v1/chat/completions";
+
+/// Posts a chat request as ann, and reads the whole answer.
+pub async fn ask(gateway: &Gateway, body: impl Into<bytes::Bytes>) -> Answer {
+    post(gateway.address, CHAT, "sk-ann", body).await
+}
