@@ -32,6 +32,7 @@ impl Gateway {
     ) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let state = State {
             in_flight: crate::admission::InFlight::default(),
+            memory: crate::admission::Memory::default(),
             telemetry,
         };
         let plan = Plan::compile(config, &state, surroundings)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::admission::{Full, UnknownKey};
+use crate::admission::door::Stranger;
+use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
 use crate::protocol::{Complaint, NoEndpoint};
 use crate::provider::errors::Fault;
@@ -27,6 +28,9 @@ pub enum Rejection {
     /// The body is encoded.
     #[error("the request's body has the content-encoding `{0}`; send it as it is")]
     Encoded(Box<str>),
+    /// The bodies under way take all the memory there is for them.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
     /// The caller may not use this model.
     #[error("this key may not use the model `{0}`")]
     ModelNotAllowed(Box<str>),
@@ -44,9 +48,11 @@ pub enum Rejection {
         /// What is missing.
         why: String,
     },
-    /// The request comes from a web page.
-    #[error("requests from the web page `{0}` are not allowed")]
-    OriginNotAllowed(Box<str>),
+    /// The body does not say that it is JSON.
+    #[error(
+        "the request must be JSON and say so, with `content-type: application/json`; it says {0}"
+    )]
+    NotJson(Box<str>),
     /// Too much is under way.
     #[error(transparent)]
     Overloaded(#[from] Full),
@@ -62,6 +68,9 @@ pub enum Rejection {
     /// We are about to stop.
     #[error("the gateway is shutting down")]
     ShuttingDown,
+    /// The request came by a name that is not ours, or from a web page.
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
     /// Who asks did not show a key we know.
     #[error(transparent)]
     UnknownKey(#[from] UnknownKey),
@@ -112,8 +121,13 @@ impl Rejection {
             }
             Self::NoEndpoint(NoEndpoint::Path) => (StatusCode::NOT_FOUND, "unknown_url"),
             Self::NoTarget { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
-            Self::OriginNotAllowed(_) => (StatusCode::FORBIDDEN, "origin_not_allowed"),
-            Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::NotJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Stranger(Stranger::Host(_)) => (StatusCode::FORBIDDEN, "host_not_allowed"),
+            Self::Stranger(Stranger::Hosts) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::Stranger(Stranger::Page(_)) => (StatusCode::FORBIDDEN, "origin_not_allowed"),
+            Self::Crowded(_) | Self::Overloaded(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+            }
             Self::Provider(said) => (said.status, "upstream_error"),
             Self::RateLimited(..) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
@@ -146,6 +160,7 @@ impl Rejection {
         const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
         const AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
         let (should, wait) = match self {
+            Self::Crowded(crowded) => (true, Some(crowded.retry_after)),
             Self::Overloaded(full) => (true, Some(full.retry_after)),
             Self::RateLimited(_, wait) => (true, *wait),
             Self::NoTarget { .. } => (false, None),

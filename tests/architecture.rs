@@ -71,7 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("server", &[]),
-    ("admin", &["gateway", "server", "telemetry"]),
+    ("admin", &["admission", "gateway", "server", "telemetry"]),
     (
         "cli",
         &[

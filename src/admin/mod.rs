@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use crate::admission::door::Stranger;
 use crate::gateway::Gateway;
 use crate::server::Handler;
 use crate::telemetry::metrics;
@@ -32,7 +33,16 @@ impl Handler for Window {
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         const TEXT: &str = "text/plain; charset=utf-8";
-        let path = request.uri().path();
+        let plan = self.gateway.plan();
+        let (version, uri) = (request.version(), request.uri());
+        if let Err(stranger) = plan.admin_door.admit(version, uri, request.headers()) {
+            let status = match stranger {
+                Stranger::Hosts => StatusCode::BAD_REQUEST,
+                Stranger::Host(_) | Stranger::Page(_) => StatusCode::FORBIDDEN,
+            };
+            return said(status, TEXT, format!("{stranger}\n"));
+        }
+        let path = uri.path();
         let known = matches!(
             path,
             "/metrics" | "/health" | "/health/live" | "/health/ready"

@@ -3,9 +3,11 @@
 //! A key is looked up by its SHA-256 digest: the key itself is kept nowhere. (A plain hash is right for keys that are
 //! random; a slow one would cost every request.) Knows nothing it does not need yet.
 
+pub mod door;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header};
@@ -166,6 +168,66 @@ impl InFlight {
     /// How many places are taken.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What the bodies of requests under way take, in bytes. Outlives plans.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<AtomicU64>);
+
+/// One request's part of it, given back by `Drop`.
+#[derive(Debug)]
+pub struct Share {
+    memory: Memory,
+    bytes: u64,
+}
+
+/// There is no room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the bodies of all requests under way would take more than {most} bytes; try again in a moment"
+)]
+pub struct Crowded {
+    /// How much they may take.
+    pub most: u64,
+    /// When there may be room.
+    pub retry_after: Duration,
+}
+
+impl Memory {
+    /// A part of it that is nothing yet.
+    pub fn share(&self) -> Share {
+        Share {
+            memory: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// How much is taken.
+    pub fn taken(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Share {
+    /// Takes so many bytes more, if all together stay within `most`.
+    pub fn grow(&mut self, by: u64, most: u64) -> Result<(), Crowded> {
+        let before = self.memory.0.fetch_add(by, Ordering::AcqRel);
+        self.bytes += by;
+        if before.saturating_add(by) <= most {
+            Ok(())
+        } else {
+            Err(Crowded {
+                most,
+                retry_after: Duration::from_secs(1),
+            })
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.memory.0.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 

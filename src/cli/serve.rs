@@ -1,6 +1,5 @@
 //! `tollgate serve`: from a configuration to listeners, and from a signal to the end.
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,11 +18,11 @@ use super::{Failed, Loaded};
 use crate::admin::Window;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
-use crate::config::{Config, Log};
+use crate::config::{Listen, Log};
 use crate::gateway::Gateway;
 use crate::proxy;
 use crate::response::Body;
-use crate::server::{self, Handler, Stage, Times, Workers};
+use crate::server::{self, Address, Handler, Listener, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Writer;
 use crate::telemetry::metrics::Metrics;
@@ -46,10 +44,10 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         tracing::warn!("{warning}");
     }
     for address in &running.addresses {
-        tracing::info!("listening on http://{address}/v1");
+        tracing::info!("listening on {}", url(address, "/v1"));
     }
     for address in &running.admin {
-        tracing::info!("metrics on http://{address}/metrics");
+        tracing::info!("metrics on {}", url(address, "/metrics"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,6 +69,14 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         }
     });
     Ok(())
+}
+
+/// What a person can put into a browser; for a socket in the file system there is no such thing.
+fn url(address: &Address, path: &str) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}{path}"),
+        Address::Unix(_) => format!("{address} at {path}"),
+    }
 }
 
 async fn finished(thread: &JoinHandle<()>) {
@@ -122,9 +128,9 @@ fn log_to_stdout(log: Log) {
 /// A gateway that runs.
 pub struct Running {
     /// Where clients connect.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Where operators connect.
-    pub admin: Vec<SocketAddr>,
+    pub admin: Vec<Address>,
     /// What runs.
     pub gateway: Arc<Gateway>,
     stage: watch::Sender<Stage>,
@@ -186,7 +192,7 @@ pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
         stage: staged,
         times,
     };
-    let control = control.start(config, bound)?;
+    let control = control.start(loaded, bound)?;
     let listening = listening
         .blocking_recv()
         .context("the control thread ended")?;
@@ -204,7 +210,7 @@ pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
     })
 }
 
-type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>), (SocketAddr, std::io::Error)>;
+type Bound = Result<(Vec<Address>, Vec<Address>), (Address, std::io::Error)>;
 
 /// The thread that accepts connections and serves operators.
 struct Control {
@@ -217,10 +223,16 @@ struct Control {
 impl Control {
     fn start(
         self,
-        config: &Config,
+        loaded: &Loaded,
         bound: oneshot::Sender<Bound>,
     ) -> Result<JoinHandle<()>, Failed> {
-        let (clients, operators) = (config.server.listen.clone(), config.admin.listen.clone());
+        let config = &loaded.config;
+        let at = |listen: &Listen| match listen {
+            Listen::Tcp(address) => Address::Tcp(*address),
+            Listen::Unix(path) => Address::Unix(loaded.source.folder().join(path)),
+        };
+        let clients: Vec<Address> = config.server.listen.iter().map(at).collect();
+        let operators: Vec<Address> = config.admin.listen.iter().map(at).collect();
         let most = config.server.max_connections;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -256,7 +268,7 @@ impl Control {
     }
 
     /// Serves operators until the very end, so that readiness can be seen to drop.
-    async fn operators(&self, listeners: Vec<TcpListener>) {
+    async fn operators(&self, listeners: Vec<Listener>) {
         let mut connections = JoinSet::new();
         let mut stage = self.stage.clone();
         loop {

@@ -22,8 +22,6 @@ const MOST_FLAWS: usize = 100;
 /// What is promised and not built: refused by name. `*` stands for any one name.
 const NOT_YET: &[&str] = &[
     "server.tls",
-    "server.cors",
-    "server.max_body_memory",
     "admin.token",
     "ledger",
     "teams",
@@ -458,6 +456,7 @@ pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String 
 
 #[cfg(test)]
 mod tests {
+    use super::super::Listen;
     use super::*;
 
     const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\n";
@@ -482,7 +481,7 @@ mod tests {
 lisen = "127.0.0.1:1"
 idle_timeout = "soon"
 max_body = 5
-cors = ["x"]
+tls = "x"
 [providers.grok]
 [providers.groq]
 tries = 99
@@ -506,7 +505,7 @@ store = "memory:"
             "t.toml:3: server.lisen: `lisen` is unknown; did you mean `listen`?",
             "t.toml:4: server.idle_timeout: `soon` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"",
             "t.toml:5: server.max_body: expected a string, found signed int `5`",
-            "t.toml:6: server.cors: `cors` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:6: server.tls: `tls` is not yet built; this version cannot honour it, so it is refused",
             "t.toml:7: providers.grok: no preset is called `grok`; did you mean `groq`?; add preset = \"openai-compatible\" and base_url = \"…\"",
             "t.toml:9: providers.groq.tries: 99 is not between 1 and 10",
             "t.toml:10: models.gpt-4.1: a table within a model; a name with a dot must be quoted: [models.\"gpt-4.1\"]",
@@ -557,7 +556,8 @@ store = "memory:"
             ],
         );
         assert_eq!(lines, [""; 0]);
-        assert_eq!(config.server.listen, ["0.0.0.0:80".parse().unwrap()]);
+        let everywhere = Listen::Tcp("0.0.0.0:80".parse().unwrap());
+        assert_eq!(config.server.listen, [everywhere]);
         assert_eq!(config.server.max_in_flight, 7);
         assert_eq!(config.server.open, super::super::Open::No);
         let (_, lines) = read(

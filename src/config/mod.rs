@@ -10,6 +10,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -38,15 +39,23 @@ pub struct Config {
 pub struct Server {
     /// One address or several.
     #[serde(deserialize_with = "value::listen")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// Whether callers without a key are let in.
     #[serde(deserialize_with = "value::open")]
     pub open: Open,
+    /// The public names of this gateway, on both listeners: a `Host` that is neither one of these, nor an address, nor a
+    /// name that no public DNS has, gets 403. `*.example.com` stands for all names below, `*` for any.
+    pub names: Vec<String>,
+    /// Origins of web pages that may call; `*` stands for any. A page of any other gets 403.
+    pub cors: Vec<String>,
     /// How access lines and other lines are written to standard output.
     pub log: Log,
     /// The longest request body, in bytes; 413 above it.
     #[serde(deserialize_with = "value::size")]
     pub max_body: u64,
+    /// The bodies of all requests under way together, in bytes; 503 above it.
+    #[serde(deserialize_with = "value::size")]
+    pub max_body_memory: u64,
     /// How many connections are served at once; further ones wait in the listener's queue.
     #[serde(deserialize_with = "value::count")]
     pub max_connections: usize,
@@ -76,10 +85,13 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 4000))],
+            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4000)))],
             open: Open::Auto,
+            names: Vec::new(),
+            cors: Vec::new(),
             log: Log::Text,
             max_body: 64 << 20,
+            max_body_memory: 1 << 30,
             max_connections: 20_000,
             max_in_flight: 10_000,
             header_timeout: Duration::from_secs(10),
@@ -92,10 +104,29 @@ impl Default for Server {
     }
 }
 
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// At an address.
+    Tcp(SocketAddr),
+    /// At a path, relative to the configuration file: `unix:/run/tollgate.sock`.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can connect.
+    pub fn is_private(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 /// Whether callers without a key are let in, as the one caller `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// Only while no key is written and every listener is loopback.
+    /// Only while no key is written and every listener is loopback or a unix socket.
     Auto,
     /// Never.
     No,
@@ -121,13 +152,13 @@ pub enum Log {
 pub struct Admin {
     /// `/metrics` and `/health*` are served here.
     #[serde(deserialize_with = "value::listen")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 4001))],
+            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001)))],
         }
     }
 }

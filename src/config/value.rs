@@ -1,13 +1,12 @@
 //! How single values are written: durations, sizes, addresses, days.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{Day, Open, Strategy, Target};
+use super::{Day, Listen, Open, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -89,22 +88,22 @@ pub(super) fn tries<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
 }
 
 /// One address or a list of them.
-pub(super) fn listen<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
+pub(super) fn listen<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Listen>, D::Error> {
     struct Addresses;
     impl<'de> Visitor<'de> for Addresses {
-        type Value = Vec<SocketAddr>;
+        type Value = Vec<Listen>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an address such as \"127.0.0.1:4000\", or a list of them")
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-            if text.starts_with("unix:") {
-                return Err(E::custom(
-                    "not yet: this version listens on TCP addresses only",
-                ));
-            }
-            text.parse().map(|address| vec![address]).map_err(|_| {
+            let address = match text.strip_prefix("unix:") {
+                Some(path) if !path.is_empty() => Some(Listen::Unix(path.into())),
+                Some(_) => None,
+                None => text.parse().ok().map(Listen::Tcp),
+            };
+            address.map(|address| vec![address]).ok_or_else(|| {
                 E::custom(format_args!(
-                    "`{text}` is not an address; write an IP and a port, such as \"127.0.0.1:4000\""
+                    "`{text}` is not an address; write an IP and a port, such as \"127.0.0.1:4000\", or \"unix:/run/tollgate.sock\""
                 ))
             })
         }

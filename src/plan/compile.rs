@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Limits, Passage, Plan, State, Surroundings};
+use crate::admission::door::{self, Door, Pages};
 use crate::admission::{Caller, Digest, Keyring, matches};
 use crate::config::load::suggest;
 use crate::config::{self, Config, Diagnostic, Open};
@@ -53,6 +54,7 @@ impl Plan {
         let models = compiler.models(&providers);
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
+        let (door, admin_door) = compiler.doors();
         compiler.warn();
         let unavailable = compiler.unavailable_routes();
         let Compiler {
@@ -72,6 +74,8 @@ impl Plan {
             rules.flat_map(Rules::names).map(Into::into).collect();
         acted_on.extend(ACTED_ON.map(Into::into));
         Ok(Self {
+            door,
+            admin_door,
             keyring,
             models,
             targets,
@@ -79,6 +83,7 @@ impl Plan {
             unavailable,
             limits: Limits {
                 body: config.server.max_body,
+                body_memory: config.server.max_body_memory,
                 body_timeout: config.server.body_timeout,
                 in_flight: config.server.max_in_flight,
             },
@@ -247,10 +252,7 @@ impl Compiler<'_> {
             }
         }
         let server = &self.config.server;
-        let private = server
-            .listen
-            .iter()
-            .all(|address| address.ip().is_loopback());
+        let private = server.listen.iter().all(config::Listen::is_private);
         let open = match server.open {
             Open::Yes => true,
             Open::No => false,
@@ -264,6 +266,46 @@ impl Compiler<'_> {
             }));
         }
         keyring
+    }
+
+    /// Who may knock: at the clients' listener, and at the operators', which no page but its own may call.
+    fn doors(&mut self) -> (Door, Door) {
+        let server = &self.config.server;
+        let mut names = Vec::new();
+        for (n, text) in server.names.iter().enumerate() {
+            match door::name(text) {
+                Ok(name) => names.push(name),
+                Err(wrong) => {
+                    self.flaw(
+                        ["server", "names", &n.to_string()],
+                        format!("`{text}` {wrong}"),
+                    );
+                }
+            }
+        }
+        let mut pages = Vec::new();
+        for (n, text) in server
+            .cors
+            .iter()
+            .enumerate()
+            .filter(|(_, text)| *text != "*")
+        {
+            match door::origin(text) {
+                Ok(origin) => pages.push(origin),
+                Err(wrong) => {
+                    self.flaw(
+                        ["server", "cors", &n.to_string()],
+                        format!("`{text}` {wrong}"),
+                    );
+                }
+            }
+        }
+        let pages = match server.cors.iter().any(|text| text == "*") {
+            true => Pages::Any,
+            false => Pages::Listed(pages),
+        };
+        let operators = Door::new(names.clone(), Pages::Own);
+        (Door::new(names, pages), operators)
     }
 
     fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
@@ -346,13 +388,8 @@ impl Compiler<'_> {
                 .push(format!("{name}: {why}, {skipped} target{s} skipped"));
         }
         if self.config.keys.is_empty() && self.config.server.open != Open::Yes {
-            let private = self
-                .config
-                .server
-                .listen
-                .iter()
-                .all(|address| address.ip().is_loopback());
-            if self.config.server.open == Open::No || !private {
+            let mut listeners = self.config.server.listen.iter();
+            if self.config.server.open == Open::No || !listeners.all(config::Listen::is_private) {
                 self.warnings.push(
                     "there are no keys, and callers without one are not let in: nobody can call"
                         .into(),

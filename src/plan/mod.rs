@@ -10,13 +10,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::{InFlight, Keyring};
+use crate::admission::door::Door;
+use crate::admission::{InFlight, Keyring, Memory};
 use crate::provider::Provider;
 use crate::route::Route;
 use crate::telemetry::Telemetry;
 
 /// What the configuration means.
 pub struct Plan {
+    /// By which names and from which web pages clients may call.
+    pub door: Door,
+    /// The same for operators.
+    pub admin_door: Door,
     /// Who may call.
     pub keyring: Keyring,
     /// The names clients use.
@@ -50,6 +55,8 @@ pub struct Passage {
 pub struct Limits {
     /// Length of a body, in bytes.
     pub body: u64,
+    /// Length of all bodies together, in bytes.
+    pub body_memory: u64,
     /// Time for a body to arrive.
     pub body_timeout: Duration,
     /// Requests under way.
@@ -60,6 +67,8 @@ pub struct Limits {
 pub struct State {
     /// How many requests are under way.
     pub in_flight: InFlight,
+    /// What their bodies take.
+    pub memory: Memory,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
 }

@@ -1,7 +1,7 @@
 //! What can be asked for: the lists of models, and whether we are well.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::admission::Caller;
@@ -43,6 +43,33 @@ pub(super) fn health(status: StatusCode) -> Response<Bytes> {
         "draining"
     };
     answer(status, &json!({ "status": says }))
+}
+
+/// What a browser asks before it lets a page's request go (the Fetch standard's "preflight"). None if this is no such
+/// question. Whether the page may call at all was asked before.
+pub(super) fn permission(method: &Method, headers: &HeaderMap) -> Option<Response<Bytes>> {
+    let wants = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if *method != Method::OPTIONS || !wants {
+        return None;
+    }
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let given = response.headers_mut();
+    given.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST"),
+    );
+    if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        given.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    // A page of the public web that asks for a private address: browsers that know the difference ask for this, too.
+    if headers.contains_key("access-control-request-private-network") {
+        let yes = HeaderValue::from_static("true");
+        given.insert("access-control-allow-private-network", yes);
+    }
+    let two_hours = HeaderValue::from_static("7200");
+    given.insert(header::ACCESS_CONTROL_MAX_AGE, two_hours);
+    Some(response)
 }
 
 /// The configured names, then the targets by their own.

@@ -4,6 +4,7 @@
 
 mod catalogue;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -81,6 +82,15 @@ where
     B: HttpBody<Data = Bytes> + Send,
 {
     let plan = gateway.plan();
+    let page = plan
+        .door
+        .admit(request.version(), request.uri(), request.headers())?;
+    if let Some(page) = page {
+        record.page = Some(page.clone());
+        if let Some(permission) = catalogue::permission(request.method(), request.headers()) {
+            return Ok(Answered::Said(permission));
+        }
+    }
     match endpoint? {
         Endpoint::Live => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
         Endpoint::Ready if gateway.draining.load(Ordering::Acquire) => Ok(Answered::Said(
@@ -117,8 +127,11 @@ where
     let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
 
     // What is asked?
-    refuse_encoded(&head.headers)?;
-    let body = envelope::read(body, plan.limits.body, plan.limits.body_timeout).await?;
+    readable(&head.headers)?;
+    let (most, within) = (plan.limits.body, plan.limits.body_timeout);
+    let mut share = gateway.state.memory.share();
+    let take = |bytes| Ok::<_, Rejection>(share.grow(bytes, plan.limits.body_memory)?);
+    let body = envelope::read(body, most, within, take).await?;
     record.bytes_in = body.len() as u64;
     let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
     let model = envelope
@@ -157,28 +170,35 @@ where
     Ok(Answered::Relayed(answer, slot))
 }
 
-/// Who asks. A web page is nobody: a browser would let any page on the machine speak to a local gateway.
+/// Who asks.
 fn identify<'p>(
     plan: &'p Plan,
     headers: &HeaderMap,
     record: &mut Record,
 ) -> Result<&'p Arc<Caller>, Rejection> {
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let origin = String::from_utf8_lossy(origin.as_bytes());
-        return Err(Rejection::OriginNotAllowed(shortened(&origin)));
-    }
     let caller = plan.keyring.identify(headers, SystemTime::now)?;
     record.key = Some(Arc::clone(&caller.name));
     Ok(caller)
 }
 
-fn refuse_encoded(headers: &HeaderMap) -> Result<(), Rejection> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes());
-            Err(Rejection::Encoded(shortened(&encoding)))
-        }
-        _ => Ok(()),
+/// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
+/// without a browser asking first, but not this one.
+fn readable(headers: &HeaderMap) -> Result<(), Rejection> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(Rejection::Encoded(shortened(&encoding)));
+    }
+    let stated = headers.get(header::CONTENT_TYPE);
+    let stated = stated.map_or(Cow::Borrowed("nothing"), |stated| {
+        String::from_utf8_lossy(stated.as_bytes())
+    });
+    let kind = stated.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(Rejection::NotJson(shortened(&stated)))
     }
 }
 
@@ -207,5 +227,8 @@ fn refuse(rejection: Rejection, mut record: Box<Record>) -> Response<Body> {
     let mut response = Response::new(told.body);
     *response.status_mut() = told.status;
     *response.headers_mut() = told.headers;
-    response::say(response, record)
+    match told.code {
+        Some(_) => response::say(response, record),
+        None => response::pass_on(response, record),
+    }
 }

@@ -101,11 +101,16 @@ pub fn relay(
     response
 }
 
-/// Words of our own, or a provider's error: in one piece, and the request is over.
+/// A provider's error, in one piece, and the request is over.
+pub fn pass_on(mut told: Response<Bytes>, record: Box<Record>) -> Response<Body> {
+    strip(told.headers_mut());
+    say(told, record)
+}
+
+/// Words of our own, in one piece, and the request is over.
 pub fn say(told: Response<Bytes>, mut record: Box<Record>) -> Response<Body> {
     let (mut head, bytes) = told.into_parts();
     record.status = head.status.as_u16();
-    strip(&mut head.headers);
     sign(&mut head.headers, &record);
     Response::from_parts(head, whole(bytes, record, None))
 }
@@ -125,6 +130,12 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
     headers.insert(ID, record.id.header());
+    if let Some(page) = &record.page {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
+        let all = HeaderValue::from_static("*");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, all);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
     if let Some(target) = &record.target
         && let Ok(value) = HeaderValue::from_str(target)
     {
@@ -134,7 +145,7 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
 }
 
 /// Takes out what is not for the client: what belongs to the provider's connection (RFC 9110, 7.6.1), its cookies, its
-/// name, and limits that are its own.
+/// name, limits that are its own, and what it says to browsers, which do not ask it but us.
 fn strip(headers: &mut HeaderMap) {
     let mut hops = String::new();
     for value in headers.get_all(header::CONNECTION) {
@@ -158,6 +169,7 @@ fn strip(headers: &mut HeaderMap) {
                 | "transfer-encoding"
                 | "upgrade"
         ) || name.starts_with("x-ratelimit-")
+            || name.starts_with("access-control-")
             || (!hops.is_empty() && is_named(name))
     };
     let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(ours).cloned().collect();

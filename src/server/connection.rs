@@ -2,69 +2,204 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::listen::Stream;
+use super::pulse::{Busy, Pulse};
 use super::quiet::Quiet;
-use super::socket::{Busy, Pulse, Socket, Watch};
+use super::socket::{Socket, Spoken, Watch};
 use super::{Handler, Stage, Times};
 
 /// The longest head of a request, in bytes; 431 above it.
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD: u32 = 64 << 10;
+
+/// The most that is read from a client at once and not yet looked at, in bytes.
+const MAX_BUFFER: usize = 2 * MAX_HEAD as usize;
+
+/// The requests that one connection of HTTP/2 may have under way.
+const MOST_STREAMS: u32 = 250;
+
+/// The most that is kept of an answer that a client of HTTP/2 does not take, in bytes.
+const MAX_UNSENT: usize = 64 << 10;
+
+/// A client of HTTP/2 that is silent is asked this often whether it is still there, and has as long to say so.
+const PING: Duration = Duration::from_secs(20);
 
 /// Serves requests until either side has had enough. Dropping what this gives cancels whatever is under way.
 pub async fn serve<H: Handler>(
-    stream: TcpStream,
+    stream: Stream,
     times: Times,
     mut stage: watch::Receiver<Stage>,
     handler: H,
 ) {
-    // Without it the second of two small writes waits for an acknowledgement; a stream is small writes.
-    let _ = stream.set_nodelay(true);
     let pulse = Pulse::new(Instant::now());
-    let (socket, watch) = Socket::new(stream, pulse.clone());
-    let requests = pulse.clone();
+    // A connection that is gone before it began is ordinary.
+    let Ok((mut socket, watch)) = Socket::new(stream, Arc::clone(&pulse)) else {
+        return;
+    };
+    let mut guard = Guard {
+        watch,
+        pulse,
+        times,
+        stage: &mut stage,
+    };
+    let Some(Ok(spoken)) = guard.opening(&mut socket).await else {
+        return;
+    };
+    let requests = Arc::clone(&guard.pulse);
     let service = service_fn(move |request| {
-        let busy = requests.busy();
-        let handler = handler.clone();
-        async move {
-            let answer = handler.handle(request).await;
-            Ok::<_, Infallible>(answer.map(|body| Tracked { body, _busy: busy }))
-        }
+        let (busy, handler) = (requests.busy(), handler.clone());
+        async move { Ok::<_, Infallible>(answer(handler, request, busy).await) }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(socket), service)
-    );
-    match *stage.borrow_and_update() {
-        Stage::Open => {}
-        Stage::Draining | Stage::Closing => connection.as_mut().graceful_shutdown(),
-        Stage::Ended => return,
+    let io = TokioIo::new(socket);
+    match spoken {
+        Spoken::Http1 => {
+            let mut http1 = http1::Builder::new();
+            http1
+                .max_header_size(MAX_HEAD as usize)
+                .max_buf_size(MAX_BUFFER);
+            guard.over(http1.serve_connection(io, service)).await;
+        }
+        Spoken::Http2 => {
+            guard.pulse.share();
+            let mut http2 = http2::Builder::new(TokioExecutor::new());
+            http2
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MOST_STREAMS)
+                .max_header_list_size(MAX_HEAD)
+                .max_send_buf_size(MAX_UNSENT)
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING);
+            guard.over(http2.serve_connection(io, service)).await;
+        }
     }
-    loop {
-        let verdict = {
-            let mut warden = pin!(Quiet::new(warden(&watch, &pulse, times, &mut stage)));
-            tokio::select! {
-                biased;
-                // A connection that breaks is ordinary, and the record of its request tells.
-                _ = connection.as_mut() => return,
-                verdict = warden.as_mut() => verdict,
+}
+
+/// Answers one request, and knows that it is under way until its answer ends.
+async fn answer<H: Handler>(
+    handler: H,
+    request: Request<Incoming>,
+    busy: Busy,
+) -> Response<Tracked<H::Body>> {
+    // A body in chunks may have come with a `Content-Length` as well, and whoever stands before us may have believed
+    // that one: what follows on the connection may be part of the body to them. RFC 9112, 6.3: close it.
+    let is_chunked = request.version() <= Version::HTTP_11
+        && request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut answer = handler.handle(request).await;
+    if is_chunked {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer.map(|body| Tracked { body, busy })
+}
+
+/// A conversation, whichever protocol it is in.
+trait Conversation: Future {
+    /// Ends it after what is under way.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S> Conversation for http1::Connection<TokioIo<Socket>, S>
+where
+    S: HttpService<
+            Incoming,
+            ResBody: Body<Error: std::error::Error + Send + Sync + 'static> + 'static,
+        >,
+    S::Error: std::error::Error + Send + Sync + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Conversation for http2::Connection<TokioIo<Socket>, S, TokioExecutor>
+where
+    S: HttpService<
+            Incoming,
+            Future: Send + 'static,
+            ResBody: Body<Data: Send, Error: std::error::Error + Send + Sync + 'static>
+                         + Send
+                         + 'static,
+        >,
+    S::Error: std::error::Error + Send + Sync + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Watches over a connection: has the client gone, does it take too long, are we to stop?
+struct Guard<'g> {
+    watch: Watch,
+    pulse: Arc<Pulse>,
+    times: Times,
+    stage: &'g mut watch::Receiver<Stage>,
+}
+
+impl Guard<'_> {
+    /// Waits for what the client speaks. None if it says nothing for too long, or we stop.
+    async fn opening(&mut self, socket: &mut Socket) -> Option<std::io::Result<Spoken>> {
+        if *self.stage.borrow_and_update() != Stage::Open {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            spoken = socket.opening() => Some(spoken),
+            _ = self.verdict() => None,
+        }
+    }
+
+    /// Lets a conversation go on until it ends, or has to.
+    async fn over(&mut self, conversation: impl Conversation) {
+        let mut conversation = pin!(conversation);
+        loop {
+            let verdict = {
+                let mut verdict = pin!(Quiet::new(self.verdict()));
+                tokio::select! {
+                    biased;
+                    // A connection that breaks is ordinary, and the record of its request tells.
+                    _ = conversation.as_mut() => return,
+                    verdict = verdict.as_mut() => verdict,
+                }
+            };
+            match verdict {
+                Verdict::Drain => conversation.as_mut().finish(),
+                // The next turn polls the answer under way, and it sees that time is up.
+                Verdict::Close => {}
+                Verdict::End => return,
             }
-        };
-        match verdict {
-            Verdict::Drain => connection.as_mut().graceful_shutdown(),
-            // The next turn polls the answer under way, and it sees that time is up.
-            Verdict::Close => {}
-            Verdict::End => return,
+        }
+    }
+
+    async fn verdict(&mut self) -> Verdict {
+        let mut closed = pin!(self.watch.closed());
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            tokio::select! {
+                () = closed.as_mut() => return Verdict::End,
+                () = timer.as_mut() => match self.pulse.check(self.times, Instant::now()) {
+                    Some(next) => timer.as_mut().reset(next),
+                    None => return Verdict::End,
+                },
+                changed = self.stage.changed() => match (changed, *self.stage.borrow_and_update()) {
+                    (Ok(()), Stage::Open) => {}
+                    (Ok(()), Stage::Draining) => return Verdict::Drain,
+                    (Ok(()), Stage::Closing) => return Verdict::Close,
+                    (Ok(()), Stage::Ended) | (Err(_), _) => return Verdict::End,
+                },
+            }
         }
     }
 }
@@ -79,36 +214,10 @@ enum Verdict {
     End,
 }
 
-/// Watches over a connection: has the client gone, does it take too long, are we to stop?
-async fn warden(
-    watch: &Watch,
-    pulse: &Pulse,
-    times: Times,
-    stage: &mut watch::Receiver<Stage>,
-) -> Verdict {
-    let mut closed = pin!(watch.closed());
-    let mut timer = pin!(sleep_until(Instant::now()));
-    loop {
-        tokio::select! {
-            () = closed.as_mut() => return Verdict::End,
-            () = timer.as_mut() => match pulse.check(times, Instant::now()) {
-                Some(next) => timer.as_mut().reset(next),
-                None => return Verdict::End,
-            },
-            changed = stage.changed() => match (changed, *stage.borrow_and_update()) {
-                (Ok(()), Stage::Open) => {}
-                (Ok(()), Stage::Draining) => return Verdict::Drain,
-                (Ok(()), Stage::Closing) => return Verdict::Close,
-                (Ok(()), Stage::Ended) | (Err(_), _) => return Verdict::End,
-            },
-        }
-    }
-}
-
 /// A body, and the knowledge that a request is under way until it ends.
 struct Tracked<B> {
     body: B,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
@@ -119,7 +228,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.busy.goes_on();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(_))) {
+            self.busy.hands_over();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

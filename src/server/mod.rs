@@ -6,12 +6,13 @@
 //! done with a request is a handler it is given.
 
 mod connection;
+mod listen;
+mod pulse;
 mod quiet;
 mod socket;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -20,11 +21,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use connection::serve;
+pub use listen::{Address, Listener, accept_any, bind};
 
 /// How long a connection may do nothing, or next to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +82,7 @@ struct Seat {
 
 /// A connection on its way to a worker, and what it holds on to while it is open.
 struct Guest {
-    stream: std::net::TcpStream,
+    stream: listen::Stream,
     place: tokio::sync::OwnedSemaphorePermit,
     open: Open,
 }
@@ -145,7 +146,7 @@ impl Workers {
     /// Accepts connections until told to stop. `most` are open at once; further ones wait in the listener's queue.
     pub async fn accept(
         &self,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         most: usize,
         gauge: Arc<dyn Fn(i64) + Send + Sync>,
         mut stage: watch::Receiver<Stage>,
@@ -171,16 +172,14 @@ impl Workers {
             else {
                 return;
             };
-            if let Ok(stream) = stream.into_std() {
-                let open = Open::count(&seat.open, &gauge);
-                let guest = Guest {
-                    stream,
-                    place,
-                    open,
-                };
-                // A worker ends only after we do.
-                let _ = seat.connections.send(guest);
-            }
+            let open = Open::count(&seat.open, &gauge);
+            let guest = Guest {
+                stream,
+                place,
+                open,
+            };
+            // A worker ends only after we do.
+            let _ = seat.connections.send(guest);
         }
     }
 
@@ -217,9 +216,7 @@ async fn work<H: Handler>(
                 let (stage, handler) = (stage.clone(), handler.clone());
                 connections.spawn(async move {
                     let _held = (place, open);
-                    if let Ok(stream) = TcpStream::from_std(stream) {
-                        serve(stream, times, stage, handler).await;
-                    }
+                    serve(stream, times, stage, handler).await;
                 });
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -229,46 +226,8 @@ async fn work<H: Handler>(
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection of whichever listener has one.
-pub async fn accept_any(listeners: &[TcpListener]) -> TcpStream {
-    loop {
-        let accepted = std::future::poll_fn(|cx| {
-            for listener in listeners {
-                if let std::task::Poll::Ready(accepted) = listener.poll_accept(cx) {
-                    return std::task::Poll::Ready(accepted);
-                }
-            }
-            std::task::Poll::Pending
-        });
-        match accepted.await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                // No file is left to open, most likely. To ask again at once would only burn the CPU.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
 /// Waits until the stage is beyond this one.
 pub async fn past(stage: &mut watch::Receiver<Stage>, this: Stage) {
     // A sender that is gone has nothing more to tell: that is the end.
     let _ = stage.wait_for(|now| *now > this).await;
-}
-
-/// Opens listeners on addresses; the second value is what they are, with ports where 0 was asked for.
-pub async fn bind(
-    addresses: &[SocketAddr],
-) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), (SocketAddr, io::Error)> {
-    let mut listeners = Vec::new();
-    let mut bound = Vec::new();
-    for address in addresses {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| (*address, error))?;
-        bound.push(listener.local_addr().map_err(|error| (*address, error))?);
-        listeners.push(listener);
-    }
-    Ok((listeners, bound))
 }

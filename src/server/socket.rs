@@ -4,38 +4,124 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
-use super::Times;
+use super::listen::Stream;
+use super::pulse::Pulse;
 
 /// Reads and writes, noted in a [`Pulse`].
 pub(super) struct Socket {
-    read: OwnedReadHalf,
-    write: Arc<OwnedWriteHalf>,
+    /// What was read before it was known what is spoken.
+    ahead: Bytes,
+    read: Reading,
+    write: Arc<Writing>,
     pulse: Arc<Pulse>,
 }
 
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+}
+
+enum Reading {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+enum Writing {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
 /// Knows when the client has closed its side, whether anybody reads or not.
-pub(super) struct Watch(Arc<OwnedWriteHalf>);
+pub(super) struct Watch(Arc<Writing>);
+
+/// How every connection of HTTP/2 begins (RFC 9113, 3.4). In HTTP/1.1 it would be a request that nobody sends.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is read to tell one from the other, in bytes: most requests come whole with it.
+const FIRST_READ: usize = 8 << 10;
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> (Self, Watch) {
-        let (read, write) = stream.into_split();
+    pub(super) fn new(stream: Stream, pulse: Arc<Pulse>) -> io::Result<(Self, Watch)> {
+        let (read, write) = match stream {
+            Stream::Tcp(stream) => {
+                // Without it the second of two small writes waits for an acknowledgement; a stream is small writes.
+                stream.set_nodelay(true)?;
+                let (read, write) = TcpStream::from_std(stream)?.into_split();
+                (Reading::Tcp(read), Writing::Tcp(write))
+            }
+            Stream::Unix(stream) => {
+                let (read, write) = UnixStream::from_std(stream)?.into_split();
+                (Reading::Unix(read), Writing::Unix(write))
+            }
+        };
         let write = Arc::new(write);
         let watch = Watch(Arc::clone(&write));
-        (Self { read, write, pulse }, watch)
+        let socket = Self {
+            ahead: Bytes::new(),
+            read,
+            write,
+            pulse,
+        };
+        Ok((socket, watch))
     }
 
-    fn stream(&self) -> &TcpStream {
-        (*self.write).as_ref()
+    /// Reads until it is clear what is spoken. What was read is read again by whoever understands it.
+    pub(super) async fn opening(&mut self) -> io::Result<Spoken> {
+        let mut first = BytesMut::with_capacity(FIRST_READ);
+        let spoken = loop {
+            if self.read_buf(&mut first).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let length = first.len().min(PREFACE.len());
+            if first.get(..length) != PREFACE.get(..length) {
+                break Spoken::Http1;
+            }
+            if length == PREFACE.len() {
+                break Spoken::Http2;
+            }
+        };
+        self.ahead = first.freeze();
+        Ok(spoken)
+    }
+}
+
+impl Writing {
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(half) => half.ready(interest).await,
+            Self::Unix(half) => half.ready(interest).await,
+        }
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => AsRef::<TcpStream>::as_ref(half).poll_write_ready(cx),
+            Self::Unix(half) => AsRef::<UnixStream>::as_ref(half).poll_write_ready(cx),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write_vectored(slices),
+            Self::Unix(half) => half.try_write_vectored(slices),
+        }
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => SockRef::from(AsRef::<TcpStream>::as_ref(half)),
+            Self::Unix(half) => SockRef::from(AsRef::<UnixStream>::as_ref(half)),
+        }
+        .shutdown(Shutdown::Write)
     }
 }
 
@@ -46,9 +132,8 @@ impl Watch {
     /// follows it: a stray CR LF, or a request sent ahead, hides the close. The system tells it apart from data
     /// (EPOLLRDHUP); tokio hands that on as part of the readiness called "priority", which no data of HTTP ever sets.
     pub(super) async fn closed(&self) {
-        let stream: &TcpStream = (*self.0).as_ref();
         loop {
-            match stream.ready(Interest::PRIORITY).await {
+            match self.0.ready(Interest::PRIORITY).await {
                 Ok(ready) if !ready.is_read_closed() => tokio::task::yield_now().await,
                 Ok(_) | Err(_) => return,
             }
@@ -62,8 +147,18 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(self.ahead.get(..length).unwrap_or_default());
+            self.ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.read).poll_read(cx, buffer));
+        let read = match &mut self.read {
+            Reading::Tcp(half) => Pin::new(half).poll_read(cx, buffer),
+            Reading::Unix(half) => Pin::new(half).poll_read(cx, buffer),
+        };
+        let read = ready!(read);
         if buffer.filled().len() > before {
             self.pulse.speaks();
         }
@@ -86,10 +181,9 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let stream = self.stream();
-            if let Poll::Ready(ready) = stream.poll_write_ready(cx) {
+            if let Poll::Ready(ready) = self.write.poll_ready(cx) {
                 ready?;
-                match stream.try_write_vectored(slices) {
+                match self.write.try_write_vectored(slices) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     written => {
                         self.pulse.reads();
@@ -112,139 +206,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(self.stream()).shutdown(Shutdown::Write))
-    }
-}
-
-/// What a connection has been doing since when: in milliseconds since it was made, so that each fits an atomic.
-pub(super) struct Pulse {
-    born: Instant,
-    /// Since when nothing was under way; [`NEVER`] while something is.
-    idle: AtomicU64,
-    /// Since when a request's head has been coming; `NEVER` while none is.
-    head: AtomicU64,
-    /// Since when the client has not read; `NEVER` while it does.
-    stalled: AtomicU64,
-}
-
-const NEVER: u64 = u64::MAX;
-
-impl Pulse {
-    pub(super) fn new(born: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            born,
-            idle: AtomicU64::new(0),
-            head: AtomicU64::new(NEVER),
-            stalled: AtomicU64::new(NEVER),
-        })
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1)
-    }
-
-    fn speaks(&self) {
-        if self.idle.load(Ordering::Relaxed) != NEVER {
-            self.idle.store(NEVER, Ordering::Relaxed);
-            self.head.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    fn stalls(&self) {
-        if self.stalled.load(Ordering::Relaxed) == NEVER {
-            self.stalled.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    fn reads(&self) {
-        if self.stalled.load(Ordering::Relaxed) != NEVER {
-            self.stalled.store(NEVER, Ordering::Relaxed);
-        }
-    }
-
-    /// A head was read: a request is under way until what this gives is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.idle.store(NEVER, Ordering::Relaxed);
-        self.head.store(NEVER, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    /// When to look again; or nothing, if the connection has done nothing for too long.
-    pub(super) fn check(&self, times: Times, now: Instant) -> Option<Instant> {
-        let ends = |since: &AtomicU64, most: Duration| match since.load(Ordering::Relaxed) {
-            NEVER => None,
-            since => Some(self.born + Duration::from_millis(since) + most),
-        };
-        let ends = [
-            ends(&self.idle, times.idle),
-            ends(&self.head, times.header),
-            ends(&self.stalled, times.write),
-        ];
-        let next = ends.into_iter().flatten().min();
-        if next.is_some_and(|next| next <= now) {
-            return None;
-        }
-        // What begins after this look is seen before its own time is up: each begins to count only once seen to begin.
-        let soonest = now + times.header.min(times.idle).min(times.write);
-        Some(next.map_or(soonest, |next| next.min(soonest)))
-    }
-}
-
-/// A request under way.
-pub(super) struct Busy(Arc<Pulse>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.idle.store(self.0.now(), Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pulse_knows_what_takes_too_long() {
-        let secs = Duration::from_secs;
-        let times = Times {
-            header: secs(10),
-            idle: secs(120),
-            write: secs(60),
-        };
-        let start = Instant::now();
-        let pulse = Pulse::new(start);
-        assert_eq!(pulse.check(times, start), Some(start + secs(10)));
-        assert_eq!(
-            pulse.check(times, start + secs(120)),
-            None,
-            "it never spoke"
-        );
-        tokio::time::advance(secs(5)).await;
-        pulse.speaks();
-        assert_eq!(pulse.check(times, start + secs(10)), Some(start + secs(15)));
-        assert_eq!(
-            pulse.check(times, start + secs(15)),
-            None,
-            "its head takes too long"
-        );
-        let busy = pulse.busy();
-        assert!(
-            pulse.check(times, start + secs(10_000)).is_some(),
-            "an answer may take its time"
-        );
-        pulse.stalls();
-        assert_eq!(
-            pulse.check(times, start + secs(65)),
-            None,
-            "it does not read"
-        );
-        pulse.reads();
-        drop(busy);
-        assert!(pulse.check(times, start + secs(124)).is_some());
-        assert_eq!(
-            pulse.check(times, start + secs(125)),
-            None,
-            "it had its time"
-        );
+        Poll::Ready(self.write.shutdown())
     }
 }

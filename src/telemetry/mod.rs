@@ -45,6 +45,7 @@ impl Telemetry {
             api,
             began: now,
             client_id: None,
+            page: None,
             key: None,
             asked: None,
             route: None,
@@ -174,6 +175,8 @@ pub struct Record {
     pub began: Instant,
     /// The client's own `x-request-id`.
     pub client_id: Option<HeaderValue>,
+    /// The origin of the web page that asks, if one does and may.
+    pub page: Option<HeaderValue>,
     /// The caller's name.
     pub key: Option<Arc<str>>,
     /// The model as it was asked for, shortened.

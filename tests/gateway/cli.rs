@@ -102,7 +102,7 @@ const SMALL: &str = "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\n[admin]
 fn ask(port: u16, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let length = body.len();
-    write!(stream, "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-request-id: mine\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    write!(stream, "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\nx-request-id: mine\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -298,7 +298,7 @@ fn the_requests_of_the_readme_are_answered() {
     );
     let port = served.port();
     let bodies: Vec<&str> = readme
-        .split("-d '")
+        .split("--json '")
         .skip(1)
         .map(|rest| rest.split('\'').next().unwrap())
         .collect();

@@ -365,7 +365,7 @@ async fn a_client_that_does_not_read_is_left_and_so_is_its_provider() {
     let mut socket = Socket::to(gateway.address).await;
     let body = chat_stream("fast");
     let request = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     socket.write(request).await;

@@ -192,7 +192,7 @@ async fn a_key_is_refused_before_its_body_is_read() {
     let (_provider, gateway) = with(Act::Hang).await;
     let mut socket = Socket::to(gateway.address).await;
     socket
-        .write("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n{")
+        .write("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{")
         .await;
     complaint(&socket.answer().await, 401, "invalid_api_key");
 }
@@ -206,30 +206,6 @@ async fn what_a_key_may_not_use_is_named() {
     let message = complaint(&answer, 403, "model_not_allowed");
     assert!(message.contains("`fast`"), "{message}");
     assert_eq!(param(&answer).as_deref(), Some("model"));
-    assert_eq!(provider.count(), 0);
-}
-
-#[tokio::test]
-async fn web_pages_are_refused_also_in_open_mode() {
-    let provider = Provider::new([]).await;
-    let open = one(&provider).replace("[keys.ann]\nkey = \"sk-ann\"\n", "");
-    for text in [one(&provider), open] {
-        let gateway = Gateway::start(&text).await;
-        for (method, path) in [
-            (Method::POST, CHAT),
-            (Method::GET, "/v1/models"),
-            (Method::GET, "/v1/models/fast"),
-        ] {
-            let headers = [
-                ("authorization", "Bearer sk-ann"),
-                ("origin", "https://evil.example"),
-            ];
-            let coming = client::send(gateway.address, method, path, &headers, chat("fast"));
-            let answer = whole(coming.await).await;
-            let message = complaint(&answer, 403, "origin_not_allowed");
-            assert!(message.contains("https://evil.example"), "{message}");
-        }
-    }
     assert_eq!(provider.count(), 0);
 }
 
@@ -280,7 +256,7 @@ async fn a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() {
     let provider = Provider::new([]).await;
     let gateway = Gateway::with("body_timeout = \"200ms\"", &one(&provider)).await;
     let mut socket = Socket::to(gateway.address).await;
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\n";
     socket
         .write(format!("{head}content-length: 50\r\n\r\n{{\"model\":"))
         .await;
@@ -295,7 +271,7 @@ async fn a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() {
 async fn a_body_that_is_too_large_is_refused_by_what_it_says_and_by_what_it_is() {
     let provider = Provider::new([Act::json(completion("x"))]).await;
     let gateway = Gateway::with("max_body = \"1KiB\"", &one(&provider)).await;
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\n";
     let mut told = Socket::to(gateway.address).await;
     told.write(format!("{head}content-length: 1025\r\n\r\n"))
         .await;

@@ -58,7 +58,7 @@ async fn serves_on(gateway: &Gateway) {
 /// A chat request as bytes, with further lines in its head.
 fn request(lines: &str, body: &str) -> String {
     format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\n{lines}content-length: {}\r\n\r\n{body}",
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\n{lines}content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -236,10 +236,10 @@ async fn heads_that_are_too_large_are_refused() {
 #[tokio::test]
 async fn what_is_no_http_is_hung_up_on() {
     let (provider, gateway) = well().await;
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\n";
     for bytes in [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n".to_vec(),
         b"\0\xff\xfe\r\n\r\n".to_vec(),
         b"GET / HTTP/9.9\r\n\r\n".to_vec(),
         b"GET  / HTTP/1.1\r\n\r\n".to_vec(),
@@ -271,7 +271,7 @@ async fn a_body_of_two_lengths_is_read_in_one_way_only() {
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let smuggled = "GET /v1/models/smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
     let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     );
     let answer = client::raw(
         gateway.address,

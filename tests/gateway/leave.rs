@@ -13,7 +13,7 @@ const AT_ONCE: Duration = Duration::from_millis(1_500);
 
 fn request(body: &str) -> Vec<u8> {
     format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

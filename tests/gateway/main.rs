@@ -24,4 +24,5 @@ mod leave;
 mod hostile;
 mod reload;
 mod drain;
+mod browsers;
 mod cli;

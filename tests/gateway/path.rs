@@ -179,6 +179,7 @@ async fn connections_to_a_provider_are_used_again() {
     ] {
         let request = http::Request::post("/v1/chat/completions")
             .header("host", "x")
+            .header("content-type", "application/json")
             .header("api-key", "sk-ann");
         let answer = sender
             .send_request(
@@ -422,7 +423,7 @@ async fn a_long_answer_that_breaks_off_breaks_the_connection() {
             let gateway = Gateway::start(&one(&provider)).await;
             let asked = chat("fast");
             let request = format!(
-                "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{asked}",
+                "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{asked}",
                 asked.len()
             );
             // The connection closes, which a keep-alive connection does for this reason only.

@@ -136,15 +136,21 @@ pub async fn send(
     let task = tokio::task::spawn(async move {
         let _ = connection.await;
     });
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", address.to_string());
+    let is_post = method == Method::POST;
+    let mut request = Request::builder().method(method).uri(path);
+    let says = |name: &str| headers.iter().any(|(other, _)| *other == name);
+    if !says("host") {
+        request = request.header("host", address.to_string());
+    }
+    if is_post && !says("content-type") {
+        request = request.header("content-type", "application/json");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
+    let body = body.into();
     let response: Response<Incoming> = sender
-        .send_request(request.body(Full::new(body.into())).unwrap())
+        .send_request(request.body(Full::new(body)).unwrap())
         .await
         .unwrap();
     let (head, body) = response.into_parts();

@@ -7,6 +7,7 @@ use tollgate::cli::Loaded;
 use tollgate::cli::serve::{Running, start};
 use tollgate::config::load::{Flaws, Source};
 use tollgate::config::secret::Environment;
+use tollgate::server::Address;
 
 /// A gateway that runs until it is dropped.
 pub struct Gateway {
@@ -31,8 +32,8 @@ impl Gateway {
         let running = starting.await.unwrap();
         let running = running.unwrap_or_else(|failed| panic!("{failed}"));
         Self {
-            address: running.addresses[0],
-            admin: running.admin[0],
+            address: tcp(&running.addresses[0]),
+            admin: tcp(&running.admin[0]),
             running: Some(running),
             folder,
         }
@@ -91,6 +92,13 @@ impl Drop for Gateway {
         // It waits for its threads; a thread of a runtime must not.
         let running = self.running.take();
         std::thread::spawn(move || drop(running));
+    }
+}
+
+fn tcp(address: &Address) -> SocketAddr {
+    match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(_) => "0.0.0.0:0".parse().unwrap(),
     }
 }
 

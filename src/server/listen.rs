@@ -1,0 +1,157 @@
+//! Where clients connect: addresses of the network, and sockets in the file system.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// At an IP address and a port.
+    Tcp(SocketAddr),
+    /// At a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A place that accepts connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// On the network.
+    Tcp(TcpListener),
+    /// In the file system.
+    Unix(UnixListener, Left),
+}
+
+/// A socket in the file system, taken away when nobody listens at it any more.
+#[derive(Debug)]
+pub struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        // Whoever took it away before us did our work.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A connection that belongs to no runtime yet.
+#[derive(Debug)]
+pub enum Stream {
+    /// From the network.
+    Tcp(std::net::TcpStream),
+    /// From this machine.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Opens listeners; the second value is where they are, with ports where 0 was asked for.
+pub async fn bind(
+    addresses: &[Address],
+) -> Result<(Vec<Listener>, Vec<Address>), (Address, io::Error)> {
+    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
+    for address in addresses {
+        let opened = match address {
+            Address::Tcp(address) => tcp(*address).await,
+            Address::Unix(path) => unix(path),
+        };
+        let (listener, at) = opened.map_err(|error| (address.clone(), error))?;
+        listeners.push(listener);
+        bound.push(at);
+    }
+    Ok((listeners, bound))
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<(Listener, Address)> {
+    let listener = TcpListener::bind(address).await?;
+    let at = listener.local_addr()?;
+    Ok((Listener::Tcp(listener), Address::Tcp(at)))
+}
+
+/// A socket that nobody listens at is left over from a process that was killed, and makes room. Nothing else does.
+fn unix(path: &Path) -> io::Result<(Listener, Address)> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if is_socket
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    let left = Left(path.to_owned());
+    Ok((
+        Listener::Unix(listener, left),
+        Address::Unix(path.to_owned()),
+    ))
+}
+
+impl Listener {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => ready!(listener.poll_accept(cx))
+                .and_then(|(stream, _)| stream.into_std().map(Stream::Tcp)),
+            Self::Unix(listener, _) => ready!(listener.poll_accept(cx))
+                .and_then(|(stream, _)| stream.into_std().map(Stream::Unix)),
+        })
+    }
+}
+
+/// The next connection of whichever listener has one.
+pub async fn accept_any(listeners: &[Listener]) -> Stream {
+    loop {
+        let accepted = poll_fn(|cx| {
+            for listener in listeners {
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        });
+        match accepted.await {
+            Ok(stream) => return stream,
+            Err(error) => {
+                // No file is left to open, most likely. To ask again at once would only burn the CPU.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_behind_makes_room_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sock");
+        let at = [Address::Unix(path.clone())];
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind");
+        let (listeners, bound) = bind(&at).await.unwrap();
+        assert_eq!(bound, at);
+        let (_, error) = bind(&at).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        assert!(!path.exists(), "taken away");
+        std::fs::write(&path, "a file of somebody's").unwrap();
+        let (wrong, error) = bind(&at).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{wrong}");
+        assert!(path.exists());
+    }
+}
