@@ -265,28 +265,6 @@ async fn what_is_no_http_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_body_of_two_lengths_is_read_in_one_way_only() {
-    let (provider, gateway) = well().await;
-    let body = chat("fast");
-    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    let smuggled = "GET /v1/models/smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
-    let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    );
-    let answer = client::raw(
-        gateway.address,
-        format!("{head}{chunked}{smuggled}").as_bytes(),
-    )
-    .await;
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    for received in provider.received() {
-        assert_eq!(received.text(), body.replace("fast", "big-model"));
-        assert_eq!(received.header("transfer-encoding"), None);
-    }
-    serves_on(&gateway).await;
-}
-
-#[tokio::test]
 async fn old_and_unusual_http_is_served() {
     let (provider, gateway) = well().await;
     let body = chat("fast");

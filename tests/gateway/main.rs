@@ -25,4 +25,7 @@ mod hostile;
 mod reload;
 mod drain;
 mod browsers;
+mod ways;
+mod smuggling;
+mod crowds;
 mod cli;

@@ -25,6 +25,11 @@ impl Gateway {
 
     /// With more lines for `[server]`.
     pub async fn with(server: &str, text: &str) -> Self {
+        Self::listening(&format!("listen = \"127.0.0.1:0\"\n{server}"), text).await
+    }
+
+    /// With all lines of `[server]` that say where it listens.
+    pub async fn listening(server: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let loaded = load(&folder, server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
         // It waits for its own threads, which no thread of a runtime may do.
@@ -41,7 +46,7 @@ impl Gateway {
 
     /// Puts another configuration in force.
     pub fn apply(&self, text: &str) -> Result<(), Flaws> {
-        let loaded = load(&self.folder, "", text)?;
+        let loaded = load(&self.folder, "listen = \"127.0.0.1:0\"", text)?;
         let gateway = &self.running.as_ref().unwrap().gateway;
         gateway
             .apply(&loaded.config, loaded.surroundings())
@@ -63,6 +68,12 @@ impl Gateway {
             .state
             .in_flight
             .count()
+    }
+
+    /// What the bodies of requests under way take, in bytes.
+    pub fn body_memory(&self) -> u64 {
+        let gateway = &self.running.as_ref().unwrap().gateway;
+        gateway.state.memory.taken()
     }
 
     /// The metrics, as Prometheus reads them.
@@ -104,9 +115,8 @@ fn tcp(address: &Address) -> SocketAddr {
 
 /// Reads a configuration with the variables that the chapters use.
 pub fn load(folder: &tempfile::TempDir, server: &str, text: &str) -> Result<Loaded, Flaws> {
-    let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"off\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}"
-    );
+    let text =
+        format!("[server]\nlog = \"off\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}");
     let environment: Environment = [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
         .into_iter()
         .collect();
