@@ -33,6 +33,7 @@ impl Gateway {
         let state = State {
             in_flight: crate::admission::InFlight::default(),
             memory: crate::admission::Memory::default(),
+            discovered: ArcSwap::default(),
             telemetry,
         };
         let plan = Plan::compile(config, &state, surroundings)?;

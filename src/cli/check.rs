@@ -8,6 +8,7 @@ use super::{Failed, Loaded};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::gateway::Gateway;
+use crate::plan::Plan;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,7 +26,6 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
     for warning in &plan.warnings {
         println!("{warning}");
     }
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     println!(
         "{}: fine: {}, {}, {}",
         file.display(),
@@ -47,9 +47,27 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
     Ok(())
 }
 
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The models that the configuration asks a provider for, and that it does not list.
+fn unlisted<'p>(plan: &'p Plan, provider: &str, models: &[Box<str>]) -> Vec<&'p str> {
+    let asked = plan.targets.keys().filter_map(|target| {
+        let (name, model) = target.split_once('/')?;
+        (name == provider).then_some(model)
+    });
+    // Ollama lists the tag that goes without saying.
+    let is_listed = |model: &str| {
+        let mut told = models.iter().map(AsRef::as_ref);
+        told.any(|told: &str| told == model || told.strip_suffix(":latest") == Some(model))
+    };
+    asked.filter(|model| !is_listed(model)).collect()
+}
+
 /// Asks each provider for its models; how many did not answer.
 #[expect(clippy::print_stdout, reason = "a command answers on standard output")]
-async fn probe_all(plan: &crate::plan::Plan) -> usize {
+async fn probe_all(plan: &Plan) -> usize {
     let client = crate::upstream::Client::default();
     let mut names: Vec<_> = plan.providers.keys().collect();
     names.sort_unstable();
@@ -59,7 +77,12 @@ async fn probe_all(plan: &crate::plan::Plan) -> usize {
             continue;
         };
         match client.models(&passage.provider).await {
-            Ok(count) => println!("{name}: answers, {count} models"),
+            Ok(models) => {
+                println!("{name}: answers, {}", count(models.len(), "model"));
+                for missing in unlisted(plan, name, &models) {
+                    println!("{name}: does not list {missing}");
+                }
+            }
             Err(cause) => {
                 silent += 1;
                 println!("{name}: {cause}");

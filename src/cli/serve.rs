@@ -259,7 +259,11 @@ impl Control {
             let accepting = self
                 .workers
                 .accept(clients, most, gauge, self.stage.clone());
-            tokio::join!(accepting, self.operators(operators));
+            let serving = async { tokio::join!(accepting, self.operators(operators)) };
+            tokio::select! {
+                _ = serving => {}
+                () = proxy::discover(&self.gateway) => {}
+            }
         };
         let thread = std::thread::Builder::new().name("control".into());
         Ok(thread

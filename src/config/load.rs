@@ -29,7 +29,6 @@ const NOT_YET: &[&str] = &[
     "total",
     "providers.*.rules_for",
     "providers.*.budget",
-    "providers.*.discover",
     "providers.*.proxy",
     "providers.*.ca_file",
     "providers.*.prelude",

@@ -186,6 +186,8 @@ pub struct Provider {
     pub done_marker: bool,
     /// It takes `stream_options.include_usage`, so tollgate may ask for usage on the client's behalf.
     pub stream_usage: bool,
+    /// Its own models are listed, too, where clients ask for those there are.
+    pub discover: bool,
     /// What it wants different.
     pub rules: Rules,
 }
@@ -202,6 +204,7 @@ impl Default for Provider {
             tries: 2,
             done_marker: true,
             stream_usage: true,
+            discover: false,
             rules: Rules::default(),
         }
     }

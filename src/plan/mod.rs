@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::admission::door::Door;
 use crate::admission::{InFlight, Keyring, Memory};
 use crate::provider::Provider;
@@ -69,6 +71,8 @@ pub struct State {
     pub in_flight: InFlight,
     /// What their bodies take.
     pub memory: Memory,
+    /// What providers that are asked for their models answered last, by provider.
+    pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
 }

@@ -103,6 +103,7 @@ impl<'c> Compiler<'c> {
             tries: entry.tries,
             done_marker: entry.done_marker,
             stream_usage: entry.stream_usage,
+            discover: entry.discover,
             rules,
         })
     }

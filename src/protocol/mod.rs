@@ -20,6 +20,9 @@ pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];
 /// The most an event of a stream may hold, in bytes: images and audio come in pieces of several MiB.
 pub const MAX_EVENT: usize = 16 << 20;
 
+/// More models than any provider has; what it lists beyond is left out.
+pub const MOST_MODELS: usize = 10_000;
+
 /// What the client called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -153,6 +156,9 @@ pub trait Protocol: Send + Sync {
 
     /// Reads a whole answer. None if it is none.
     fn read(&self, body: &[u8]) -> Option<Reading>;
+
+    /// Reads a list of models: their names, at most [`MOST_MODELS`]. None if it is none.
+    fn models(&self, body: &[u8]) -> Option<Vec<Box<str>>>;
 
     /// A reader for the usage of an answer too long to be held.
     fn skimmer(&self) -> Box<dyn Skimmer>;

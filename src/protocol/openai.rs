@@ -16,8 +16,8 @@ use std::fmt;
 use super::sse::{Found, Scanner};
 use super::tokens::{Skim, Tokens};
 use super::{
-    Decoder, Ended, Ending, Endpoint, MAX_EVENT, Pieces, Progress, Protocol, Reading, Skimmer,
-    TooLong,
+    Decoder, Ended, Ending, Endpoint, MAX_EVENT, MOST_MODELS, Pieces, Progress, Protocol, Reading,
+    Skimmer, TooLong,
 };
 use crate::envelope::Edits;
 use crate::usage::Usage;
@@ -96,6 +96,24 @@ impl Protocol for OpenAi {
             usage: skim.usage(),
             is_error: skim.is_error(),
         })
+    }
+
+    /// `{"data": [{"id": …}]}`; Together leaves the object out.
+    fn models(&self, body: &[u8]) -> Option<Vec<Box<str>>> {
+        #[derive(Deserialize)]
+        struct Entry {
+            id: Box<str>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum List {
+            Bare(Vec<Entry>),
+            Data { data: Vec<Entry> },
+        }
+        let (List::Bare(entries) | List::Data { data: entries }) =
+            serde_json::from_slice(body).ok()?;
+        let names = entries.into_iter().map(|entry| entry.id);
+        Some(names.take(MOST_MODELS).collect())
     }
 
     fn skimmer(&self) -> Box<dyn Skimmer> {

@@ -39,6 +39,8 @@ pub struct Provider {
     pub done_marker: bool,
     /// It tells the usage of a stream if it is asked to.
     pub stream_usage: bool,
+    /// Its own models are listed, too.
+    pub discover: bool,
     /// What it wants different.
     pub rules: Rules,
 }

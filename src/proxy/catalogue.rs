@@ -1,32 +1,47 @@
 //! What can be asked for: the lists of models, and whether we are well.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::admission::Caller;
-use crate::plan::Plan;
+use crate::plan::{Plan, State};
 use crate::rejection::Rejection;
 
-/// `GET /v1/models`: the configured names this caller may use, and the targets the file names that its patterns match;
-/// never a pattern, and nothing that nobody here can serve.
-pub(super) fn models(plan: &Plan, caller: &Caller) -> Response<Bytes> {
-    let mut names: Vec<&str> = served(plan).filter(|name| caller.may_use(name)).collect();
+/// `GET /v1/models`: the configured names this caller may use, the targets the file names and the models that providers
+/// told us of, as far as its patterns match; never a pattern, and nothing that nobody here can serve.
+pub(super) fn models(plan: &Plan, state: &State, caller: &Caller) -> Response<Bytes> {
+    let lists = state.discovered.load();
+    let told = lists.iter().flat_map(|(provider, models)| {
+        models
+            .iter()
+            .map(move |model| Cow::from(format!("{provider}/{model}")))
+    });
+    let names = served(plan).map(Cow::Borrowed).chain(told);
+    let mut names: Vec<Cow<'_, str>> = names.filter(|name| caller.may_use(name)).collect();
     names.sort_unstable();
     names.dedup();
-    let data: Vec<Value> = names.into_iter().map(entry).collect();
+    let data: Vec<Value> = names.iter().map(|name| entry(name)).collect();
     answer(StatusCode::OK, &json!({ "object": "list", "data": data }))
 }
 
 /// `GET /v1/models/{id}`; the id may have slashes, escaped or not.
 pub(super) fn model(
     plan: &Plan,
+    state: &State,
     caller: &Caller,
     path: &str,
 ) -> Result<Response<Bytes>, Rejection> {
     let escaped = path.split_once("/models/").map_or("", |(_, id)| id);
     let id = unescape(escaped);
-    if !served(plan).any(|name| name == id) {
+    let is_told = || {
+        let (provider, model) = id.split_once('/')?;
+        let models = state.discovered.load();
+        Some(models.get(provider)?.iter().any(|told| **told == *model))
+    };
+    if !served(plan).any(|name| name == id) && is_told() != Some(true) {
         return Err(Rejection::ModelNotFound(super::shortened(&id)));
     }
     if !caller.may_use(&id) {

@@ -3,6 +3,7 @@
 //! Read `forward` from top to bottom and you have read the gateway. Nothing else knows all the rooms.
 
 mod catalogue;
+mod discover;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -26,6 +27,7 @@ use crate::rejection::Rejection;
 use crate::response::{self, Body};
 use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, Call, Client, attempt};
+pub use discover::discover;
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
 const LOGGED: usize = 200;
@@ -99,11 +101,16 @@ where
         Endpoint::Ready => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
             let caller = identify(&plan, request.headers(), record)?;
-            Ok(Answered::Said(catalogue::models(&plan, caller)))
+            Ok(Answered::Said(catalogue::models(
+                &plan,
+                &gateway.state,
+                caller,
+            )))
         }
         Endpoint::Model => {
             let caller = identify(&plan, request.headers(), record)?;
-            catalogue::model(&plan, caller, request.uri().path()).map(Answered::Said)
+            catalogue::model(&plan, &gateway.state, caller, request.uri().path())
+                .map(Answered::Said)
         }
         endpoint => forward(gateway, client, &plan, endpoint, request, record).await,
     }

@@ -178,11 +178,11 @@ impl Client {
         self.pool.sweep(now);
     }
 
-    /// Asks a provider for its models: how many there are.
-    pub async fn models(&self, provider: &Provider) -> Result<usize, Cause> {
+    /// Asks a provider for its models, as it calls them; at most [`crate::protocol::MOST_MODELS`].
+    pub async fn models(&self, provider: &Provider) -> Result<Vec<Box<str>>, Cause> {
         const NO_LIST: Cause = Cause::Nonsense("its answer is no list of models");
         let Origin::Site(site) = &provider.origin else {
-            return Ok(1);
+            return Ok(vec!["echo".into()]);
         };
         let now = Instant::now();
         let deadline = now + provider.timeouts.total;
@@ -215,13 +215,7 @@ impl Client {
             return Err(Cause::Status(Box::new(judged.said)));
         }
         let body = judge::list(inflow).await?;
-        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|_| NO_LIST)?;
-        value
-            .get("data")
-            .unwrap_or(&value)
-            .as_array()
-            .map(Vec::len)
-            .ok_or(NO_LIST)
+        provider.protocol.models(&body).ok_or(NO_LIST)
     }
 
     /// Sends one request and waits for the head of its answer.

@@ -145,7 +145,7 @@ fn a_good_configuration_is_fine() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(
         out,
-        "groq: GROQ_API_KEY is not set, 1 target skipped\ngateway.toml: fine: 1 provider, 1 model, 0 keys\necho: answers, 1 models\n"
+        "groq: GROQ_API_KEY is not set, 1 target skipped\ngateway.toml: fine: 1 provider, 1 model, 0 keys\necho: answers, 1 model\necho: does not list x\n"
     );
 }
 

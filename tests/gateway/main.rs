@@ -25,6 +25,7 @@ mod hostile;
 mod reload;
 mod drain;
 mod browsers;
+mod discover;
 mod ways;
 mod smuggling;
 mod crowds;
