@@ -57,7 +57,7 @@ pub enum Rejection {
     #[error(transparent)]
     Overloaded(#[from] Full),
     /// The provider's own words, for a fault of the client's.
-    #[error("the provider answered {}, and its reason could not be passed on", .0.status)]
+    #[error("the provider answered {0}, and its reason could not be passed on")]
     Provider(Box<Said>),
     /// No target accepts a member of the request.
     #[error("`{0}` is not accepted by any target of this model")]
@@ -217,7 +217,7 @@ impl Rejection {
 }
 
 impl Said {
-    /// What a client is told of it, if it could be held whole.
+    /// What a client is told of it, if there is something it can use.
     fn whole(mut self: Box<Self>) -> Result<Told, Box<Self>> {
         let Some(body) = self.body.take() else {
             return Err(self);
@@ -308,6 +308,7 @@ mod tests {
     fn status(status: u16) -> Cause {
         Cause::Status(Box::new(Said {
             status: StatusCode::from_u16(status).unwrap(),
+            came_as: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Some(Bytes::from("the provider's own words, with sk-secret")),
         }))

@@ -3,6 +3,7 @@
 //! Also the writer of every error body, so that a client hears errors in its own format, from us as from a provider.
 //! Knows `envelope` and `usage`.
 
+mod error;
 pub mod openai;
 mod sse;
 mod tokens;
@@ -13,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::envelope::Edits;
 use crate::usage::Usage;
+pub use error::ErrorBody;
 
 /// Every wire format there is. A battery of tests runs over all of them.
 pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];
@@ -107,27 +109,33 @@ pub struct Complaint<'a> {
     pub param: Option<&'a str>,
 }
 
-impl Complaint<'_> {
-    /// OpenAI's `type`, by status.
-    fn kind(&self) -> &'static str {
-        match self.status.as_u16() {
-            401 => "authentication_error",
-            403 => "permission_error",
-            429 => "rate_limit_error",
-            400..=499 => "invalid_request_error",
-            _ => "server_error",
-        }
+/// OpenAI's `type` of an error, by status.
+fn kind(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
     }
+}
 
+/// OpenAI's envelope.
+fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
+    let error = serde_json::json!({ "error": {
+        "message": message,
+        "type": kind,
+        "param": param,
+        "code": code,
+    }});
+    Bytes::from(error.to_string())
+}
+
+impl Complaint<'_> {
     /// As a body.
     pub fn body(&self) -> Bytes {
-        let error = serde_json::json!({ "error": {
-            "message": self.message,
-            "type": self.kind(),
-            "param": self.param,
-            "code": self.code,
-        }});
-        Bytes::from(error.to_string())
+        let kind = kind(self.status);
+        envelope(self.message, kind, self.param, Some(self.code))
     }
 
     /// As the last event of a stream.
@@ -159,6 +167,9 @@ pub trait Protocol: Send + Sync {
 
     /// Reads a list of models: their names, at most [`MOST_MODELS`]. None if it is none.
     fn models(&self, body: &[u8]) -> Option<Vec<Box<str>>>;
+
+    /// Reads an error, in any shape that providers have for one. None if there is nothing in it to be read.
+    fn error(&self, body: &[u8]) -> Option<ErrorBody>;
 
     /// A reader for the usage of an answer too long to be held.
     fn skimmer(&self) -> Box<dyn Skimmer>;
@@ -198,6 +209,9 @@ pub trait Decoder: Send {
 
     /// What is known so far.
     fn progress(&self) -> &Progress;
+
+    /// What the error said that ended the stream before its first content.
+    fn error(&mut self) -> Option<ErrorBody>;
 }
 
 /// What a [`Decoder`] has seen so far.

@@ -16,8 +16,8 @@ use std::fmt;
 use super::sse::{Found, Scanner};
 use super::tokens::{Skim, Tokens};
 use super::{
-    Decoder, Ended, Ending, Endpoint, MAX_EVENT, MOST_MODELS, Pieces, Progress, Protocol, Reading,
-    Skimmer, TooLong,
+    Decoder, Ended, Ending, Endpoint, ErrorBody, MAX_EVENT, MOST_MODELS, Pieces, Progress,
+    Protocol, Reading, Skimmer, TooLong, error,
 };
 use crate::envelope::Edits;
 use crate::usage::Usage;
@@ -82,8 +82,9 @@ impl Protocol for OpenAi {
                 ends,
                 progress: Progress::default(),
                 finish_reason: false,
+                said: None,
                 usage: Finder::new("\"usage\""),
-                error: Finder::new("\"error\""),
+                error: Finder::new(ERROR),
                 finish: Finder::new("\"finish_reason\""),
             },
         })
@@ -92,9 +93,13 @@ impl Protocol for OpenAi {
     fn read(&self, body: &[u8]) -> Option<Reading> {
         let mut skim = Skim::default();
         skim.feed(body);
-        skim.is_complete().then(|| Reading {
+        // The word first: in a text its quotes would be escaped.
+        let is_error = memchr::memmem::find(body, ERROR.as_bytes()).is_some()
+            && (serde_json::from_slice(body).is_ok_and(|chunk: Chunk<'_>| chunk.is_error())
+                || is_error_list(body));
+        (is_error || skim.is_complete()).then(|| Reading {
             usage: skim.usage(),
-            is_error: skim.is_error(),
+            is_error,
         })
     }
 
@@ -116,10 +121,17 @@ impl Protocol for OpenAi {
         Some(names.take(MOST_MODELS).collect())
     }
 
+    fn error(&self, body: &[u8]) -> Option<ErrorBody> {
+        error::read(body)
+    }
+
     fn skimmer(&self) -> Box<dyn Skimmer> {
         Box::<Skim>::default()
     }
 }
+
+/// The word that every error has somewhere: as a name, or as what an object or a finish reason is.
+const ERROR: &str = "\"error\"";
 
 /// Whether an `error` says that there is one.
 fn says_error(error: Option<&RawValue>) -> bool {
@@ -151,24 +163,59 @@ struct Groq<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// What tells that a choice has failed: OpenRouter puts an error here, and others no more than a finish reason.
+#[derive(Deserialize)]
+struct Failed<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// Whether it is a list that begins with an error: Gemini's OpenAI interface puts its errors in one.
+fn is_error_list(data: &[u8]) -> bool {
+    data.trim_ascii_start().starts_with(b"[")
+        && serde_json::from_slice::<Vec<Chunk<'_>>>(data)
+            .is_ok_and(|list| list.first().is_some_and(Chunk::is_error))
+}
+
 impl Chunk<'_> {
     fn groq(&self) -> Option<Groq<'_>> {
         serde_json::from_str(self.x_groq?.get()).ok()
     }
 
     fn usage(&self) -> Option<Usage> {
-        let read = |raw: &RawValue| serde_json::from_str(raw.get()).ok().and_then(Tokens::usage);
+        let read = |raw: &RawValue| {
+            let tokens = serde_json::from_str::<Tokens<'_>>(raw.get()).ok();
+            tokens.and_then(Tokens::usage)
+        };
         self.usage
             .and_then(read)
             .or_else(|| self.groq()?.usage.and_then(read))
     }
 
+    /// Whether it has a usage, whatever that says.
+    fn tells_usage(&self) -> bool {
+        self.usage.is_some() || self.groq().is_some_and(|groq| groq.usage.is_some())
+    }
+
     fn is_error(&self) -> bool {
         self.is_heard()
-            || self
-                .object
-                .is_some_and(|object| object.get() == "\"error\"")
+            || self.object.is_some_and(|object| object.get() == ERROR)
             || self.groq().is_some_and(|groq| says_error(groq.error))
+            || self.has_failed_choice()
+    }
+
+    fn has_failed_choice(&self) -> bool {
+        let choices = self
+            .choices
+            .and_then(|raw| serde_json::from_str::<Vec<Failed<'_>>>(raw.get()).ok());
+        choices.unwrap_or_default().iter().any(|choice| {
+            says_error(choice.error)
+                || choice
+                    .finish_reason
+                    .is_some_and(|reason| reason.get() == ERROR)
+        })
     }
 
     /// Whether a client will know it for an error: it looks at `error` and at nothing else.
@@ -253,6 +300,8 @@ struct Eye {
     ends: Ending,
     progress: Progress,
     finish_reason: bool,
+    /// What an error said that came before any content.
+    said: Option<ErrorBody>,
     usage: Finder<'static>,
     error: Finder<'static>,
     finish: Finder<'static>,
@@ -267,8 +316,7 @@ impl Eye {
         }
         if is_error {
             let chunk = serde_json::from_slice::<Chunk<'_>>(data);
-            let heard = chunk.is_ok_and(|chunk| chunk.is_heard());
-            self.progress.end.get_or_insert(Ended::Error { heard });
+            self.fail(data, chunk.is_ok_and(|chunk| chunk.is_heard()));
             return false;
         }
         let usage = self.usage.find(data).is_some();
@@ -278,11 +326,15 @@ impl Eye {
             return false;
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
+            if error && is_error_list(data) {
+                self.fail(data, false);
+            }
             return false;
         };
+        let told = if usage { chunk.usage() } else { None };
+        self.progress.usage = told.or(self.progress.usage);
         if error && chunk.is_error() {
-            let heard = chunk.is_heard();
-            self.progress.end.get_or_insert(Ended::Error { heard });
+            self.fail(data, chunk.is_heard());
             return false;
         }
         let choices = match self.progress.content && !finish && !usage {
@@ -293,9 +345,16 @@ impl Eye {
             self.finish_reason |= choice.finish_reason.0;
             self.progress.content |= choice.delta.0 || choice.text.0 || choice.finish_reason.0;
         }
-        let told = if usage { chunk.usage() } else { None };
-        self.progress.usage = told.or(self.progress.usage);
-        told.is_some() && chunk.is_bare() && self.ends.hide_usage
+        // Also one that tells nothing, as a server that does not count writes it: it is there because we asked.
+        usage && self.ends.hide_usage && chunk.tells_usage() && chunk.is_bare()
+    }
+
+    /// The stream ends with an error, which clients hear or do not.
+    fn fail(&mut self, data: &[u8], heard: bool) {
+        if self.progress.end.is_none() && !self.progress.content {
+            self.said = error::read(data);
+        }
+        self.progress.end.get_or_insert(Ended::Error { heard });
     }
 }
 
@@ -370,6 +429,10 @@ impl Decoder for Stream {
 
     fn progress(&self) -> &Progress {
         &self.eye.progress
+    }
+
+    fn error(&mut self) -> Option<ErrorBody> {
+        self.eye.said.take()
     }
 }
 
@@ -491,25 +554,147 @@ mod tests {
 
     #[test]
     fn errors_end_a_stream() {
-        for error in [
+        let heard = [
             "data: {\"error\":{\"message\":\"x\"}}\n\n",
             "data: {\"id\":1,\"choices\":[],\"error\":\"x\"}\n\n",
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"error\"}],\"error\":{\"code\":502}}\n\n",
+            "event: error\ndata: {\"error\":\"x\"}\n\n",
+        ];
+        let unheard = [
             "error: {\"code\":500}\n\n",
             "event: error\ndata: {}\n\n",
-        ] {
+            "data: {\"object\":\"error\",\"message\":\"x\"}\n\n",
+            "data: {\"choices\":[],\"x_groq\":{\"error\":\"x\"}}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"error\":{\"code\":502}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"error\"}]}\n\n",
+            "data: [{\"error\":{\"code\":429}}]\n\n",
+        ];
+        let all = heard.map(|error| (error, true)).into_iter();
+        for (error, heard) in all.chain(unheard.map(|error| (error, false))) {
             let text = format!("{error}data: [DONE]\n\n");
-            let heard = error.contains("\"error\"");
-            assert_eq!(
-                decode(&[text.as_bytes()], SHOWN).1.end,
-                Some(Ended::Error { heard }),
-                "{error}"
-            );
+            let end = Some(Ended::Error { heard });
+            assert_eq!(decode(&[text.as_bytes()], SHOWN).1.end, end, "{error}");
         }
         let fine = "data: {\"choices\":[],\"error\":null}\n\ndata: [DONE]\n\n";
         assert_eq!(
             decode(&[fine.as_bytes()], SHOWN).1.end,
             Some(Ended::Complete)
         );
+    }
+
+    #[test]
+    fn what_an_error_says_is_kept_if_it_comes_before_any_content() {
+        let said = |text: &str| {
+            let mut decoder = OpenAi.decoder(SHOWN);
+            let mut out = Pieces::new();
+            let text = Bytes::copy_from_slice(text.as_bytes());
+            decoder.feed(text, &mut out).unwrap();
+            decoder.finish(&mut out);
+            decoder.error().and_then(|error| error.message)
+        };
+        for event in [
+            "data: {\"error\":{\"message\":\"m\"}}\n\n",
+            "event: error\ndata: {\"message\":\"m\"}\n\n",
+            "error: {\"code\":500,\"message\":\"m\"}\n\n",
+            "data: {\"object\":\"error\",\"message\":\"m\"}\n\n",
+            "data: {\"choices\":[],\"x_groq\":{\"error\":\"m\"}}\n\n",
+            "data: {\"choices\":[{\"error\":{\"message\":\"m\"}}]}\n\n",
+            "data: [{\"error\":{\"message\":\"m\"}}]\n\n",
+            "data: {\"error\":\"m\"}",
+        ] {
+            assert_eq!(said(event).as_deref(), Some("m"), "{event}");
+            let after = format!("data: {{\"choices\":[{{\"text\":\"a\"}}]}}\n\n{event}");
+            assert_eq!(said(&after), None, "{after}");
+        }
+    }
+
+    #[test]
+    fn usage_is_read_wherever_a_stream_has_it_and_the_last_one_counts() {
+        let content = |more: &str| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}]{more}}}\n\n")
+        };
+        let bare = |more: &str| format!("data: {{\"choices\":[]{more}}}\n\n");
+        let usage = format!(",\"usage\":{USAGE}");
+        let groq = format!(",\"x_groq\":{{\"id\":\"r\",\"usage\":{USAGE}}}");
+        let early = ",\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":1}";
+        let zeros = ",\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}";
+        let done = "data: [DONE]\n\n".to_owned();
+        for (events, hidden) in [
+            // OpenAI and most others: in an event of its own.
+            (vec![content(""), bare(&usage), done.clone()], Some(1)),
+            // vLLM's continuous usage, and xAI: on every event; the last one counts.
+            (vec![content(early), content(&usage), done.clone()], None),
+            (
+                vec![content(early), content(early), bare(&usage), done.clone()],
+                Some(2),
+            ),
+            // Fireworks, Mistral, OpenRouter's older form: with the finish reason.
+            (
+                vec![
+                    content(",\"usage\":null"),
+                    format!("data: {{\"choices\":[{{\"finish_reason\":\"stop\"}}]{usage}}}\n\n"),
+                    done.clone(),
+                ],
+                None,
+            ),
+            // Groq: in its own member, and beside it.
+            (vec![content(""), content(&groq), done.clone()], None),
+            (vec![content(""), bare(&groq), done.clone()], Some(1)),
+            (vec![content(&groq), bare(&usage), done.clone()], Some(1)),
+            // Who tells it and then writes zeros or nothing has told it.
+            (vec![content(&usage), bare(zeros), done.clone()], Some(1)),
+            (
+                vec![content(&usage), bare(",\"usage\":{}"), done.clone()],
+                Some(1),
+            ),
+            (
+                vec![content(&usage), bare(",\"usage\":null"), done.clone()],
+                None,
+            ),
+            // With an error.
+            (
+                vec![
+                    content(""),
+                    bare(&format!("{usage},\"error\":{{\"message\":\"x\"}}")),
+                ],
+                None,
+            ),
+        ] {
+            let mut shown = events.clone();
+            if let Some(n) = hidden {
+                shown.remove(n);
+            }
+            let pieces: Vec<&[u8]> = events.iter().map(String::as_bytes).collect();
+            let (out, progress) = decode(&pieces, HIDDEN);
+            assert_eq!(String::from_utf8(out).unwrap(), shown.concat());
+            assert_eq!(progress.usage, Some(COUNTED), "{events:?}");
+            assert_eq!(decode(&pieces, SHOWN).0, events.concat().as_bytes());
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_clothes_of_an_answer_is_seen() {
+        let is_error = |body: &str| OpenAi.read(body.as_bytes()).map(|reading| reading.is_error);
+        for error in [
+            r#"{"error":{"message":"x"}}"#,
+            r#"{"a":1,"error" : "x"}"#,
+            r#"{"object":"error","message":"x"}"#,
+            r#"[{"error":{"code":400}}]"#,
+            r#"{"choices":[{"index":0,"message":{"content":""},"finish_reason":"error","error":{"code":502}}]}"#,
+        ] {
+            assert_eq!(is_error(error), Some(true), "{error}");
+        }
+        for fine in [
+            r#"{"error":null}"#,
+            r#"{"error": false }"#,
+            r#"{"x":{"error":1}}"#,
+            r#"{"choices":[{"message":{"content":"\"error\""},"finish_reason":"stop","error":null}]}"#,
+        ] {
+            assert_eq!(is_error(fine), Some(false), "{fine}");
+        }
+        for none in ["[]", r#"["error"]"#, r#"{"error":{"#, r#""error""#, "error"] {
+            assert_eq!(is_error(none), None, "{none}");
+        }
     }
 
     #[test]

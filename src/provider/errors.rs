@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::protocol::ErrorBody;
+
 /// Who must do something about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -28,19 +30,24 @@ pub enum Retry {
     Never,
 }
 
-/// What a status means. Facts: RFC 9110, and each provider's list of errors.
-pub fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> (Fault, Retry) {
+/// What an error means. Facts: RFC 9110, and each provider's list of errors.
+///
+/// Beside the status only words for programs are read, and of a message its beginning: further in, a prompt may be
+/// said back, and a prompt may say anything.
+pub fn judge(status: StatusCode, headers: &HeaderMap, said: &ErrorBody) -> (Fault, Retry) {
     let (fault, retry) = match status.as_u16() {
+        // A bad key, or a bill that is not paid, in the clothes of a bad request: Gemini, xAI, Anthropic.
+        400 if refuses_us(said) || is_used_up(said) => (Fault::Credentials, Retry::Elsewhere),
         401..=403 => (Fault::Credentials, Retry::Elsewhere),
         // The model or the room for it may be there elsewhere.
         404 | 413 => (Fault::Client, Retry::Elsewhere),
         408 | 409 | 425 => (Fault::Provider, Retry::Here),
         // A quota that is used up does not come back in a moment.
-        429 if memchr::memmem::find(body, b"insufficient_quota").is_some() => {
-            (Fault::Busy, Retry::Elsewhere)
-        }
+        429 if is_used_up(said) => (Fault::Busy, Retry::Elsewhere),
         429 => (Fault::Busy, Retry::Here),
-        // Groq: failed dependency, flex capacity exceeded.
+        // Cohere: invalid token. Groq: flex capacity exceeded.
+        498 if begins(said, "invalid") => (Fault::Credentials, Retry::Elsewhere),
+        // Groq: failed dependency.
         424 | 498 => (Fault::Provider, Retry::Here),
         400..=499 => (Fault::Client, Retry::Never),
         // Cloudflare gave up waiting; the work may have been done, so not here again.
@@ -57,28 +64,178 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> (Fault, Re
     }
 }
 
-/// How long a provider asks to wait: `retry-after-ms`, else `retry-after` in seconds (also with a fraction) or as a
-/// date (RFC 9110, 10.2.3).
-pub fn stated_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
-    let millis = text(RETRY_AFTER_MS)
-        .and_then(|ms| ms.parse::<f64>().ok())
-        .map(|ms| ms / 1e3);
-    if let Some(wait) = millis.and_then(seconds) {
-        return Some(wait);
-    }
-    let after = text(http::header::RETRY_AFTER)?;
-    match after.parse::<f64>() {
-        Ok(number) => seconds(number),
-        Err(_) => {
-            let date = httpdate::parse_http_date(after).ok()?;
-            Some(date.duration_since(now).unwrap_or(Duration::ZERO))
-        }
-    }
+/// It does not know us, whatever status it says so with.
+fn refuses_us(said: &ErrorBody) -> bool {
+    let mut words = said.words();
+    words.any(|word| matches!(word, "API_KEY_INVALID" | "invalid_api_key"))
+        || begins(said, "api key not valid")
+        || begins(said, "incorrect api key provided")
 }
 
-/// A day at the most: what is longer is no wait but a closed door.
+/// A quota, a budget or a balance is used up, and is not there again in a moment.
+fn is_used_up(said: &ErrorBody) -> bool {
+    let is_quota = |word: &str| {
+        matches!(
+            word,
+            "insufficient_quota"
+                | "billing_hard_limit_reached"
+                | "enforced_spend_limit_reached"
+                | "contract_spend_limit_reached"
+        ) || word.contains("PerDay")
+    };
+    said.words().any(is_quota)
+        || begins(said, "rate limit exceeded: free-models-per-day")
+        || begins(said, "your credit balance is too low")
+}
+
+/// Whether its message begins so; `start` in small letters.
+fn begins(said: &ErrorBody, start: &str) -> bool {
+    let message = said.message.as_deref().unwrap_or_default();
+    let head = message.get(..start.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+/// The status of an error that came in the clothes of an answer: the one it names, else what its words stand for, else
+/// 502.
+pub fn meant(said: &ErrorBody) -> StatusCode {
+    let known = || {
+        said.words().find_map(stands_for).or_else(|| {
+            MESSAGES
+                .iter()
+                .find(|(start, _)| begins(said, start))
+                .map(|m| m.1)
+        })
+    };
+    said.status
+        .or_else(known)
+        .unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+/// What errors without any word for programs begin with: Language Pipes, LM Studio.
+const MESSAGES: [(&str, StatusCode); 6] = [
+    ("no pipe available", StatusCode::SERVICE_UNAVAILABLE),
+    ("no model ends available", StatusCode::SERVICE_UNAVAILABLE),
+    (
+        "maximum number of jobs reached",
+        StatusCode::SERVICE_UNAVAILABLE,
+    ),
+    ("trying to keep the first", StatusCode::BAD_REQUEST),
+    (
+        "cannot truncate prompt with n_keep",
+        StatusCode::BAD_REQUEST,
+    ),
+    (
+        "the number of tokens to keep from the initial prompt",
+        StatusCode::BAD_REQUEST,
+    ),
+];
+
+/// The status that a type or a code stands for, in OpenAI's words, Anthropic's, Google's and vLLM's.
+fn stands_for(word: &str) -> Option<StatusCode> {
+    let word = word.to_ascii_lowercase();
+    Some(match word.as_str() {
+        "invalid_request_error"
+        | "invalid_request"
+        | "badrequesterror"
+        | "invalid_argument"
+        | "failed_precondition"
+        | "out_of_range"
+        | "validation_error"
+        | "content_filter"
+        | "content_policy_violation"
+        | "context_length_exceeded"
+        | "exceed_context_size_error"
+        | "max_tokens_exceeded"
+        | "token_limit_exceeded"
+        | "string_too_long"
+        | "unsupported_parameter"
+        | "unsupported_value"
+        | "unknown_parameter" => StatusCode::BAD_REQUEST,
+        "authentication_error"
+        | "authenticationerror"
+        | "invalid_api_key"
+        | "api_key_invalid"
+        | "unauthenticated" => StatusCode::UNAUTHORIZED,
+        "billing_error" => StatusCode::PAYMENT_REQUIRED,
+        "permission_error" | "permission_denied" => StatusCode::FORBIDDEN,
+        "not_found_error" | "notfounderror" | "not_found" | "model_not_found" => {
+            StatusCode::NOT_FOUND
+        }
+        "request_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "insufficient_quota"
+        | "billing_hard_limit_reached"
+        | "enforced_spend_limit_reached"
+        | "contract_spend_limit_reached"
+        | "ramp_limit_exceeded"
+        | "resource_exhausted"
+        | "too_many_requests"
+        | "ratelimiterror" => StatusCode::TOO_MANY_REQUESTS,
+        limit if limit.starts_with("rate_limit") => StatusCode::TOO_MANY_REQUESTS,
+        "overloaded_error"
+        | "server_is_overloaded"
+        | "slow_down"
+        | "unavailable_error"
+        | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "timeout_error" | "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
+        _ => return None,
+    })
+}
+
+/// How long a provider asks to wait: `retry-after-ms`, else `retry-after` in seconds (also with a fraction) or as a
+/// date (RFC 9110, 10.2.3), else what the error says (Google's `RetryInfo`; OpenAI and Groq, in their message). A day at
+/// the most: what is longer is no wait but a closed door.
+pub fn stated_wait(headers: &HeaderMap, said: &ErrorBody, now: SystemTime) -> Option<Duration> {
+    const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let millis = || {
+        let millis = text(RETRY_AFTER_MS)?.parse::<f64>().ok()?;
+        seconds(millis / 1e3)
+    };
+    let after = || {
+        let after = text(http::header::RETRY_AFTER)?;
+        match after.parse::<f64>() {
+            Ok(number) => seconds(number),
+            Err(_) => {
+                let date = httpdate::parse_http_date(after).ok()?;
+                let wait = date.duration_since(now).unwrap_or(Duration::ZERO);
+                seconds(wait.as_secs_f64())
+            }
+        }
+    };
+    let hint = || {
+        let message = said.message.as_deref()?;
+        let (_, hint) = message.rsplit_once("try again in ")?;
+        duration(hint)
+    };
+    let told = || duration(said.wait.as_deref()?);
+    millis().or_else(after).or_else(told).or_else(hint)
+}
+
+/// Reads what a text begins with: `34s`, `6m3.2s`, `250ms`, or a number of seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut rest, mut sum, mut read) = (text.trim_start(), 0.0, false);
+    while rest.starts_with(|c: char| c.is_ascii_digit()) {
+        let end = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let end = after
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let unit = match unit {
+            "ms" => 1e-3,
+            "s" | "" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            _ => return None,
+        };
+        // A number at the end of a sentence has its full stop.
+        let number: f64 = number.trim_end_matches('.').parse().ok()?;
+        (rest, sum, read) = (after, sum + number * unit, true);
+    }
+    read.then(|| seconds(sum)).flatten()
+}
+
 fn seconds(number: f64) -> Option<Duration> {
     (0.0..=86_400.0)
         .contains(&number)
@@ -90,13 +247,16 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
+    use crate::protocol::Protocol;
+    use crate::protocol::openai::OpenAi;
+
     #[test]
     fn statuses_are_judged() {
         let judge = |status: u16| {
             judge(
                 StatusCode::from_u16(status).unwrap(),
                 &HeaderMap::new(),
-                b"",
+                &ErrorBody::default(),
             )
         };
         for (status, want) in [
@@ -123,10 +283,170 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        assert_eq!(judge(status, &headers, b"").1, Retry::Elsewhere);
-        let quota = br#"{"error":{"code":"insufficient_quota"}}"#;
-        let judged = judge(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), quota);
-        assert_eq!(judged, (Fault::Busy, Retry::Elsewhere));
+        let judged = judge(status, &headers, &ErrorBody::default());
+        assert_eq!(judged.1, Retry::Elsewhere);
+    }
+
+    fn said(body: &str) -> ErrorBody {
+        OpenAi.error(body.as_bytes()).unwrap()
+    }
+
+    /// What a client may have made a provider say back.
+    const ECHOED: &str = r#"{"error":{"message":"Invalid content: 'insufficient_quota API_KEY_INVALID API key not valid. Incorrect API key provided, free-models-per-day, no pipe available, PerDay'","type":"invalid_request_error","param":"insufficient_quota","code":null}}"#;
+
+    fn judges(cases: &[(u16, &str, (Fault, Retry))]) {
+        for (status, body, want) in cases {
+            let status = StatusCode::from_u16(*status).unwrap();
+            let judged = judge(status, &HeaderMap::new(), &said(body));
+            assert_eq!(judged, *want, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_used_up_is_told_from_what_is_too_fast() {
+        let used_up = (Fault::Busy, Retry::Elsewhere);
+        let busy = (Fault::Busy, Retry::Here);
+        let quota = |id: &str| {
+            format!(
+                r#"[{{"error":{{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{{"violations":[{{"quotaId":"{id}"}}]}}]}}}}]"#
+            )
+        };
+        let (a_day, a_minute) = (quota("RequestsPerDayPerModel"), quota("RequestsPerMinute"));
+        // OpenAI, Anthropic, OpenRouter, Gemini.
+        judges(&[
+            (
+                429,
+                r#"{"error":{"type":"insufficient_quota","message":"m"}}"#,
+                used_up,
+            ),
+            (
+                429,
+                r#"{"error":{"code":"billing_hard_limit_reached","message":"m"}}"#,
+                used_up,
+            ),
+            (
+                429,
+                r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
+                used_up,
+            ),
+            (
+                429,
+                r#"{"error":{"error_code":"contract_spend_limit_reached","message":"m"}}"#,
+                used_up,
+            ),
+            (
+                429,
+                r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day. Add 10 credits"}}"#,
+                used_up,
+            ),
+            (
+                429,
+                r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-min."}}"#,
+                busy,
+            ),
+            (429, &a_day, used_up),
+            (429, &a_minute, busy),
+            (429, ECHOED, busy),
+        ]);
+    }
+
+    #[test]
+    fn a_bad_key_is_one_in_any_clothes() {
+        let client = (Fault::Client, Retry::Never);
+        let operator = (Fault::Credentials, Retry::Elsewhere);
+        judges(&[
+            // A bad key, or an unpaid bill, as a 400: Gemini, xAI, Anthropic.
+            (
+                400,
+                r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#,
+                operator,
+            ),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}"#,
+                operator,
+            ),
+            (
+                400,
+                r#"{"code":"c","error":"Incorrect API key provided: xa***ab."}"#,
+                operator,
+            ),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
+                operator,
+            ),
+            (400, ECHOED, client),
+            // 498 is Cohere's for a bad token and Groq's for no room.
+            (498, r#"{"message":"invalid api token"}"#, operator),
+            (
+                498,
+                r#"{"error":{"message":"Flex tier capacity exceeded, invalid for now","type":"capacity_exceeded"}}"#,
+                (Fault::Provider, Retry::Here),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn an_error_in_the_clothes_of_an_answer_has_the_status_it_means() {
+        for (body, want) in [
+            (r#"{"error":{"code":429,"message":"m"}}"#, 429),
+            (r#"{"error":{"code":"404","message":"m"}}"#, 404),
+            (r#"{"error":{"code":200,"message":"m"}}"#, 502),
+            (
+                r#"{"error":{"code":3051,"type":"invalid_request_error","message":"m"}}"#,
+                400,
+            ),
+            (
+                r#"{"error":{"code":"context_length_exceeded","message":"m"}}"#,
+                400,
+            ),
+            (
+                r#"{"object":"error","type":"BadRequestError","message":"m"}"#,
+                400,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"authentication_error","message":"m"}}"#,
+                401,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+                503,
+            ),
+            (
+                r#"{"error":{"type":"unavailable_error","message":"m"}}"#,
+                503,
+            ),
+            (
+                r#"{"error":{"type":"tokens","code":"rate_limit_exceeded","message":"m"}}"#,
+                429,
+            ),
+            (
+                r#"{"error":{"type":"insufficient_quota","message":"m"}}"#,
+                429,
+            ),
+            (
+                r#"[{"error":{"status":"RESOURCE_EXHAUSTED","message":"m"}}]"#,
+                429,
+            ),
+            (
+                r#"{"error":{"code":502,"type":"invalid_request_error","message":"m"}}"#,
+                502,
+            ),
+            (r#"{"error":"no pipe available"}"#, 503),
+            (r#"{"error":"No model ends available"}"#, 503),
+            (r#"{"error":"Maximum number of jobs reached"}"#, 503),
+            (
+                r#"{"error":"Cannot truncate prompt with n_keep (5000) >= n_ctx (4096)"}"#,
+                400,
+            ),
+            (r#"{"error":"something else: no pipe available"}"#, 502),
+            (r#"{"error":{"type":"server_error","message":"m"}}"#, 502),
+            (ECHOED, 400),
+        ] {
+            assert_eq!(meant(&said(body)), want, "{body}");
+        }
+        assert_eq!(meant(&ErrorBody::default()), 502);
     }
 
     #[test]
@@ -137,7 +457,7 @@ mod tests {
             for (name, value) in pairs {
                 headers.insert(*name, HeaderValue::from_static(value));
             }
-            stated_wait(&headers, now)
+            stated_wait(&headers, &ErrorBody::default(), now)
         };
         let after = |value| wait(&[("retry-after", value)]);
         assert_eq!(after("2"), Some(Duration::from_secs(2)));
@@ -151,8 +471,57 @@ mod tests {
             wait(&[("retry-after-ms", "250"), ("retry-after", "9")]),
             Some(Duration::from_millis(250))
         );
-        for wrong in ["", "soon", "-1", "NaN", "inf", "1e9"] {
+        for wrong in [
+            "",
+            "soon",
+            "-1",
+            "NaN",
+            "inf",
+            "1e9",
+            "Mon, 23 Nov 2026 10:00:00 GMT",
+        ] {
             assert_eq!(after(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn waits_in_the_error_itself_are_read_after_the_headers() {
+        let wait = |headers: &HeaderMap, body: &str| {
+            stated_wait(headers, &said(body), SystemTime::UNIX_EPOCH)
+        };
+        let gemini = r#"[{"error":{"code":429,"message":"m","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34s"}]}}]"#;
+        let says = |text: &str| {
+            let body =
+                format!(r#"{{"error":{{"message":"{text}","code":"rate_limit_exceeded"}}}}"#);
+            wait(&HeaderMap::new(), &body)
+        };
+        let seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
+        assert_eq!(wait(&HeaderMap::new(), gemini), seconds(34.0));
+        for (text, want) in [
+            (
+                "Rate limit reached. Please try again in 6m3.2s. Visit",
+                363.2,
+            ),
+            ("Please try again in 20s.", 20.0),
+            ("Please try again in 250ms.", 0.25),
+            ("Please try again in 1h2m3.5s.", 3_723.5),
+            ("Please try again in 7.", 7.0),
+            ("for 'try again in 1s': Please try again in 2s", 2.0),
+        ] {
+            assert_eq!(says(text), seconds(want), "{text}");
+        }
+        for text in [
+            "Try later",
+            "try again in a moment",
+            "try again in 9d",
+            "try again in 25h",
+        ] {
+            assert_eq!(says(text), None, "{text}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", HeaderValue::from_static("9"));
+        assert_eq!(wait(&headers, gemini), seconds(9.0));
+        headers.insert("retry-after", HeaderValue::from_static("soon"));
+        assert_eq!(wait(&headers, gemini), seconds(34.0));
     }
 }

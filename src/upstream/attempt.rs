@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, AnswerBody, Call, Cause, Client, Clock, Failure, judge};
+use super::judge::{self, Judged, NoAnswer};
+use super::{Answer, AnswerBody, Call, Cause, Client, Clock, Failure};
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::route::{Route, Target};
@@ -124,6 +125,13 @@ async fn one(
         retry: Retry::Elsewhere,
         wait: None,
     };
+    let tell = |judged: Judged| Failure {
+        target: Arc::clone(&target.name),
+        cause: Cause::Status(Box::new(judged.said)),
+        fault: judged.fault,
+        retry: judged.retry,
+        wait: judged.wait,
+    };
     let provider = &target.provider;
     let mut edits = call.envelope.edit();
     route.rules.apply(&mut edits).map_err(refuse)?;
@@ -137,23 +145,23 @@ async fn one(
         .map_err(fail)?;
     if !exchange.status.is_success() {
         let judged = Box::pin(judge::error(provider, exchange, SystemTime::now())).await;
-        return Err(Failure {
-            target: Arc::clone(&target.name),
-            cause: Cause::Status(Box::new(judged.said)),
-            fault: judged.fault,
-            retry: judged.retry,
-            wait: judged.wait,
-        });
+        return Err(tell(judged));
     }
     let (status, headers) = (exchange.status, exchange.headers);
-    let body: AnswerBody = judge::answer(provider, call, hide_usage, &headers, exchange.inflow)
-        .await
-        .map_err(fail)?;
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    let answered: Result<AnswerBody, NoAnswer> =
+        judge::answer(provider, call, hide_usage, &headers, exchange.inflow).await;
+    match answered {
+        Ok(body) => Ok(Answer {
+            status,
+            headers,
+            body,
+        }),
+        Err(NoAnswer::Failed(cause)) => Err(fail(cause)),
+        Err(NoAnswer::Error(told)) => {
+            let now = SystemTime::now();
+            Err(tell(judge::disguised(status, headers, *told, now)))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 //! move on to another try. What is held is at most [`HELD`] bytes.
 
 use std::future::poll_fn;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{AnswerBody, Broken, Call, Cause, Exchange, Inflow, Said};
-use crate::protocol::{Ended, Ending, Pieces};
+use crate::protocol::{Ended, Ending, ErrorBody, Pieces};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
 
@@ -26,25 +27,92 @@ pub(super) struct Judged {
     pub(super) said: Said,
     pub(super) fault: Fault,
     pub(super) retry: Retry,
-    pub(super) wait: Option<std::time::Duration>,
+    pub(super) wait: Option<Duration>,
+}
+
+/// Why a success is none.
+pub(super) enum NoAnswer {
+    /// It is no answer at all, or did not come.
+    Failed(Cause),
+    /// It is an error in the clothes of an answer.
+    Error(Box<Told>),
+}
+
+/// What an error says, and its bytes where they are a body.
+#[derive(Default)]
+pub(super) struct Told {
+    error: ErrorBody,
+    body: Bytes,
+}
+
+impl From<Cause> for NoAnswer {
+    fn from(cause: Cause) -> Self {
+        Self::Failed(cause)
+    }
+}
+
+impl From<Broken> for NoAnswer {
+    fn from(broken: Broken) -> Self {
+        Self::Failed(broken.into())
+    }
 }
 
 /// Reads an error.
 pub(super) async fn error(provider: &Provider, mut exchange: Exchange, now: SystemTime) -> Judged {
     // An error that breaks off is an error all the same.
     let body = match hold(&mut exchange.inflow).await {
-        Ok(Held::All(body)) => Some(body),
-        Ok(Held::Part(_)) | Err(_) => None,
+        Ok(Held::All(body)) if !is_encoded(&exchange.headers) => body,
+        Ok(_) | Err(_) => Bytes::new(),
     };
-    let (status, headers) = (exchange.status, exchange.headers);
-    let (fault, retry) = errors::judge(status, &headers, body.as_deref().unwrap_or_default());
-    let wait = errors::stated_wait(&headers, now);
-    // Nobody but the client hears a provider's words, only about the client's own faults, and only if they are of the
-    // format: a proxy's page of HTML helps no client.
+    let error = provider.protocol.error(&body).unwrap_or_default();
+    let told = Told { error, body };
+    judged(
+        exchange.status,
+        exchange.status,
+        exchange.headers,
+        told,
+        now,
+    )
+}
+
+/// Judges an error that came as a success, by what it says.
+pub(super) fn disguised(
+    came_as: StatusCode,
+    headers: HeaderMap,
+    told: Told,
+    now: SystemTime,
+) -> Judged {
+    judged(errors::meant(&told.error), came_as, headers, told, now)
+}
+
+fn judged(
+    status: StatusCode,
+    came_as: StatusCode,
+    mut headers: HeaderMap,
+    told: Told,
+    now: SystemTime,
+) -> Judged {
+    let Told { error, body } = told;
+    let (fault, retry) = errors::judge(status, &headers, &error);
+    let wait = errors::stated_wait(&headers, &error, now);
+    // Nobody but the client hears a provider's words, and only about its own faults: as they came, if that is the way
+    // it reads errors.
+    let body = match fault {
+        Fault::Client if error.in_envelope && !body.is_empty() => Some(body),
+        Fault::Client => {
+            let written = error.body(status);
+            if written.is_some() {
+                describe_as_json(&mut headers);
+            }
+            written
+        }
+        _ => None,
+    };
     let said = Said {
         status,
+        came_as,
         headers,
-        body: body.filter(|body| fault == Fault::Client && provider.protocol.read(body).is_some()),
+        body,
     };
     Judged {
         said,
@@ -54,6 +122,25 @@ pub(super) async fn error(provider: &Provider, mut exchange: Exchange, now: Syst
     }
 }
 
+/// What the headers say of the body that came is not true of the one that is written instead.
+fn describe_as_json(headers: &mut HeaderMap) {
+    let is_of_body = |name: &&HeaderName| name.as_str().starts_with("content-");
+    let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_of_body).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+}
+
 /// Reads an answer that claims success.
 pub(super) async fn answer(
     provider: &Provider,
@@ -61,14 +148,10 @@ pub(super) async fn answer(
     hide_usage: bool,
     headers: &HeaderMap,
     inflow: Inflow,
-) -> Result<AnswerBody, Cause> {
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(Cause::Nonsense(
-            "it is encoded, though we asked for it as it is",
-        ));
+) -> Result<AnswerBody, NoAnswer> {
+    if is_encoded(headers) {
+        let cause = Cause::Nonsense("it is encoded, though we asked for it as it is");
+        return Err(cause.into());
     }
     if call.stream {
         Box::pin(stream(provider, hide_usage, headers, inflow)).await
@@ -77,15 +160,13 @@ pub(super) async fn answer(
     }
 }
 
-async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, Cause> {
+async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, NoAnswer> {
     const NO_JSON: Cause = Cause::Nonsense("its body is not JSON");
     match hold(&mut inflow).await? {
         Held::All(body) => match provider.protocol.read(&body) {
-            Some(reading) if reading.is_error => Err(Cause::Nonsense(
-                "it is an error in the clothes of an answer",
-            )),
+            Some(reading) if reading.is_error => Err(in_clothes(provider, body)),
             Some(reading) => Ok(AnswerBody::Whole(body, reading.usage)),
-            None => Err(NO_JSON),
+            None => Err(NO_JSON.into()),
         },
         Held::Part(pieces) => {
             let first = pieces
@@ -93,7 +174,7 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, Ca
                 .flat_map(|piece| piece.iter())
                 .find(|b| !b.is_ascii_whitespace());
             if first != Some(&b'{') {
-                return Err(NO_JSON);
+                return Err(NO_JSON.into());
             }
             let mut skimmer = provider.protocol.skimmer();
             pieces.iter().for_each(|piece| skimmer.feed(piece));
@@ -107,12 +188,18 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, Ca
     }
 }
 
+/// A body that is an error, though its status is a success.
+fn in_clothes(provider: &Provider, body: Bytes) -> NoAnswer {
+    let error = provider.protocol.error(&body).unwrap_or_default();
+    NoAnswer::Error(Box::new(Told { error, body }))
+}
+
 async fn stream(
     provider: &Provider,
     hide_usage: bool,
     headers: &HeaderMap,
     mut inflow: Inflow,
-) -> Result<AnswerBody, Cause> {
+) -> Result<AnswerBody, NoAnswer> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
@@ -120,9 +207,7 @@ async fn stream(
         .to_ascii_lowercase()
         .starts_with(b"text/event-stream")
     {
-        return Err(Cause::Nonsense(
-            "we asked for a stream and it sent something else",
-        ));
+        return Err(no_stream(provider, inflow).await);
     }
     let mut decoder = provider.protocol.decoder(Ending {
         marker: provider.done_marker,
@@ -132,22 +217,25 @@ async fn stream(
     while !decoder.progress().content && decoder.progress().end.is_none() {
         let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await else {
             decoder.finish(&mut pieces);
-            return Err(Cause::Nonsense(
-                "its stream ended before there was anything in it",
-            ));
+            if matches!(decoder.progress().end, Some(Ended::Error { .. })) {
+                break;
+            }
+            let cause = Cause::Nonsense("its stream ended before there was anything in it");
+            return Err(cause.into());
         };
         let piece = piece?;
         let fed = decoder.feed(piece, &mut pieces);
         // Only whole events count: the one under way may be an image, and the decoder bounds it.
         let length: usize = pieces.iter().map(Bytes::len).sum();
         if fed.is_err() || (length > HELD && !decoder.progress().content) {
-            return Err(Cause::Nonsense(
-                "64 KiB of its stream held no event with content",
-            ));
+            let cause = Cause::Nonsense("64 KiB of its stream held no event with content");
+            return Err(cause.into());
         }
     }
     if matches!(decoder.progress().end, Some(Ended::Error { .. })) && !decoder.progress().content {
-        return Err(Cause::Nonsense("its stream began with an error"));
+        let error = decoder.error().unwrap_or_default();
+        let body = Bytes::new();
+        return Err(NoAnswer::Error(Box::new(Told { error, body })));
     }
     inflow.flows(Instant::now());
     Ok(AnswerBody::Stream {
@@ -155,6 +243,17 @@ async fn stream(
         decoder,
         inflow,
     })
+}
+
+/// Instead of a stream there is something else: an error, as a body of its own, or nothing we could use.
+async fn no_stream(provider: &Provider, mut inflow: Inflow) -> NoAnswer {
+    match hold(&mut inflow).await {
+        Ok(Held::All(body)) if provider.protocol.read(&body).is_some_and(|r| r.is_error) => {
+            in_clothes(provider, body)
+        }
+        Ok(_) => Cause::Nonsense("we asked for a stream and it sent something else").into(),
+        Err(broken) => broken.into(),
+    }
 }
 
 /// Reads a list of models: longer than an answer that is held may be, but not without bound.

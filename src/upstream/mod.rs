@@ -10,6 +10,7 @@ mod inflow;
 mod judge;
 mod pool;
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -124,20 +125,37 @@ pub enum Cause {
     /// The connection broke before there was an answer, or in its middle.
     #[error("broke off")]
     Reset(#[source] hyper::Error),
-    /// An error, as the provider wrote it.
-    #[error("answered {}", .0.status)]
+    /// An error of the provider's.
+    #[error("answered {0}")]
     Status(Box<Said>),
 }
 
-/// A provider's error, as it came.
+/// A provider's error.
 #[derive(Debug)]
 pub struct Said {
-    /// Its status.
+    /// Its status: what it means, whatever it came as.
     pub status: StatusCode,
-    /// Its headers.
+    /// The status it came with: a success where the error was in the clothes of an answer.
+    pub came_as: StatusCode,
+    /// Its headers, as they came, but true of the body.
     pub headers: HeaderMap,
-    /// Its body; none if it was too long to hold.
+    /// What a client may be told; none if there is nothing that would help it.
     pub body: Option<Bytes>,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.status == self.came_as {
+            write!(f, "{}", self.status)
+        } else {
+            write!(
+                f,
+                "{} in the clothes of a {}",
+                self.status,
+                self.came_as.as_str()
+            )
+        }
+    }
 }
 
 impl Failure {

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use crate::path::one;
 use crate::support::client::{self, Answer, Socket, get, whole};
 use crate::support::{
-    Act, CHAT, Gateway, Provider, ask, chat, completion, model, post, provider_at, until,
+    Act, CHAT, DONE, Gateway, Provider, ask, chat, chat_stream, completion, model, post,
+    provider_at, until,
 };
 
 /// Checks that an answer is an error of ours in every respect, and gives its message.
@@ -611,4 +612,167 @@ async fn a_page_of_html_is_no_providers_reason() {
         (404, "upstream_error")
     );
     assert_eq!(answer.header("content-type"), Some("application/json"));
+}
+
+/// A gateway whose `fast` goes to a provider that does this, and then to one that answers.
+async fn before_another(act: Act, another: Act) -> (Provider, Provider, Gateway) {
+    let (a, b) = (Provider::new([act]).await, Provider::new([another]).await);
+    let text = provider_at("a", a.address, "tries = 1")
+        + &provider_at("b", b.address, "tries = 1")
+        + &model("fast", &["a/x", "b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    (a, b, gateway)
+}
+
+#[tokio::test]
+async fn a_fault_of_the_clients_in_the_clothes_of_an_answer_is_told_at_once() {
+    let whole = r#"{"error":{"message":"too long","code":"context_length_exceeded"}, "n":1e0}"#;
+    let event = format!("data: {whole}\n\n");
+    let role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    for (act, body, as_it_came) in [
+        (Act::json(whole), chat("fast"), true),
+        (Act::json(whole), chat_stream("fast"), true),
+        (Act::events([&event]), chat_stream("fast"), false),
+        (
+            Act::events([role, &event, DONE]),
+            chat_stream("fast"),
+            false,
+        ),
+        (Act::events([event.trim_end()]), chat_stream("fast"), false),
+    ] {
+        let (a, b, gateway) = before_another(act, Act::json(completion("b"))).await;
+        let answer = ask(&gateway, body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.code(), "context_length_exceeded");
+        assert_eq!(answer.json()["error"]["message"], "too long");
+        assert_eq!(answer.text() == whole, as_it_came, "{}", answer.text());
+        assert_eq!((a.count(), b.count()), (1, 0), "nobody else is bothered");
+        let line = r#"tollgate_tries_total{outcome="client_fault",target="a/x"}"#;
+        assert_eq!(gateway.metric(line), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_in_the_clothes_of_an_answer_counts_as_one() {
+    let words = r#"{"error":{"message":"Slow down. Please try again in 12.5s.","code":429}}"#;
+    let limited = Act::json(words);
+    let other = Act::status(429, "{}").with("retry-after", "50");
+    let (_a, _b, gateway) = before_another(limited, other).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    complaint(&answer, 429, "rate_limit_exceeded");
+    assert_eq!(answer.header("retry-after-ms"), Some("12500"));
+    assert_eq!(answer.header("retry-after"), Some("13"));
+    let line = r#"tollgate_tries_total{outcome="rate_limited",target="a/x"}"#;
+    assert_eq!(gateway.metric(line), 1.0);
+}
+
+#[tokio::test]
+async fn a_failure_in_the_clothes_of_an_answer_is_tried_again_and_then_elsewhere() {
+    let busy = Act::json(r#"{"error":"no pipe available"}"#).with("retry-after-ms", "1");
+    let provider = Provider::new([busy.clone(), Act::json(completion("x"))]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    assert_eq!(ask(&gateway, chat("fast")).await.text(), completion("x"));
+    assert_eq!(provider.count(), 2);
+    let line = r#"tollgate_tries_total{outcome="provider_fault",target="p/big-model"}"#;
+    assert_eq!(gateway.metric(line), 1.0);
+
+    let (a, b, gateway) = before_another(busy, Act::json(completion("b"))).await;
+    assert_eq!(ask(&gateway, chat("fast")).await.text(), completion("b"));
+    assert_eq!((a.count(), b.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_only_speaks_of_errors_is_an_answer() {
+    let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"{\"error\":{\"code\":400}} no pipe available"},"logprobs":{"content":[{"token":"error"}]},"finish_reason":"stop"}],"error":null}"#;
+    let (_provider, gateway) = with(Act::json(body)).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    assert_eq!((answer.status.as_u16(), &*answer.text()), (200, body));
+    let events = [
+        "data: {\"choices\":[{\"delta\":{\"content\":\"error\"},\"finish_reason\":null}],\"error\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+        DONE,
+    ];
+    let (_provider, gateway) = with(Act::events(events)).await;
+    let answer = ask(&gateway, chat_stream("fast")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.text()),
+        (200, events.concat())
+    );
+}
+
+#[tokio::test]
+async fn a_bad_key_in_the_clothes_of_a_bad_request_is_our_operators_business() {
+    let words = r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#;
+    for act in [
+        Act::status(400, words),
+        Act::status(
+            400,
+            r#"{"code":"x","error":"Incorrect API key provided: sk-pro*** from"}"#,
+        ),
+        Act::json(r#"{"error":{"message":"sk-pro***","code":"invalid_api_key"}}"#),
+        Act::status(498, r#"{"message":"invalid api token"}"#),
+    ] {
+        let (_a, b, gateway) = before_another(act.clone(), Act::json(completion("b"))).await;
+        assert_eq!(ask(&gateway, chat("fast")).await.text(), completion("b"));
+        assert_eq!(b.count(), 1);
+        let (_provider, gateway) = with(act).await;
+        let message = complaint(&ask(&gateway, chat("fast")).await, 502, "upstream_error");
+        assert!(
+            message.contains("refused the gateway's credentials"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_prompt_says_does_not_change_whose_fault_it_is() {
+    let words = r#"{"error":{"message":"Invalid value: 'insufficient_quota API key not valid, Incorrect API key provided, API_KEY_INVALID'","type":"invalid_request_error","param":null,"code":null}}"#;
+    let (a, b, gateway) = before_another(Act::status(400, words), Act::Hang).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    assert_eq!((answer.status.as_u16(), &*answer.text()), (400, words));
+    assert_eq!((a.count(), b.count()), (1, 0));
+
+    let soon = Act::status(429, words).with("retry-after-ms", "1");
+    let provider = Provider::new([soon, Act::json(completion("x"))]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    assert_eq!(ask(&gateway, chat("fast")).await.text(), completion("x"));
+}
+
+#[tokio::test]
+async fn a_reason_in_another_envelope_is_put_into_the_clients() {
+    let act = Act::status(422, r#"{"detail":[{"loc":["body","n"],"msg":"too many"}]}"#)
+        .with("content-type", "application/problem+json")
+        .with("content-language", "fr")
+        .with("x-theirs", "1");
+    let (_provider, gateway) = with(act).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    assert_eq!(answer.status, 422);
+    let want = serde_json::json!({"error":{"message":"body.n: too many","type":"invalid_request_error","param":"n","code":null}});
+    assert_eq!(answer.json(), want);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("content-language"), None);
+    assert_eq!(answer.header("x-theirs"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_to_the_client_only_where_every_target_is_busy() {
+    let busy = Act::status(429, "{}").with("retry-after", "50");
+    let down = Act::status(503, "{}").with("retry-after", "20");
+    for (first, second) in [(busy, down.clone()), (down.clone(), down)] {
+        let (_a, _b, gateway) = before_another(first, second).await;
+        let answer = ask(&gateway, chat("fast")).await;
+        complaint(&answer, 502, "upstream_error");
+        assert_eq!(answer.header("retry-after"), None);
+        assert_eq!(answer.header("retry-after-ms"), None);
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_reason_is_not_passed_on() {
+    let act = Act::status(400, r#"{"error":{"message":"m"}}"#).with("content-encoding", "gzip");
+    let (_provider, gateway) = with(act).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    complaint(&answer, 400, "upstream_error");
+    assert_eq!(answer.header("content-encoding"), None);
 }
