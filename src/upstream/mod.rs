@@ -346,6 +346,10 @@ async fn send(
     poll_fn(|cx| {
         link.drive(cx);
         match answered.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) if has_two_lengths(response.headers()) => {
+                let cause = Cause::Nonsense("it says two lengths of its body");
+                Poll::Ready(Err(Unsent::Lost(cause)))
+            }
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
             Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
                 Some(request) => Unsent::Whole(Box::new(request)),
@@ -357,6 +361,11 @@ async fn send(
         }
     })
     .await
+}
+
+/// One of the two is a lie, and what follows the body may be someone's idea of our next answer (RFC 9112, 6.3).
+fn has_two_lengths(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
 }
 
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");

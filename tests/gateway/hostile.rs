@@ -1,4 +1,4 @@
-//! Bad input from both sides: it is refused, it costs a bounded amount of memory, and the next request is served.
+//! Bad input from clients: it is refused, it costs a bounded amount of memory, and the next request is served.
 
 use std::time::Duration;
 
@@ -6,14 +6,13 @@ use http::Method;
 
 use crate::errors::complaint;
 use crate::path::one;
-use crate::support::client::{self, Socket, get, whole};
+use crate::support::client::{self, Socket, whole};
 use crate::support::{
-    Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, model,
-    provider_at, until,
+    Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, until,
 };
 
 /// What this process may grow by: several times the longest event, and far from what no bound at all would make of it.
-const BOUND: u64 = 400 << 20;
+pub const BOUND: u64 = 400 << 20;
 
 /// A file about this process; nothing if other tests run in it, because then its figures are not ours.
 fn process(file: &str) -> String {
@@ -25,7 +24,7 @@ fn process(file: &str) -> String {
 }
 
 /// The most memory that this process ever had, in bytes.
-fn peak() -> u64 {
+pub fn peak() -> u64 {
     let status = process("status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -33,7 +32,7 @@ fn peak() -> u64 {
 }
 
 /// A gateway before a provider that does this once, and then answers.
-async fn with(act: Act) -> (Provider, Gateway) {
+pub async fn with(act: Act) -> (Provider, Gateway) {
     let provider = Provider::new([act, Act::json(completion("x"))]).await;
     let text = one(&provider).replace("base_url", "tries = 1\nbase_url");
     let gateway = Gateway::start(&text).await;
@@ -46,7 +45,7 @@ async fn well() -> (Provider, Gateway) {
 }
 
 /// Nothing is left of what was, and the next request is served.
-async fn serves_on(gateway: &Gateway) {
+pub async fn serves_on(gateway: &Gateway) {
     until("nothing is under way", || gateway.in_flight() == 0).await;
     let answer = ask(gateway, chat("fast")).await;
     assert_eq!(
@@ -56,7 +55,7 @@ async fn serves_on(gateway: &Gateway) {
 }
 
 /// A chat request as bytes, with further lines in its head.
-fn request(lines: &str, body: &str) -> String {
+pub fn request(lines: &str, body: &str) -> String {
     format!(
         "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\napi-key: sk-ann\r\n{lines}content-length: {}\r\n\r\n{body}",
         body.len()
@@ -463,236 +462,4 @@ async fn headers_of_a_client_cannot_replace_ours_on_the_way_up() {
             .iter()
             .any(|(_, value)| value.contains("sk-ann"))
     );
-}
-
-// --- From the other side ---
-
-const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-
-#[tokio::test]
-async fn a_line_without_end_ends_the_stream_with_an_error() {
-    let start = format!("{HEAD}\r\n{}data: ", delta("a"));
-    let (provider, gateway) = with(Act::Endless(start.into(), vec![b'x'; 1 << 20])).await;
-    let answer = ask(&gateway, chat_stream("fast")).await;
-    let text = answer.text();
-    let rest = text
-        .strip_prefix(&delta("a"))
-        .unwrap_or_else(|| panic!("{} bytes", text.len()));
-    let error: serde_json::Value =
-        serde_json::from_str(rest.trim().strip_prefix("data: ").unwrap()).unwrap();
-    assert_eq!(error["error"]["code"], "upstream_error");
-    assert_eq!(error["error"]["message"], "an event is longer than 16 MiB");
-    until("the provider is told to stop", || provider.left() == 1).await;
-    let line = r#"tollgate_streams_total{end="truncated",target="p/big-model"}"#;
-    until("it is counted", || gateway.metric(line) == 1.0).await;
-    assert!(peak() < BOUND, "{}", peak());
-    serves_on(&gateway).await;
-}
-
-#[tokio::test]
-async fn an_event_of_endless_lines_ends_the_stream_with_an_error() {
-    let start = format!("{HEAD}\r\n{}", delta("a"));
-    let lines = format!("data: {}\n", "x".repeat(8000)).repeat(100);
-    let (provider, gateway) = with(Act::Endless(start.into(), lines.into_bytes())).await;
-    let answer = ask(&gateway, chat_stream("fast")).await;
-    assert!(answer.text().contains("an event is longer than 16 MiB"));
-    until("the provider is told to stop", || provider.left() == 1).await;
-    assert!(peak() < BOUND, "{}", peak());
-    serves_on(&gateway).await;
-}
-
-#[tokio::test]
-async fn fields_without_end_that_are_no_data_are_bounded_too() {
-    let start = format!("{HEAD}\r\n{}", delta("a"));
-    let lines = format!("id: {}\n", "x".repeat(8000)).repeat(100);
-    let (provider, gateway) = with(Act::Endless(start.into(), lines.into_bytes())).await;
-    let reading = ask(&gateway, chat_stream("fast"));
-    let answer = tokio::time::timeout(Duration::from_secs(2), reading).await;
-    assert!(
-        peak() < BOUND,
-        "{} MiB held of an event that never ends",
-        peak() >> 20
-    );
-    let text = answer.expect("it has no end").text();
-    assert!(text.contains("upstream_error"), "{text}");
-    until("the provider is told to stop", || provider.left() == 1).await;
-}
-
-#[tokio::test]
-async fn nonsense_in_the_middle_of_a_stream_ends_it_with_an_error() {
-    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
-    let head = format!(
-        "{HEAD}transfer-encoding: chunked\r\n\r\n{}",
-        chunk(&delta("a"))
-    );
-    for nonsense in [
-        "zz\r\n",
-        "ffffffffffffffffff\r\n",
-        "5;\r\nab",
-        "-1\r\n",
-        "0\r\nbad trailer\r\n\r\n",
-    ] {
-        let (_provider, gateway) = with(Act::Raw(format!("{head}{nonsense}").into_bytes())).await;
-        let text = ask(&gateway, chat_stream("fast")).await.text();
-        let rest = text
-            .strip_prefix(&delta("a"))
-            .unwrap_or_else(|| panic!("{text}"));
-        assert!(
-            rest.contains("\"code\":\"upstream_error\"") && !rest.contains("[DONE]"),
-            "{nonsense}: {text}"
-        );
-        serves_on(&gateway).await;
-    }
-}
-
-#[tokio::test]
-async fn a_provider_with_too_much_of_a_head_is_no_provider() {
-    let long = format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n", "y".repeat(2 << 20));
-    let many = (0..5000)
-        .map(|n| format!("x-{n}: 1\r\n"))
-        .collect::<Vec<_>>()
-        .concat();
-    for act in [
-        Act::Raw(format!("{long}\r\n{{}}").into_bytes()),
-        Act::Raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n{{}}").into_bytes()),
-        Act::Endless(
-            "HTTP/1.1 200 OK\r\n".into(),
-            b"x-again: and again\r\n".repeat(1000),
-        ),
-        Act::Endless("HTTP/1.1 200 OK\r\nx: ".into(), vec![b'y'; 1 << 16]),
-        Act::Raw(b"HTTP/1.1 999999 OK\r\n\r\n".to_vec()),
-        Act::Raw(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 7\r\n\r\nhello".to_vec(),
-        ),
-        Act::Raw(
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
-                .to_vec(),
-        ),
-        Act::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
-    ] {
-        let (_provider, gateway) = with(act).await;
-        complaint(&ask(&gateway, chat("fast")).await, 502, "upstream_error");
-        assert!(peak() < BOUND, "{}", peak());
-        serves_on(&gateway).await;
-    }
-}
-
-#[tokio::test]
-async fn words_before_an_answer_are_no_answer() {
-    let body = completion("after");
-    let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
-    let answer = format!(
-        "{early}HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let (_provider, gateway) = with(Act::Raw(answer.into_bytes())).await;
-    let answer = ask(&gateway, chat("fast")).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.text(), answer.header("link")),
-        (200, body, None)
-    );
-}
-
-#[tokio::test]
-async fn words_before_an_answer_that_never_comes_run_into_the_clock() {
-    let early = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(40_000);
-    let provider = Provider::new([Act::Endless(vec![], early), Act::json(completion("x"))]).await;
-    let text = one(&provider).replace(
-        "base_url",
-        "tries = 1\ntimeouts = { first_byte = \"300ms\" }\nbase_url",
-    );
-    let gateway = Gateway::start(&text).await;
-    let asking = ask(&gateway, chat("fast"));
-    // Ten seconds, though the clock is set to less than one: without optimization a poll of this takes long.
-    let answer = tokio::time::timeout(Duration::from_secs(10), asking)
-        .await
-        .expect("the clock never rang");
-    assert!(
-        [502, 504].contains(&answer.status.as_u16()),
-        "{}",
-        answer.text()
-    );
-    until("the provider is told to stop", || provider.left() == 1).await;
-    serves_on(&gateway).await;
-}
-
-#[tokio::test]
-async fn an_answer_of_deep_brackets_exhausts_nothing() {
-    let (open, close) = ("[".repeat(500_000), "]".repeat(500_000));
-    for body in [
-        format!(r#"{{"choices":{open}{close}}}"#),
-        format!(r#"{{"usage":{open}{close},"error":{open}{close}}}"#),
-        format!(r#"{{"choices":{open}"#),
-    ] {
-        let (_provider, gateway) = with(Act::json(body.clone())).await;
-        let answer = ask(&gateway, chat("fast")).await;
-        assert!(
-            [200, 502].contains(&answer.status.as_u16()),
-            "{}",
-            answer.status
-        );
-        serves_on(&gateway).await;
-
-        let event = format!("data: {body}\n\n");
-        let (_provider, gateway) =
-            with(Act::events([delta("a"), event.clone(), DONE.into()])).await;
-        let text = ask(&gateway, chat_stream("fast")).await.text();
-        // What it calls an error is one, however deep; the rest is passed on.
-        assert!(text.ends_with(DONE) || text.ends_with(&event));
-        serves_on(&gateway).await;
-    }
-}
-
-#[tokio::test]
-async fn headers_of_a_provider_cannot_pose_as_ours() {
-    let act = Act::json(completion("a"))
-        .with("x-request-id", "req_theirs")
-        .with("x-tollgate-target", "theirs")
-        .with("x-tollgate-tries", "99")
-        .with("connection", "x-hop")
-        .with("x-hop", "1");
-    let (_provider, gateway) = with(act).await;
-    let answer = ask(&gateway, chat("fast")).await;
-    assert_ne!(answer.header("x-request-id"), Some("req_theirs"));
-    assert_eq!(answer.header("x-tollgate-target"), Some("p/big-model"));
-    assert_eq!(answer.header("x-tollgate-tries"), Some("1"));
-    assert_eq!(answer.header("x-hop"), None);
-}
-
-#[tokio::test]
-async fn an_answer_that_goes_on_after_its_end_does_not_poison_the_next() {
-    let body = completion("first");
-    let poison = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}{poison}",
-        body.len()
-    );
-    let (_provider, gateway) = with(Act::Hold(answer.into_bytes())).await;
-    let mut socket = Socket::to(gateway.address).await;
-    socket.write(request("", &chat("fast"))).await;
-    assert_eq!(socket.answer().await.text(), body);
-    // On the same connection, so that the same worker and its pool serve it.
-    socket.write(request("", &chat("fast"))).await;
-    assert_eq!(socket.answer().await.text(), completion("x"));
-}
-
-#[tokio::test]
-async fn an_endless_answer_to_a_client_that_left_is_stopped() {
-    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
-    let start = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
-    let act = Act::Endless(
-        start.into(),
-        chunk(&delta("again").repeat(500)).into_bytes(),
-    );
-    let provider = Provider::new([act]).await;
-    let text = provider_at("p", provider.address, "") + &model("fast", &["p/x"], "");
-    let gateway = Gateway::start(&text).await;
-    let mut coming = client::open(gateway.address, CHAT, "", chat_stream("fast")).await;
-    for _ in 0..10 {
-        coming.piece().await.unwrap().unwrap();
-    }
-    drop(coming);
-    until("the provider is told to stop", || provider.left() == 1).await;
-    until("its place is free", || gateway.in_flight() == 0).await;
-    assert_eq!(get(gateway.address, "/health", "").await.status, 200);
 }

@@ -22,6 +22,7 @@ mod protocols;
 mod tls;
 mod leave;
 mod hostile;
+mod broken;
 mod reload;
 mod drain;
 mod browsers;

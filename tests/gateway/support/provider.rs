@@ -31,8 +31,12 @@ pub enum Act {
     Raw(Vec<u8>),
     /// Writes these bytes, and says nothing more, but keeps the connection.
     Hold(Vec<u8>),
+    /// Writes these bytes, and takes the next request.
+    Keep(Vec<u8>),
     /// Writes the first bytes, and then the second again and again.
     Endless(Vec<u8>, Vec<u8>),
+    /// Writes the first bytes, the second so many times, and the last; then closes.
+    Repeat(Vec<u8>, Vec<u8>, usize, Vec<u8>),
     /// Sends a stream of pieces with a pause before each, and ends it.
     Slow(Duration, Vec<String>),
 }
@@ -94,6 +98,7 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
     left: AtomicUsize,
+    written: AtomicUsize,
 }
 
 /// A provider on a port of its own. Its last act is repeated.
@@ -158,6 +163,11 @@ impl Provider {
     /// How many connections were made to it.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes that come again and again it got rid of.
+    pub fn written(&self) -> usize {
+        self.shared.written.load(Ordering::SeqCst)
     }
 
     /// How often the gateway went away in the middle of an act.
@@ -242,16 +252,9 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
                 .await?;
             Ok(true)
         }
-        Act::Stream(pieces) => {
-            send(stream, &pieces, PAUSE, shared).await?;
-            stream.write_all(b"0\r\n\r\n").await?;
-            Ok(true)
-        }
-        Act::Pieces(pause, pieces) => {
-            send(stream, &pieces, pause, shared).await?;
-            stream.write_all(b"0\r\n\r\n").await?;
-            Ok(true)
-        }
+        Act::Stream(pieces) => whole(stream, &pieces, PAUSE, shared).await,
+        Act::Pieces(pause, pieces) => whole(stream, &pieces, pause, shared).await,
+        Act::Slow(pause, pieces) => whole(stream, &pieces, pause, shared).await,
         Act::Cut(pieces) => {
             send(stream, &pieces, PAUSE, shared).await?;
             Ok(false)
@@ -278,22 +281,60 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
             wait_for_leave(stream, shared).await;
             Ok(false)
         }
-        Act::Slow(pause, pieces) => {
-            send(stream, &pieces, pause, shared).await?;
-            stream.write_all(b"0\r\n\r\n").await?;
+        Act::Keep(bytes) => {
+            stream.write_all(&bytes).await?;
             Ok(true)
         }
         Act::Endless(start, again) => {
             stream.write_all(&start).await?;
-            while stream.write_all(&again).await.is_ok() {}
-            shared.left.fetch_add(1, Ordering::SeqCst);
+            while write_again(stream, &again, shared).await {}
+            Ok(false)
+        }
+        Act::Repeat(start, again, times, end) => {
+            stream.write_all(&start).await?;
+            for _ in 0..times {
+                if !write_again(stream, &again, shared).await {
+                    return Ok(false);
+                }
+            }
+            stream.write_all(&end).await?;
             Ok(false)
         }
     }
 }
 
+/// Writes as much as is taken. False once nobody is there any more.
+async fn write_again(stream: &mut TcpStream, bytes: &[u8], shared: &Shared) -> bool {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match stream.write(rest).await {
+            Ok(taken) if taken > 0 => {
+                shared.written.fetch_add(taken, Ordering::SeqCst);
+                rest = &rest[taken..];
+            }
+            _ => {
+                shared.left.fetch_add(1, Ordering::SeqCst);
+                return false;
+            }
+        }
+    }
+    true
+}
+
 /// A pause that lets each piece travel alone, and shows who went away meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Sends a stream and ends it.
+async fn whole<P: AsRef<[u8]>>(
+    stream: &mut TcpStream,
+    pieces: &[P],
+    pause: Duration,
+    shared: &Shared,
+) -> std::io::Result<bool> {
+    send(stream, pieces, pause, shared).await?;
+    stream.write_all(b"0\r\n\r\n").await?;
+    Ok(true)
+}
 
 async fn send<P: AsRef<[u8]>>(
     stream: &mut TcpStream,
