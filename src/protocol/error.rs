@@ -65,28 +65,35 @@ pub(super) fn read(body: &[u8]) -> Option<ErrorBody> {
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::String(text)) => said(&text),
         // Gemini's OpenAI interface: a list of one.
-        Ok(Value::Array(list)) => {
-            let error = object(list.first()?)?;
-            let in_envelope = false;
-            Some(ErrorBody {
-                in_envelope,
-                ..error
-            })
-        }
+        Ok(Value::Array(list)) => wrapped(list.first()?),
         Ok(value) => object(&value),
         Err(_) => plain(body),
     }
 }
 
-/// Short text that is no markup: a proxy's page helps nobody, and half an object is none.
+/// Short text that is no markup: a proxy's page helps nobody, and half an object is none. The one event of a stream that
+/// never was one is read by its data.
 fn plain(body: &[u8]) -> Option<ErrorBody> {
-    let text = std::str::from_utf8(body)
-        .ok()
-        .filter(|t| t.len() <= PLAIN)?;
+    let text = std::str::from_utf8(body).ok()?;
+    let mut lines = text.lines();
+    if let Some(data) = lines.find_map(|line| line.strip_prefix("data:")) {
+        return wrapped(&serde_json::from_str(data).ok()?);
+    }
+    if text.len() > PLAIN {
+        return None;
+    }
     let is_text = !text.starts_with(['{', '[', '"', '<'])
         && !text.contains("</")
         && !text.chars().any(|c| c.is_control() && !c.is_whitespace());
     is_text.then(|| said(text)).flatten()
+}
+
+/// An object with something around it: even if it is an envelope, the body is none.
+fn wrapped(object: &Value) -> Option<ErrorBody> {
+    self::object(object).map(|error| ErrorBody {
+        in_envelope: false,
+        ..error
+    })
 }
 
 fn said(text: &str) -> Option<ErrorBody> {
@@ -115,17 +122,15 @@ fn object(outer: &Value) -> Option<ErrorBody> {
         .or_else(|| sentence(inner.get("message")?, 0))
         .or_else(|| sentence(of("message").or_else(|| of("detail"))?, 0))
         .filter(|text| !text.is_empty());
-    let state = told("status");
+    let state = || told("status").filter(|state| !is_number(state));
     let numbers = ["code", "status", "statusCode"].map(of);
     let error = ErrorBody {
         message,
         // Anthropic's envelope has the type `error`, which says nothing.
-        kind: told("type")
-            .filter(|kind| kind != "error")
-            .or_else(|| state.clone().filter(|state| !is_number(state))),
+        kind: told("type").filter(|kind| kind != "error").or_else(state),
         param: told("param").or_else(|| place(outer)),
         code: told("code"),
-        marks: marks(inner).into_iter().chain(state).collect(),
+        marks: marks(inner),
         status: numbers.into_iter().flatten().find_map(status),
         wait: wait(inner),
         in_envelope: outer
@@ -272,6 +277,8 @@ fn shortened(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// `message | type | param | code | status`, with `-` for what is not there.
@@ -377,6 +384,11 @@ mod tests {
         // Text.
         (r#""m""#, "m | - | - | - | -"),
         ("Model not found\n", "Model not found | - | - | - | -"),
+        (
+            "event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":400}}\n\n",
+            "m | - | - | 400 | 400",
+        ),
+        ("data: x", "nothing"),
         // Nothing that helps anybody.
         ("<html><h1>404</h1></html>", "nothing"),
         ("Oops <b>bad</b>", "nothing"),
@@ -411,6 +423,7 @@ mod tests {
         ));
         for other in [
             r#"[{"error":{"message":"m"}}]"#,
+            "data: {\"error\":{\"message\":\"m\"}}\n\n",
             r#"{"error":"m"}"#,
             r#"{"error":{"message":["m"]}}"#,
             r#"{"message":"m"}"#,
@@ -429,16 +442,7 @@ mod tests {
         .unwrap();
         let words: Vec<&str> = error.words().collect();
         let quota = "GenerateRequestsPerDayPerProject";
-        assert_eq!(
-            words,
-            [
-                "429",
-                "RESOURCE_EXHAUSTED",
-                "R",
-                quota,
-                "RESOURCE_EXHAUSTED"
-            ]
-        );
+        assert_eq!(words, ["429", "RESOURCE_EXHAUSTED", "R", quota]);
         assert_eq!(error.wait.as_deref(), Some("34s"));
         let waits = br#"{"error":{"message":"m","metadata":{"availability":{"retry_after":7.5}}}}"#;
         assert_eq!(read(waits).unwrap().wait.as_deref(), Some("7.5"));
@@ -458,6 +462,23 @@ mod tests {
         assert!(error.message.unwrap().len() <= MESSAGE && error.code.unwrap().len() <= WORD);
         let deep = format!(r#"{{"message":{}1{}}}"#, "[".repeat(100), "]".repeat(100));
         assert_eq!(read(deep.as_bytes()), None);
+    }
+
+    proptest! {
+        /// Whatever a provider says, what is kept of it has a bound, and is JSON when it is written.
+        #[test]
+        fn nothing_is_kept_without_bound(body in "[\\[\\]{}\":,a-c0-9 \\\\]{0,40}|\\PC{0,2000}", times in 1_usize..50) {
+            let body = format!(r#"{{"error":{{"message":[{}],"code":"x"}}}}"#, vec![body.as_str(); times].join(","));
+            for text in [body.as_str(), &body[9..body.len() - 1]] {
+                let Some(error) = read(text.as_bytes()) else { continue };
+                let length: usize = error.words().map(str::len).sum();
+                prop_assert!(error.message.as_ref().is_none_or(|text| text.len() <= MESSAGE));
+                prop_assert!(length <= (2 + 2 * LIST) * WORD);
+                if let Some(body) = error.body(StatusCode::BAD_REQUEST) {
+                    prop_assert!(serde_json::from_slice::<Value>(&body).is_ok());
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::{Answer, AnswerBody, Call, Cause, Client, Clock, Failure};
+use super::{Answer, Call, Cause, Client, Clock, Failure};
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::route::{Route, Target};
@@ -148,9 +148,7 @@ async fn one(
         return Err(tell(judged));
     }
     let (status, headers) = (exchange.status, exchange.headers);
-    let answered: Result<AnswerBody, NoAnswer> =
-        judge::answer(provider, call, hide_usage, &headers, exchange.inflow).await;
-    match answered {
+    match judge::answer(provider, call, hide_usage, &headers, exchange.inflow).await {
         Ok(body) => Ok(Answer {
             status,
             headers,

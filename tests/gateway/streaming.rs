@@ -461,6 +461,9 @@ async fn errors_of_older_servers_and_of_groq_are_errors() {
     let errors = [
         "data: {\"object\":\"error\",\"message\":\"x\",\"type\":\"InternalServerError\",\"param\":null,\"code\":500}\n\n",
         "data: {\"id\":\"c\",\"choices\":[],\"x_groq\":{\"id\":\"r\",\"error\":\"x\"}}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"error\":{\"code\":502,\"message\":\"x\"}}]}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"error\"}]}\n\n",
+        "data: [{\"error\":{\"code\":503,\"message\":\"x\",\"status\":\"UNAVAILABLE\"}}]\n\n",
     ];
     let provider =
         Provider::new(errors.map(|error| Act::events([delta("a"), error.into(), DONE.into()])))
@@ -472,8 +475,12 @@ async fn errors_of_older_servers_and_of_groq_are_errors() {
             text.starts_with(&(delta("a") + error)) && !text.contains("[DONE]"),
             "{text}"
         );
+        // No client looks for it there.
+        let (before, ours) = last_error(&text);
+        assert_eq!(before, delta("a") + error);
+        assert_eq!(ours["error"]["code"], "upstream_error");
     }
-    until_ended(&gateway, "error", 2.0).await;
+    until_ended(&gateway, "error", 5.0).await;
 }
 
 #[tokio::test]
