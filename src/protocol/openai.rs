@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
 use super::sse::{Found, Scanner};
 use super::tokens::{Skim, Tokens};
@@ -83,9 +84,6 @@ impl Protocol for OpenAi {
                 progress: Progress::default(),
                 finish_reason: false,
                 said: None,
-                usage: Finder::new("\"usage\""),
-                error: Finder::new(ERROR),
-                finish: Finder::new("\"finish_reason\""),
             },
         })
     }
@@ -94,7 +92,7 @@ impl Protocol for OpenAi {
         let mut skim = Skim::default();
         skim.feed(body);
         // The word first: in a text its quotes would be escaped.
-        let is_error = memchr::memmem::find(body, ERROR.as_bytes()).is_some()
+        let is_error = WORDS.error.find(body).is_some()
             && (serde_json::from_slice(body).is_ok_and(|chunk: Chunk<'_>| chunk.is_error())
                 || is_error_list(body));
         (is_error || skim.is_complete()).then(|| Reading {
@@ -132,6 +130,19 @@ impl Protocol for OpenAi {
 
 /// The word that every error has somewhere: as a name, or as what an object or a finish reason is.
 const ERROR: &str = "\"error\"";
+
+/// The words that are looked for before anything is read: to make one ready takes as long as to look through a KiB.
+static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+    usage: Finder::new("\"usage\""),
+    error: Finder::new(ERROR),
+    finish: Finder::new("\"finish_reason\""),
+});
+
+struct Words {
+    usage: Finder<'static>,
+    error: Finder<'static>,
+    finish: Finder<'static>,
+}
 
 /// Whether an `error` says that there is one.
 fn says_error(error: Option<&RawValue>) -> bool {
@@ -302,9 +313,6 @@ struct Eye {
     finish_reason: bool,
     /// What an error said that came before any content.
     said: Option<ErrorBody>,
-    usage: Finder<'static>,
-    error: Finder<'static>,
-    finish: Finder<'static>,
 }
 
 impl Eye {
@@ -319,9 +327,9 @@ impl Eye {
             self.fail(data, chunk.is_ok_and(|chunk| chunk.is_heard()));
             return false;
         }
-        let usage = self.usage.find(data).is_some();
-        let error = self.error.find(data).is_some();
-        let finish = !self.ends.marker && self.finish.find(data).is_some();
+        let usage = WORDS.usage.find(data).is_some();
+        let error = WORDS.error.find(data).is_some();
+        let finish = !self.ends.marker && WORDS.finish.find(data).is_some();
         if self.progress.content && !usage && !error && !finish {
             return false;
         }
