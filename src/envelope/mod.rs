@@ -5,6 +5,7 @@
 //! only in case (Go's `encoding/json` folds case). Knows no other room.
 
 mod read;
+mod rope;
 mod splice;
 
 use std::borrow::Cow;
@@ -17,7 +18,8 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 pub use read::{Unread, read};
-pub use splice::{Edits, Rope};
+pub use rope::Rope;
+pub use splice::Edits;
 
 /// More members than any request of the OpenAI family has; comparing them is quadratic.
 const MOST_MEMBERS: usize = 256;
