@@ -14,16 +14,29 @@ use crate::provider;
 pub fn run() -> Result<(), Failed> {
     let presets: BTreeMap<String, Provider> =
         presets(provider::PRESETS).context("the presets are flawed")?;
-    let mut lines = String::from("PRESET             KEY                    BASE URL\n");
+    let mut lines = line("PRESET", "KEY", "BASE URL");
     for (name, preset) in &presets {
         let key = preset
             .api_key
             .as_ref()
             .map_or_else(|| "none".to_owned(), |key| format!("{key:?}"));
-        let url = preset.base_url.as_deref().unwrap_or("(give it one)");
-        lines.push_str(&format!("{name:<18} {key:<22} {url}\n"));
+        let url = match (&preset.base_url, &preset.base_url_example) {
+            (Some(url), _) => url.clone(),
+            (None, Some(example)) => format!("(give it one: {example})"),
+            (None, None) => "(give it one)".to_owned(),
+        };
+        let mark = if preset.unverified {
+            " (unverified)"
+        } else {
+            ""
+        };
+        lines.push_str(&line(name, &key, &format!("{url}{mark}")));
     }
     // A reader that has seen enough (`| head`) is no error.
     let _ = std::io::stdout().write_all(lines.as_bytes());
     Ok(())
+}
+
+fn line(name: &str, key: &str, url: &str) -> String {
+    format!("{name:<22} {key:<26} {url}\n")
 }

@@ -27,7 +27,6 @@ const NOT_YET: &[&str] = &[
     "teams",
     "defaults",
     "total",
-    "providers.*.rules_for",
     "providers.*.budget",
     "providers.*.proxy",
     "providers.*.ca_file",

@@ -171,8 +171,12 @@ pub struct Provider {
     pub preset: Option<String>,
     /// With its version segment (`https://api.openai.com/v1`); `echo:` is answered in process.
     pub base_url: Option<String>,
-    /// Sent as `Authorization: Bearer`.
+    /// In a preset that has no `base_url`: what one looks like, for the message that asks for it.
+    pub base_url_example: Option<String>,
+    /// Sent in the header that `auth` names.
     pub api_key: Option<Secret>,
+    /// The header the key goes in.
+    pub auth: Auth,
     /// Further request headers to send.
     pub headers: BTreeMap<String, String>,
     /// Further request headers of the client's to pass on.
@@ -190,6 +194,24 @@ pub struct Provider {
     pub discover: bool,
     /// What it wants different.
     pub rules: Rules,
+    /// What it wants different for models whose name, as it calls them, matches a pattern with `*`; of several patterns
+    /// the longest. Laid over `rules`: lists are joined, tables overridden by key, single values replaced.
+    pub rules_for: BTreeMap<String, Rules>,
+    /// In a preset: nobody has replayed this provider's own words against it. Changes nothing.
+    pub unverified: bool,
+}
+
+/// The header a provider's key goes in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// `api-key: KEY`.
+    ApiKey,
+    /// `authorization: Bearer KEY`.
+    #[default]
+    Bearer,
+    /// `x-api-key: KEY`.
+    XApiKey,
 }
 
 impl Default for Provider {
@@ -197,7 +219,9 @@ impl Default for Provider {
         Self {
             preset: None,
             base_url: None,
+            base_url_example: None,
             api_key: None,
+            auth: Auth::default(),
             headers: BTreeMap::new(),
             forward: Vec::new(),
             timeouts: Timeouts::default(),
@@ -206,6 +230,8 @@ impl Default for Provider {
             stream_usage: true,
             discover: false,
             rules: Rules::default(),
+            rules_for: BTreeMap::new(),
+            unverified: false,
         }
     }
 }
@@ -253,6 +279,10 @@ pub struct Rules {
     pub rename: BTreeMap<String, String>,
     /// Members to leave out.
     pub drop: Vec<String>,
+    /// Every member it knows, by its new name: asked by `unknown`.
+    pub known: Vec<String>,
+    /// What becomes of members that are not in `known`. Default: they are forwarded.
+    pub unknown: Option<Unknown>,
     /// Values for members the client does not give.
     pub default: BTreeMap<String, serde_json::Value>,
     /// Values whatever the client gives.
@@ -263,16 +293,34 @@ pub struct Rules {
     pub messages: MessageRules,
 }
 
-/// What is changed in each of a request's messages.
+/// What becomes of members that a provider is not known to know.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// They are left out.
+    Drop,
+    /// They are sent.
+    Forward,
+    /// The request is refused.
+    Refuse,
+}
+
+/// What is changed in each of a request's messages. A switch that is not given is off.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MessageRules {
     /// Old role to new role.
     pub roles: BTreeMap<String, String>,
+    /// Make one string of a `content` that is a list of nothing but text parts.
+    pub join_text: Option<bool>,
+    /// Make an empty string of a `content` that is `null`.
+    pub empty_content: Option<bool>,
     /// Members to leave out.
     pub drop: Vec<String>,
+    /// The only members not to leave out; empty: all of them.
+    pub known: Vec<String>,
     /// Leave out members that are `null`.
-    pub drop_nulls: bool,
+    pub drop_nulls: Option<bool>,
 }
 
 /// `[models.NAME]`: a name that clients use.

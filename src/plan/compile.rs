@@ -68,7 +68,10 @@ impl Plan {
             .telemetry
             .metrics
             .label_keys(names.chain([OPEN.into()]));
-        let rules = providers.values().map(|passage| &passage.provider.rules);
+        let rules = providers.values().flat_map(|passage| {
+            let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
+            some.chain([&*passage.rules])
+        });
         let rules = rules.chain(models.values().map(|route| &route.rules));
         let mut acted_on: HashSet<Box<str>> =
             rules.flat_map(Rules::names).map(Into::into).collect();
@@ -101,9 +104,17 @@ impl Passage {
             name: name.chars().take(LONGEST_NAME).collect::<String>().into(),
             provider: Arc::clone(&self.provider),
             model: quoted(model),
+            rules: self.rules_of(model),
             meters: Arc::clone(&self.target_meters),
         };
         direct(Arc::new(target), Arc::clone(&self.meters))
+    }
+
+    /// What the provider wants different for one of its models.
+    fn rules_of(&self, model: &str) -> Arc<Rules> {
+        let mut some = self.rules_for.iter();
+        let found = some.find(|(pattern, _)| matches(pattern, model));
+        Arc::clone(found.map_or(&self.rules, |(_, rules)| rules))
     }
 }
 
@@ -136,7 +147,7 @@ impl Compiler<'_> {
     fn models(&mut self, providers: &HashMap<Box<str>, Passage>) -> BTreeMap<Box<str>, Arc<Route>> {
         let mut models = BTreeMap::new();
         for (name, entry) in &self.config.models {
-            let rules = self.rules(&["models", name, "rules"], &entry.rules);
+            let rules = self.rules(&["models", name, "rules"], &entry.rules, &entry.rules);
             let (mut targets, mut skipped) = (Vec::new(), Vec::new());
             if entry.targets.is_empty() {
                 self.flaw(["models", name, "targets"], "name at least one target");
@@ -185,6 +196,7 @@ impl Compiler<'_> {
                     name: Arc::clone(name),
                     provider: Arc::clone(&target.provider),
                     model: target.model.clone(),
+                    rules: Arc::clone(&target.rules),
                     meters: self.metrics.target(name, name),
                 };
                 Arc::new(direct(Arc::new(target), self.metrics.route(name)))
@@ -218,6 +230,7 @@ impl Compiler<'_> {
                 name: to.into(),
                 provider: Arc::clone(&passage.provider),
                 model: quoted(rest),
+                rules: passage.rules_of(rest),
                 meters: self.metrics.target(model, to),
             }))),
             // A provider that is written, but flawed, has said so.

@@ -5,6 +5,7 @@
 
 mod compile;
 mod providers;
+mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
 use crate::admission::{InFlight, Keyring, Memory};
-use crate::provider::Provider;
+use crate::provider::{Provider, Rules};
 use crate::route::Route;
 use crate::telemetry::Telemetry;
 
@@ -46,6 +47,10 @@ pub struct Plan {
 pub struct Passage {
     /// The provider.
     pub provider: Arc<Provider>,
+    /// What it wants different for models that no pattern matches.
+    pub rules: Arc<Rules>,
+    /// What it wants different for models that match a pattern; the longest pattern stands first.
+    pub rules_for: Vec<(Box<str>, Arc<Rules>)>,
     /// A route without targets: its meters, deadline and rules are every such request's.
     pub meters: Arc<crate::telemetry::metrics::RouteMeters>,
     /// The meters of all its models that no model names.

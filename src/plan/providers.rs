@@ -1,17 +1,14 @@
-//! From `[providers]` to providers: URLs taken apart, headers checked, rules made ready, credentials read.
+//! From `[providers]` to providers: URLs taken apart, headers checked, credentials read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 
 use super::Passage;
-use super::compile::{Compiler, quoted};
-use crate::config::{self, Diagnostic};
-use crate::protocol::Protocol as _;
+use super::compile::Compiler;
+use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
-use crate::provider::rules::{MessageRules, Rules};
 use crate::provider::{Origin, Provider, Timeouts, WrongUrl};
 
 /// Headers that are tollgate's to write.
@@ -26,15 +23,28 @@ const OWN_HEADERS: [&str; 8] = [
     "transfer-encoding",
 ];
 
+/// Headers that hold a credential: a request has one, and it is the gateway's.
+const CREDENTIALS: [&str; 5] = [
+    "api-key",
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "x-goog-api-key",
+];
+
 impl<'c> Compiler<'c> {
     pub(super) fn providers(&mut self) -> HashMap<Box<str>, Passage> {
         let mut providers = HashMap::new();
         for (name, entry) in &self.config.providers {
+            let rules = self.rules(&["providers", name, "rules"], &entry.rules, &entry.rules);
+            let rules_for = self.rules_for(name, entry);
             if let Some(provider) = self.provider(name, entry) {
                 // Models that nobody named share one label: what a client writes is never one.
                 let label = format!("{name}/*");
                 let passage = Passage {
                     provider: Arc::new(provider),
+                    rules: Arc::new(rules),
+                    rules_for,
                     meters: self.metrics.route(&label),
                     target_meters: self.metrics.target(&label, &label),
                 };
@@ -47,7 +57,10 @@ impl<'c> Compiler<'c> {
     fn provider(&mut self, name: &'c str, entry: &config::Provider) -> Option<Provider> {
         let Some(url) = &entry.base_url else {
             // A provider whose preset is unknown has its flaw already, and that comes first.
-            self.flaw(["providers", name, "base_url"], "`base_url` is missing");
+            let example = entry.base_url_example.as_ref();
+            let write = example.map(|url| format!("; write base_url = \"{url}\""));
+            let message = format!("`base_url` is missing{}", write.unwrap_or_default());
+            self.flaw(["providers", name, "base_url"], message);
             return None;
         };
         let origin = match Origin::parse(url, &OpenAi) {
@@ -66,13 +79,12 @@ impl<'c> Compiler<'c> {
         };
         let headers = self.headers(name, entry);
         let forward = self.forward(name, entry);
-        let rules = self.rules(&["providers", name, "rules"], &entry.rules);
         let credential = match &entry.api_key {
             None => None,
             Some(secret) => {
                 match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
                     Ok(key) => {
-                        let credential = OpenAi.credential(&key);
+                        let credential = credential(entry.auth, &key);
                         if credential.is_none() {
                             let message = "the key has characters that no header can carry";
                             self.flaw(["providers", name, "api_key"], message);
@@ -104,7 +116,6 @@ impl<'c> Compiler<'c> {
             done_marker: entry.done_marker,
             stream_usage: entry.stream_usage,
             discover: entry.discover,
-            rules,
         })
     }
 
@@ -113,7 +124,17 @@ impl<'c> Compiler<'c> {
         for (header, value) in &entry.headers {
             let at = ["providers", name, "headers", header];
             match (self.header_name(at, header), HeaderValue::from_str(value)) {
-                (Some(header), Ok(value)) => headers.push((header, value)),
+                (Some(header), Ok(mut value)) => {
+                    let is_credential = CREDENTIALS.contains(&header.as_str());
+                    if is_credential && entry.api_key.is_some() {
+                        let message = format!(
+                            "`{header}` would be a second credential beside `api_key`; `auth` says which header that goes in"
+                        );
+                        self.flaw(at, message);
+                    }
+                    value.set_sensitive(is_credential);
+                    headers.push((header, value));
+                }
                 (Some(_), Err(_)) => {
                     self.flaw(at, "the value has characters that no header can carry");
                 }
@@ -128,7 +149,7 @@ impl<'c> Compiler<'c> {
         for (n, header) in entry.forward.iter().enumerate() {
             let n = n.to_string();
             let at = ["providers", name, "forward", &n];
-            if ["authorization", "x-api-key", "api-key"]
+            if CREDENTIALS
                 .iter()
                 .any(|own| header.eq_ignore_ascii_case(own))
             {
@@ -154,43 +175,44 @@ impl<'c> Compiler<'c> {
         }
         Some(header)
     }
+}
 
-    pub(super) fn rules(&mut self, at: &[&str], entry: &config::Rules) -> Rules {
-        for (member, [low, high]) in &entry.clamp {
-            if low.partial_cmp(high).is_none_or(std::cmp::Ordering::is_gt) {
-                let at = at.iter().copied().chain(["clamp", member]);
-                let message = format!("the lowest value, {low}, is above the highest, {high}");
-                self.flaws.push(Diagnostic::new(at, message));
-            }
+/// The header that shows a key to a provider. None if no header can carry it.
+fn credential(auth: Auth, key: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = match auth {
+        Auth::ApiKey => (
+            HeaderName::from_static("api-key"),
+            HeaderValue::from_str(key),
+        ),
+        Auth::Bearer => {
+            let value = HeaderValue::from_str(&format!("Bearer {key}"));
+            (header::AUTHORIZATION, value)
         }
-        let values = |values: &BTreeMap<String, serde_json::Value>| -> Vec<(String, Bytes)> {
-            values
-                .iter()
-                .map(|(name, value)| (name.clone(), Bytes::from(value.to_string())))
-                .collect()
-        };
-        Rules {
-            refuse: entry.refuse.clone(),
-            rename: entry.rename.clone().into_iter().collect(),
-            drop: entry.drop.clone(),
-            default: values(&entry.default),
-            set: values(&entry.set),
-            clamp: entry
-                .clamp
-                .clone()
-                .into_iter()
-                .filter(|(_, [low, high])| low <= high)
-                .collect(),
-            messages: MessageRules {
-                roles: entry
-                    .messages
-                    .roles
-                    .iter()
-                    .map(|(old, new)| (old.clone(), quoted(new)))
-                    .collect(),
-                drop: entry.messages.drop.clone(),
-                drop_nulls: entry.messages.drop_nulls,
-            },
+        Auth::XApiKey => (
+            HeaderName::from_static("x-api-key"),
+            HeaderValue::from_str(key),
+        ),
+    };
+    let mut value = value.ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_goes_where_it_belongs_and_is_not_shown() {
+        for (auth, name, shown) in [
+            (Auth::ApiKey, "api-key", "sk-secret"),
+            (Auth::Bearer, "authorization", "Bearer sk-secret"),
+            (Auth::XApiKey, "x-api-key", "sk-secret"),
+        ] {
+            let (header, value) = credential(auth, "sk-secret").unwrap();
+            assert_eq!((header.as_str(), value.to_str().unwrap()), (name, shown));
+            assert!(!format!("{value:?}").contains("sk-secret"));
+            assert!(credential(auth, "sk\nsecret").is_none());
         }
     }
 }

@@ -9,7 +9,7 @@ mod sse;
 mod tokens;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
 use crate::envelope::Edits;
@@ -151,9 +151,6 @@ impl Complaint<'_> {
 pub trait Protocol: Send + Sync {
     /// Where an endpoint lies below a provider's base URL.
     fn path(&self, endpoint: Endpoint) -> &'static str;
-
-    /// The header value that shows a secret to the provider. None if the secret cannot be put in a header.
-    fn credential(&self, secret: &str) -> Option<HeaderValue>;
 
     /// Changes a body so that a streamed answer will tell its usage. True if it would not have done so by itself:
     /// then the event that tells it is not for the client.
@@ -302,9 +299,6 @@ mod tests {
             ] {
                 assert!(protocol.path(endpoint).starts_with('/'));
             }
-            let credential = protocol.credential("sk-secret").unwrap();
-            assert!(!format!("{credential:?}").contains("sk-secret"));
-            assert!(protocol.credential("sk\nsecret").is_none());
             assert_eq!(protocol.read(b"<html>"), None);
         }
     }

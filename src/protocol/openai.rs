@@ -4,7 +4,6 @@
 //! (`stream_options.include_usage`), in one more event with empty `choices`, before `[DONE]`.
 
 use bytes::Bytes;
-use http::HeaderValue;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -35,12 +34,6 @@ impl Protocol for OpenAi {
             Endpoint::Embeddings => "/embeddings",
             _ => "/models",
         }
-    }
-
-    fn credential(&self, secret: &str) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {secret}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
     }
 
     fn ask_for_usage(&self, edits: &mut Edits<'_>) -> bool {

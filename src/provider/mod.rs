@@ -3,6 +3,7 @@
 //! A provider is data: where it is, what it must be shown, which format it speaks and what it wants changed. Knows
 //! `envelope`, `protocol` and `usage`.
 
+pub mod dropped;
 pub mod echo;
 pub mod errors;
 pub mod rules;
@@ -14,6 +15,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::protocol::{Endpoint, Protocol};
+pub use dropped::Dropped;
 pub use rules::Rules;
 
 /// The built-in providers, in the very words of `gateway.toml`.
@@ -25,8 +27,8 @@ pub struct Provider {
     pub origin: Origin,
     /// The format it speaks.
     pub protocol: &'static dyn Protocol,
-    /// What it is shown as `authorization`; marked sensitive.
-    pub credential: Option<HeaderValue>,
+    /// The header that holds its key, and the key in it; marked sensitive.
+    pub credential: Option<(HeaderName, HeaderValue)>,
     /// Further headers it is sent.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Further headers of the client's it is sent.
@@ -41,8 +43,6 @@ pub struct Provider {
     pub stream_usage: bool,
     /// Its own models are listed, too.
     pub discover: bool,
-    /// What it wants different.
-    pub rules: Rules,
 }
 
 /// The clocks of one try; see `config::Timeouts`, where each is documented.

@@ -126,6 +126,7 @@ fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
 
 /// Ours, on every answer.
 fn sign(headers: &mut HeaderMap, record: &Record) {
+    const DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
     const ID: HeaderName = HeaderName::from_static("x-request-id");
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
@@ -135,6 +136,9 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
         let all = HeaderValue::from_static("*");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, all);
         headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(dropped) = &record.dropped {
+        headers.insert(DROPPED, dropped.clone());
     }
     if let Some(target) = &record.target
         && let Ok(value) = HeaderValue::from_str(target)

@@ -32,6 +32,8 @@ pub struct Target {
     pub provider: Arc<Provider>,
     /// Its name as the provider calls it, as JSON.
     pub model: Bytes,
+    /// What its provider wants different for this model.
+    pub rules: Arc<Rules>,
     /// What is counted about it.
     pub meters: Arc<TargetMeters>,
 }

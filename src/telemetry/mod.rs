@@ -53,6 +53,7 @@ impl Telemetry {
             meters: None,
             trying: None,
             tries: 0,
+            dropped: None,
             sent: None,
             content: None,
             status: 0,
@@ -189,6 +190,8 @@ pub struct Record {
     trying: Option<Arc<TargetMeters>>,
     /// How many requests went to providers.
     pub tries: u32,
+    /// What the last of them was sent without, as a header tells it.
+    pub dropped: Option<HeaderValue>,
     /// When the first of them went.
     pub sent: Option<Instant>,
     /// When the first content came.
@@ -219,6 +222,7 @@ impl Record {
     /// A request goes to a target.
     pub fn try_begins(&mut self, target: &Arc<str>, meters: &Arc<TargetMeters>, now: Instant) {
         self.tries += 1;
+        self.dropped = None;
         self.sent.get_or_insert(now);
         self.target = Some(Arc::clone(target));
         self.meters = Some(Arc::clone(meters));

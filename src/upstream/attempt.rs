@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
 use super::{Answer, Call, Cause, Client, Clock, Failure};
+use crate::provider::Dropped;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::route::{Route, Target};
@@ -39,7 +40,7 @@ pub async fn run(
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
             record.try_begins(&target.name, &target.meters, Instant::now());
-            let failure = match one(client, route, target, call, deadline).await {
+            let failure = match one(client, route, target, call, deadline, record).await {
                 Ok(answer) => {
                     record.try_ends(Outcome::Answered);
                     return Ok(answer);
@@ -106,6 +107,7 @@ async fn one(
     target: &Arc<Target>,
     call: &Call<'_>,
     deadline: Instant,
+    record: &mut Record,
 ) -> Result<Answer, Failure> {
     let fail = |cause: Cause| Failure {
         target: Arc::clone(&target.name),
@@ -133,9 +135,11 @@ async fn one(
         wait: judged.wait,
     };
     let provider = &target.provider;
-    let mut edits = call.envelope.edit();
-    route.rules.apply(&mut edits).map_err(refuse)?;
-    provider.rules.apply(&mut edits).map_err(refuse)?;
+    let (mut edits, mut dropped) = (call.envelope.edit(), Dropped::default());
+    for rules in [&route.rules, &*target.rules] {
+        rules.apply(&mut edits, &mut dropped).map_err(refuse)?;
+    }
+    record.dropped = dropped.header();
     edits.set("model", target.model.clone());
     let hide_usage =
         call.stream && provider.stream_usage && provider.protocol.ask_for_usage(&mut edits);

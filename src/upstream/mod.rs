@@ -379,9 +379,6 @@ fn request(
 ) -> Request<Rope> {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::HOST, site.authority.clone());
-    if let Some(credential) = &provider.credential {
-        headers.insert(header::AUTHORIZATION, credential.clone());
-    }
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
@@ -400,6 +397,10 @@ fn request(
         }
     }
     for (name, value) in &provider.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    // Last, so that nothing takes its place.
+    if let Some((name, value)) = &provider.credential {
         headers.insert(name.clone(), value.clone());
     }
     let mut request = Request::new(body);
