@@ -215,27 +215,71 @@ fn a_port_that_is_taken_is_the_users_mistake() {
 }
 
 #[test]
+fn check_names_what_a_provider_cannot_mean() {
+    let text = r#"[providers.azure]
+api_key = "sk-a"
+[providers.p]
+base_url = "http://p/v1"
+api_key = "sk-p"
+auth = "basic"
+headers = { Authorization = "Basic eA==", x-team = "a" }
+forward = ["X-Goog-Api-Key"]
+rules = { known = ["messages"], unknown = "drop" }
+[providers.p.rules_for."gpt-4.1*"]
+unknown = "keep"
+clamp = { temperature = [1, 0] }
+[providers.q]
+base_url = "http://q/v1"
+headers = { authorization = "Basic eA==" }
+rules = { known = ["model"] }
+rules_for."x*".unknown = "refuse"
+rules_for."y*" = { unknown = "refuse", drap = [] }
+"#;
+    let folder = folder_with(text);
+    let (code, _, err) = run(folder.path(), &["check"]);
+    assert_eq!(code, 1);
+    let want = [
+        "gateway.toml:1: providers.azure.base_url: `base_url` is missing; write base_url = \"https://RESOURCE.openai.azure.com/openai/v1\"",
+        "gateway.toml:6: providers.p.auth: `basic` is not one of api-key, bearer, x-api-key",
+        "gateway.toml:7: providers.p.headers.Authorization: `authorization` would be a second credential beside `api_key`; `auth` says which header that goes in",
+        "gateway.toml:8: providers.p.forward[0]: `X-Goog-Api-Key` carries the caller's key, which never travels on",
+        "gateway.toml:9: providers.p.rules.unknown: name every member it knows in `known`, with `model` among them",
+        "gateway.toml:11: providers.p.rules_for.\"gpt-4.1*\".unknown: `keep` is not one of drop, forward, refuse",
+        "gateway.toml:12: providers.p.rules_for.\"gpt-4.1*\".clamp.temperature: the lowest value, 1, is above the highest, 0",
+        "gateway.toml:18: providers.q.rules_for.\"y*\".drap: `drap` is unknown; did you mean `drop`?",
+    ];
+    assert_eq!(err.lines().collect::<Vec<_>>(), want);
+}
+
+#[test]
 fn the_presets_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let (code, out, _) = run(folder.path(), &["providers"]);
     assert_eq!(code, 0);
-    for preset in [
-        "openai",
-        "groq",
-        "openrouter",
-        "ollama",
-        "llama-cpp",
-        "vllm",
-        "lm-studio",
-        "openai-compatible",
-        "echo",
+    for (preset, key, url) in [
+        ("openai", "env:OPENAI_API_KEY", "https://api.openai.com/v1"),
+        (
+            "azure",
+            "env:AZURE_OPENAI_API_KEY",
+            "(give it one: https://RESOURCE.openai.azure.com/openai/v1)",
+        ),
+        (
+            "cerebras",
+            "env:CEREBRAS_API_KEY",
+            "https://api.cerebras.ai/v1 (unverified)",
+        ),
+        ("ollama", "none", "http://localhost:11434/v1"),
+        ("echo", "none", "echo:"),
     ] {
-        assert!(
-            out.lines()
-                .any(|line| line.split_whitespace().next() == Some(preset)),
-            "{preset} in {out}"
-        );
+        let is_it = |line: &str| {
+            let rest = line.strip_prefix(preset).map(str::trim_start);
+            let rest = rest.and_then(|rest| rest.strip_prefix(key));
+            rest.map(str::trim_start) == Some(url)
+        };
+        assert!(out.lines().any(is_it), "{preset} in {out}");
     }
+    let presets: toml_edit::DocumentMut = tollgate::provider::PRESETS.parse().unwrap();
+    assert_eq!(out.lines().count(), 1 + presets.len());
 }
 
 #[test]

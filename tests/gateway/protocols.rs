@@ -2,15 +2,16 @@
 //!
 //! `client_request.json` goes in; `upstream_request.json` is what the provider must get, `upstream_response.json` or
 //! `.sse` what it says, `client_response.json` or `.sse` what the client must hear, each to the byte. `case.toml` may
-//! give another `path` than chat completions and another `status` than 200, and what the client has `heard` as a status
-//! where that differs. With `UPDATE=1` in the environment the two
-//! that must come out are written anew; read them before you keep them.
+//! give another `path` than chat completions, another `status` than 200, what the client has `heard` as a status where
+//! that differs, what is `dropped` as the client is told it, and `http = "1.0"` for a provider that speaks no newer. With
+//! `UPDATE=1` in the environment the two that must come out are written anew; read them before you keep them.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::provider::Received;
 use crate::support::{Act, Gateway, Provider, completion, post};
 use tollgate::provider::PRESETS;
 
@@ -28,6 +29,10 @@ pub(crate) struct Case {
     status: u16,
     /// What the client is answered with.
     heard: Option<u16>,
+    /// What the client is told was left out.
+    dropped: Option<String>,
+    /// The provider speaks HTTP/1.0: its answer ends where the connection does.
+    old: bool,
     folder: PathBuf,
 }
 
@@ -39,6 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
         for folder in folders(&preset) {
             let text = fs::read_to_string(folder.join("case.toml")).unwrap_or_default();
             let told: toml_edit::DocumentMut = text.parse().unwrap();
+            let word = |name| told.get(name).map(|word| word.as_str().unwrap().to_owned());
             let status = |name: &str| -> Option<u16> {
                 let status = told.get(name)?.as_integer().unwrap();
                 Some(status.try_into().unwrap())
@@ -46,12 +52,11 @@ pub(crate) fn cases() -> Vec<Case> {
             all.push(Case {
                 preset: name(&preset),
                 name: name(&folder),
-                path: told
-                    .get("path")
-                    .map_or("/v1/chat/completions", |path| path.as_str().unwrap())
-                    .to_owned(),
+                path: word("path").unwrap_or_else(|| "/v1/chat/completions".to_owned()),
                 status: status("status").unwrap_or(200),
                 heard: status("heard"),
+                dropped: word("dropped"),
+                old: word("http").is_some_and(|http| http == "1.0"),
                 folder,
             });
         }
@@ -126,6 +131,15 @@ impl Case {
 
     /// What the provider does: a stream goes out event by event.
     fn act(&self) -> Option<Act> {
+        if self.old {
+            let kind = match self.stream() {
+                Some(_) => "text/event-stream",
+                None => "application/json",
+            };
+            let head = format!("HTTP/1.0 {} X\r\ncontent-type: {kind}\r\n\r\n", self.status);
+            let body = self.stream().or(self.read("upstream_response.json"));
+            return Some(Act::Raw([head.into_bytes(), body?].concat()));
+        }
         if let Some(stream) = self.stream() {
             return Some(Act::Pieces(Duration::from_millis(1), events(&stream)));
         }
@@ -154,11 +168,38 @@ impl Case {
     /// The path of the preset's base URL.
     fn base(&self) -> String {
         let told = preset(&self.preset);
-        let url = told
-            .get("base_url")
-            .map_or("http://host/v1", |url| url.as_str().unwrap());
-        let uri: http::Uri = url.parse().unwrap();
-        uri.path().to_owned()
+        let url = told.get("base_url").or(told.get("base_url_example"));
+        let uri: http::Uri = url.unwrap().as_str().unwrap().parse().unwrap();
+        uri.path().trim_end_matches('/').to_owned()
+    }
+
+    /// What the provider must be shown: the header and its value.
+    fn credential(&self) -> Option<(String, String)> {
+        let told = preset(&self.preset);
+        told.get("api_key")?;
+        Some(match told.get("auth").and_then(toml_edit::Item::as_str) {
+            None => ("authorization".to_owned(), format!("Bearer {SECRET}")),
+            Some(header) => (header.to_owned(), SECRET.to_owned()),
+        })
+    }
+
+    /// What holds for every request that a provider gets: where it goes, and what it is shown.
+    fn check_head(&self, provider: &Provider, received: &Received) {
+        let path = self.path.strip_prefix("/v1").unwrap();
+        let line = format!("POST {}{path} HTTP/1.1", self.base());
+        assert_eq!(received.line, line);
+        let (header, key) = self.credential().unzip();
+        let header = header.as_deref().unwrap_or("authorization");
+        assert_eq!(received.header(header), key.as_deref(), "{self:?}");
+        // The client's host would be refused by some, and a body in chunks not read by others.
+        let address = provider.address.to_string();
+        assert_eq!(received.header("host"), Some(&*address), "{self:?}");
+        let length = received.body.len().to_string();
+        assert_eq!(
+            received.header("content-length"),
+            Some(&*length),
+            "{self:?}"
+        );
     }
 }
 
@@ -229,15 +270,11 @@ async fn check(case: &Case) -> Result<(), String> {
         let received = provider.only();
         compare("upstream_request.json", &received.body);
         serde_json::from_slice::<serde_json::Value>(&received.body).unwrap();
-        let path = case.path.strip_prefix("/v1").unwrap();
-        assert_eq!(
-            received.line,
-            format!("POST {}{path} HTTP/1.1", case.base())
-        );
-        let key = preset(&case.preset)
-            .get("api_key")
-            .map(|_| format!("Bearer {SECRET}"));
-        assert_eq!(received.header("authorization"), key.as_deref(), "{case:?}");
+        case.check_head(&provider, &received);
+    }
+    if answer.header("x-tollgate-dropped") != case.dropped.as_deref() {
+        let got = answer.header("x-tollgate-dropped");
+        let _ = writeln!(flaws, "dropped: {got:?} instead of {:?}", case.dropped);
     }
     // A stream that fails before there was anything in it has a status of ours.
     let never_began = case.stream().is_some() && !is_stream;
@@ -263,24 +300,24 @@ async fn every_provider_is_sent_and_every_client_hears_what_the_folder_says() {
 }
 
 #[test]
-fn every_preset_has_a_chat_and_a_stream() {
+fn every_preset_has_a_chat_and_a_stream_or_says_that_it_is_unverified() {
     let presets: toml_edit::DocumentMut = PRESETS.parse().unwrap();
     let all = cases();
-    for (preset, _) in presets.iter() {
-        let chats: Vec<&Case> = all
-            .iter()
-            .filter(|case| case.preset == preset && case.path.ends_with("/chat/completions"))
-            .collect();
+    for (name, preset) in presets.iter() {
+        let of_it: Vec<&Case> = all.iter().filter(|case| case.preset == name).collect();
+        let unverified = preset.get("unverified").and_then(toml_edit::Item::as_bool) == Some(true);
+        assert_eq!(unverified, of_it.is_empty(), "{name}: unverified and cases");
         let heard = |kind: &str| {
             let answers = |case: &&&Case| {
-                case.status == 200
+                case.path.ends_with("/chat/completions")
+                    && case.status == 200
                     && case.heard.is_none()
                     && case.folder.join(format!("client_response.{kind}")).exists()
             };
-            chats.iter().filter(answers).count()
+            of_it.iter().filter(answers).count()
         };
-        assert!(heard("json") > 0, "{preset} has no chat");
-        assert!(heard("sse") > 0, "{preset} has no stream");
+        assert!(unverified || heard("json") > 0, "{name} has no chat");
+        assert!(unverified || heard("sse") > 0, "{name} has no stream");
     }
     for case in &all {
         assert!(

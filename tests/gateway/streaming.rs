@@ -140,12 +140,14 @@ fn data(stream: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Prompt and completion of the last usage that a stream tells.
+/// Prompt and completion of the last usage that a stream tells; the total tells what some leave out of the completion.
 fn told(stream: &[u8]) -> Option<[f64; 2]> {
     let usage = |data: &String| -> Option<[f64; 2]> {
         let value: serde_json::Value = serde_json::from_str(data).ok()?;
         let count = |name: &str| value["usage"][name].as_f64();
-        Some([count("prompt_tokens")?, count("completion_tokens")?])
+        let (prompt, completion) = (count("prompt_tokens")?, count("completion_tokens")?);
+        let total = count("total_tokens").unwrap_or(0.0);
+        Some([prompt, completion.max(total - prompt)])
     };
     data(stream).iter().filter_map(usage).next_back()
 }
