@@ -230,20 +230,22 @@ fn the_example_configuration_is_valid() {
 }
 
 #[test]
-fn the_examples_of_the_readme_are_valid() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let blocks: Vec<&str> = readme
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        let flaws = flaws(block);
-        assert!(
-            flaws.iter().all(|flaw| flaw.ends_with("is not set")),
-            "{block}\n{flaws:#?}"
-        );
+fn the_examples_of_the_pages_are_valid() {
+    for page in ["README.md", "docs/providers.md"] {
+        let text = fs::read_to_string(page).unwrap();
+        let blocks: Vec<&str> = text
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert!(!blocks.is_empty(), "{page} has no example");
+        for block in blocks {
+            let flaws = flaws(block);
+            assert!(
+                flaws.iter().all(|flaw| flaw.ends_with("is not set")),
+                "{page}:\n{block}\n{flaws:#?}"
+            );
+        }
     }
 }
 

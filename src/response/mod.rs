@@ -149,7 +149,7 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
 }
 
 /// Takes out what is not for the client: what belongs to the provider's connection (RFC 9110, 7.6.1), its cookies, its
-/// name, limits that are its own, and what it says to browsers, which do not ask it but us.
+/// name, limits that are its own, what only we may say, and what it says to browsers, which do not ask it but us.
 fn strip(headers: &mut HeaderMap) {
     let mut hops = String::new();
     for value in headers.get_all(header::CONNECTION) {
@@ -174,6 +174,7 @@ fn strip(headers: &mut HeaderMap) {
                 | "upgrade"
         ) || name.starts_with("x-ratelimit-")
             || name.starts_with("access-control-")
+            || name.starts_with("x-tollgate-")
             || (!hops.is_empty() && is_named(name))
     };
     let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(ours).cloned().collect();
@@ -243,6 +244,7 @@ mod tests {
             ("set-cookie", "a=b"),
             ("server", "uvicorn"),
             ("x-ratelimit-remaining-tokens", "5"),
+            ("x-tollgate-dropped", "user"),
             ("content-type", "application/json"),
             ("openai-processing-ms", "12"),
         ] {

@@ -198,6 +198,7 @@ async fn headers_of_a_provider_cannot_pose_as_ours() {
         .with("x-request-id", "req_theirs")
         .with("x-tollgate-target", "theirs")
         .with("x-tollgate-tries", "99")
+        .with("x-tollgate-dropped", "model")
         .with("connection", "x-hop")
         .with("x-hop", "1");
     let (_provider, gateway) = with(act).await;
@@ -205,6 +206,7 @@ async fn headers_of_a_provider_cannot_pose_as_ours() {
     assert_ne!(answer.header("x-request-id"), Some("req_theirs"));
     assert_eq!(answer.header("x-tollgate-target"), Some("p/big-model"));
     assert_eq!(answer.header("x-tollgate-tries"), Some("1"));
+    assert_eq!(answer.header("x-tollgate-dropped"), None);
     assert_eq!(answer.header("x-hop"), None);
 }
 

@@ -19,6 +19,7 @@ mod errors;
 mod clocks;
 mod streaming;
 mod protocols;
+mod page;
 mod rules;
 mod tls;
 mod leave;
