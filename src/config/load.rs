@@ -457,7 +457,7 @@ mod tests {
     use super::super::Listen;
     use super::*;
 
-    const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\n";
+    const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\nrules_for.\"o1.*\" = { drop = [\"x\"], refuse = [\"y\"] }\n";
 
     fn read(text: &str, variables: &[(&str, &str)]) -> (Config, Vec<String>) {
         let environment = variables
@@ -528,7 +528,7 @@ store = "memory:"
     #[test]
     fn a_provider_is_merged_over_its_preset() {
         let (config, lines) = read(
-            "[providers.groq]\nrules = { rename = { c = \"d\" } }\n[providers.other]\npreset = \"groq\"\nbase_url = \"http://o\"",
+            "[providers.groq]\nrules = { rename = { c = \"d\" } }\nrules_for = { \"o1.*\" = { drop = [] }, \"o1.5*\" = {} }\n[providers.other]\npreset = \"groq\"\nbase_url = \"http://o\"",
             &[],
         );
         assert_eq!(lines, [""; 0]);
@@ -536,6 +536,9 @@ store = "memory:"
         assert_eq!(groq.base_url.as_deref(), Some("https://g/v1"));
         assert_eq!(groq.rules.drop, ["logprobs"]);
         assert_eq!(groq.rules.rename.len(), 2);
+        assert_eq!(groq.rules_for.len(), 2);
+        assert_eq!(groq.rules_for["o1.*"].drop, [""; 0]);
+        assert_eq!(groq.rules_for["o1.*"].refuse, ["y"]);
         assert_eq!(
             config.providers["other"].base_url.as_deref(),
             Some("http://o")

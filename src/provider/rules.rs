@@ -463,23 +463,22 @@ mod tests {
         ]
     }
 
-    fn body() -> impl Strategy<Value = Map<String, Value>> {
+    fn messages() -> impl Strategy<Value = Value> {
         let role = prop::sample::select(&["user", "developer"][..]);
-        let message = (
-            content(),
-            role,
-            prop::collection::btree_map(name(), value(), 0..3),
-        );
-        let message = message.prop_map(|(content, role, more)| {
+        let more = prop::collection::btree_map(name(), value(), 0..3);
+        let message = (content(), role, more).prop_map(|(content, role, more)| {
             let mut message: Map<String, Value> = more.into_iter().collect();
             message.insert("content".into(), content);
             message.insert("role".into(), role.into());
             Value::Object(message)
         });
-        let messages = prop::collection::vec(prop_oneof![9 => message, 1 => value()], 0..3);
+        prop::collection::vec(prop_oneof![9 => message, 1 => value()], 0..3).prop_map(Value::from)
+    }
+
+    fn body() -> impl Strategy<Value = Map<String, Value>> {
         let members = prop::collection::btree_map(name(), value(), 0..6);
-        (members, prop::option::of(messages)).prop_map(|(members, messages)| {
-            let messages = messages.map(|m| ("messages".to_owned(), Value::from(m)));
+        (members, prop::option::of(messages())).prop_map(|(members, messages)| {
+            let messages = messages.map(|messages| ("messages".to_owned(), messages));
             members.into_iter().chain(messages).collect()
         })
     }
@@ -513,12 +512,17 @@ mod tests {
         let renames = prop::collection::vec((name(), name()), 0..3);
         let unknown = prop::sample::select(&[Unknown::Forward, Unknown::Drop, Unknown::Refuse][..]);
         let clamps = prop::collection::vec((name(), Just([-2.0, 3.0])), 0..2);
-        let first = (names(1), renames, names(2), names(6), unknown);
-        (first, values(), values(), clamps, message_rules()).prop_map(
+        let refuse = prop::option::weighted(0.1, name());
+        let first = (refuse, renames, names(2), names(6), unknown);
+        let set = (values(), prop::option::weighted(0.2, messages())).prop_map(|(mut set, new)| {
+            set.extend(new.map(|new| ("messages".to_owned(), json(&new))));
+            set
+        });
+        (first, values(), set, clamps, message_rules()).prop_map(
             |((refuse, mut rename, drop, known, unknown), default, set, clamp, messages)| {
                 rename.retain(|(from, to)| from != to);
                 Rules {
-                    refuse,
+                    refuse: refuse.into_iter().collect(),
                     rename,
                     drop,
                     known,
@@ -590,17 +594,18 @@ mod tests {
         if !rules.roles.is_empty() && message["role"] == "developer" {
             message.insert("role".into(), "system".into());
         }
-        let content = message.entry("content").or_insert(Value::Null);
         let text = |part: &Value| {
             let text = part["text"].as_str().filter(|_| part["type"] == "text");
             text.map(str::to_owned)
         };
-        let list = content.as_array().filter(|list| !list.is_empty());
-        let joined = list.and_then(|list| list.iter().map(text).collect::<Option<String>>());
-        match joined {
-            Some(joined) if rules.join_text => *content = joined.into(),
-            _ if rules.empty_content && content.is_null() => *content = "".into(),
-            _ => {}
+        if let Some(content) = message.get_mut("content") {
+            let list = content.as_array().filter(|list| !list.is_empty());
+            let joined = list.and_then(|list| list.iter().map(text).collect::<Option<String>>());
+            match joined {
+                Some(joined) if rules.join_text => *content = joined.into(),
+                _ if rules.empty_content && content.is_null() => *content = "".into(),
+                _ => {}
+            }
         }
         message.retain(|name, value| {
             let is_known = rules.known.is_empty() || rules.known.contains(name);
