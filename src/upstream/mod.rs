@@ -145,16 +145,14 @@ pub struct Said {
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.status == self.came_as {
-            write!(f, "{}", self.status)
-        } else {
-            write!(
-                f,
-                "{} in the clothes of a {}",
-                self.status,
-                self.came_as.as_str()
-            )
+        f.write_str(self.status.as_str())?;
+        if let Some(reason) = self.status.canonical_reason() {
+            write!(f, " {reason}")?;
         }
+        if self.status != self.came_as {
+            write!(f, ", as an error under status {}", self.came_as.as_str())?;
+        }
+        Ok(())
     }
 }
 
