@@ -14,10 +14,10 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listen::Stream;
-use super::pulse::{Busy, Pulse};
+use super::pulse::{Busy, Overdue, Pulse};
 use super::quiet::Quiet;
 use super::socket::{Socket, Spoken, Watch};
 use super::{Handler, Stage, Times};
@@ -36,6 +36,9 @@ const MAX_UNSENT: usize = 64 << 10;
 
 /// A client of HTTP/2 that is silent is asked this often whether it is still there, and has as long to say so.
 const PING: Duration = Duration::from_secs(20);
+
+/// How long a client that we leave because it asked nothing may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves requests until either side has had enough. Dropping what this gives cancels whatever is under way.
 pub async fn serve<H: Handler>(
@@ -176,6 +179,14 @@ impl Guard<'_> {
             };
             match verdict {
                 Verdict::Drain => conversation.as_mut().finish(),
+                // A client of HTTP/2 is told which of its requests will not be answered, should one be on its way.
+                Verdict::Leave => {
+                    conversation.as_mut().finish();
+                    let said = timeout(FAREWELL, conversation.as_mut()).await;
+                    if said.is_ok() || !self.pulse.is_busy() {
+                        return;
+                    }
+                }
                 // The next turn polls the answer under way, and it sees that time is up.
                 Verdict::Close => {}
                 Verdict::End => return,
@@ -190,8 +201,9 @@ impl Guard<'_> {
             tokio::select! {
                 () = closed.as_mut() => return Verdict::End,
                 () = timer.as_mut() => match self.pulse.check(self.times, Instant::now()) {
-                    Some(next) => timer.as_mut().reset(next),
-                    None => return Verdict::End,
+                    Ok(next) => timer.as_mut().reset(next),
+                    Err(Overdue::Idle) => return Verdict::Leave,
+                    Err(Overdue::Stuck) => return Verdict::End,
                 },
                 changed = self.stage.changed() => match (changed, *self.stage.borrow_and_update()) {
                     (Ok(()), Stage::Open) => {}
@@ -210,6 +222,8 @@ enum Verdict {
     Drain,
     /// End what is under way with an error.
     Close,
+    /// Close, since nothing is under way.
+    Leave,
     /// Close.
     End,
 }

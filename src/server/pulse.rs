@@ -98,8 +98,13 @@ impl Pulse {
         }
     }
 
-    /// When to look again; or nothing, if the connection has done nothing for too long.
-    pub(super) fn check(&self, times: Times, now: Instant) -> Option<Instant> {
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// When to look again; or what has gone on for too long.
+    pub(super) fn check(&self, times: Times, now: Instant) -> Result<Instant, Overdue> {
         let ends = |since: &AtomicU64, most: Duration| match since.load(Ordering::Relaxed) {
             NEVER => None,
             since => Some(self.born + Duration::from_millis(since) + most),
@@ -107,18 +112,32 @@ impl Pulse {
         let waiting = self.waiting();
         let waiting = waiting.iter().filter_map(|since| ends(since, times.write));
         let own = [
-            ends(&self.idle, times.idle),
             ends(&self.head, times.header),
             ends(&self.stalled, times.write),
         ];
-        let next = own.into_iter().flatten().chain(waiting).min();
-        if next.is_some_and(|next| next <= now) {
-            return None;
+        let stuck = own.into_iter().flatten().chain(waiting).min();
+        let idle = ends(&self.idle, times.idle);
+        let is_over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
+        if is_over(stuck) {
+            return Err(Overdue::Stuck);
+        }
+        if is_over(idle) {
+            return Err(Overdue::Idle);
         }
         // What begins after this look is seen before its own time is up: each begins to count only once seen to begin.
         let soonest = now + times.header.min(times.idle).min(times.write);
-        Some(next.map_or(soonest, |next| next.min(soonest)))
+        let ends = stuck.into_iter().chain(idle);
+        Ok(ends.fold(soonest, Instant::min))
     }
+}
+
+/// What has gone on for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Nothing was asked.
+    Idle,
+    /// A head did not come, or an answer was not taken.
+    Stuck,
 }
 
 /// A request under way.
@@ -171,37 +190,37 @@ mod tests {
         };
         let start = Instant::now();
         let pulse = Pulse::new(start);
-        assert_eq!(pulse.check(times, start), Some(start + secs(10)));
+        assert_eq!(pulse.check(times, start), Ok(start + secs(10)));
         assert_eq!(
             pulse.check(times, start + secs(120)),
-            None,
+            Err(Overdue::Idle),
             "it never spoke"
         );
         tokio::time::advance(secs(5)).await;
         pulse.speaks();
-        assert_eq!(pulse.check(times, start + secs(10)), Some(start + secs(15)));
+        assert_eq!(pulse.check(times, start + secs(10)), Ok(start + secs(15)));
         assert_eq!(
             pulse.check(times, start + secs(15)),
-            None,
+            Err(Overdue::Stuck),
             "its head takes too long"
         );
         let busy = pulse.busy();
         assert!(
-            pulse.check(times, start + secs(10_000)).is_some(),
+            pulse.check(times, start + secs(10_000)).is_ok(),
             "an answer may take its time"
         );
         pulse.stalls();
         assert_eq!(
             pulse.check(times, start + secs(65)),
-            None,
+            Err(Overdue::Stuck),
             "it does not read"
         );
         pulse.reads();
         drop(busy);
-        assert!(pulse.check(times, start + secs(124)).is_some());
+        assert!(pulse.check(times, start + secs(124)).is_ok());
         assert_eq!(
             pulse.check(times, start + secs(125)),
-            None,
+            Err(Overdue::Idle),
             "it had its time"
         );
     }
@@ -220,27 +239,27 @@ mod tests {
         pulse.share();
         pulse.speaks();
         assert!(
-            pulse.check(times, start + secs(119)).is_some(),
+            pulse.check(times, start + secs(119)).is_ok(),
             "a word is no head that has begun"
         );
-        assert_eq!(pulse.check(times, start + secs(120)), None);
+        assert_eq!(pulse.check(times, start + secs(120)), Err(Overdue::Idle));
         let (one, other) = (pulse.busy(), pulse.busy());
         drop(one);
         assert!(
-            pulse.check(times, start + secs(10_000)).is_some(),
+            pulse.check(times, start + secs(10_000)).is_ok(),
             "one is still under way"
         );
         other.hands_over();
         assert_eq!(
             pulse.check(times, start + secs(60)),
-            None,
+            Err(Overdue::Stuck),
             "the client leaves it"
         );
         other.goes_on();
-        assert!(pulse.check(times, start + secs(60)).is_some());
+        assert!(pulse.check(times, start + secs(60)).is_ok());
         tokio::time::advance(secs(5)).await;
         drop(other);
-        assert_eq!(pulse.check(times, start + secs(125)), None);
+        assert_eq!(pulse.check(times, start + secs(125)), Err(Overdue::Idle));
         assert!(pulse.waiting().is_empty());
     }
 }

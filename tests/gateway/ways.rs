@@ -285,7 +285,7 @@ async fn a_connection_that_only_says_what_it_speaks_is_idle() {
     assert_eq!(half.rest().await, "");
     let stream = frames(&gateway, &[]).await;
     let began = tokio::time::Instant::now();
-    rest(stream).await;
+    assert!(rest(stream).await.contains(&GOAWAY), "it is told");
     assert!(
         began.elapsed() >= Duration::from_millis(300),
         "a head's clock rang"
