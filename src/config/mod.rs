@@ -166,6 +166,10 @@ impl Default for Admin {
 /// `[providers.NAME]`: someone who serves models.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that an operator writes"
+)]
 pub struct Provider {
     /// The preset this entry is merged over; by default the one of its own name.
     pub preset: Option<String>,
