@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::{HeaderMap, HeaderValue, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 
 /// Names that no public DNS can point at us: RFC 6761 and ICANN keep the first two, clusters use the others.
 const PRIVATE: [&str; 4] = [".localhost", ".internal", ".cluster.local", ".svc"];
@@ -110,8 +110,7 @@ impl Door {
         if !self.is_ours(bare(host)) {
             return Err(Stranger::Host(shown(host)));
         }
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        let Some(origin) = origins.next() else {
+        let Some(origin) = headers.get(header::ORIGIN) else {
             return Ok(None);
         };
         let may = match &self.pages {
@@ -122,7 +121,7 @@ impl Door {
                 authority.is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
             }),
         };
-        if may && origins.next().is_none() {
+        if may && is_alone(headers, header::ORIGIN) {
             Ok(Some(origin))
         } else {
             Err(Stranger::Page(shown(&String::from_utf8_lossy(
@@ -164,12 +163,16 @@ fn ends_with(host: &str, domain: &str) -> bool {
 
 /// The one `Host`; HTTP/1.0 may have none, and no browser speaks it.
 fn named(version: Version, headers: &HeaderMap) -> Result<&str, Stranger> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().map_err(|_| Stranger::Hosts),
-        (None, None) if version < Version::HTTP_11 => Ok("localhost"),
+    match headers.get(header::HOST) {
+        Some(host) if is_alone(headers, header::HOST) => host.to_str().map_err(|_| Stranger::Hosts),
+        None if version < Version::HTTP_11 => Ok("localhost"),
         _ => Err(Stranger::Hosts),
     }
+}
+
+/// Whether a header is there once. In most requests all are, and that is known without looking.
+fn is_alone(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.len() == headers.keys_len() || headers.get_all(name).iter().count() == 1
 }
 
 /// A host without its port, and without the dot that ends a full name.
