@@ -177,8 +177,9 @@ fn is_alone(headers: &HeaderMap, name: HeaderName) -> bool {
 
 /// A host without its port, and without the dot that ends a full name.
 fn bare(host: &str) -> &str {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+    let end = host.bytes().rposition(|byte| !byte.is_ascii_digit());
+    let name = match end.and_then(|end| host.split_at_checked(end)) {
+        Some((name, port)) if port.starts_with(':') => name,
         _ => host,
     };
     name.strip_suffix('.').unwrap_or(name)

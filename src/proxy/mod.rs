@@ -5,7 +5,6 @@
 mod catalogue;
 mod discover;
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -198,13 +197,12 @@ fn readable(headers: &HeaderMap) -> Result<(), Rejection> {
         return Err(Rejection::Encoded(shortened(&encoding)));
     }
     let stated = headers.get(header::CONTENT_TYPE);
-    let stated = stated.map_or(Cow::Borrowed("nothing"), |stated| {
-        String::from_utf8_lossy(stated.as_bytes())
-    });
-    let kind = stated.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") {
+    let stated = stated.map_or(&b"nothing"[..], |stated| stated.as_bytes());
+    let kind = stated.split(|byte| *byte == b';').next();
+    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
         Ok(())
     } else {
+        let stated = String::from_utf8_lossy(stated);
         Err(Rejection::NotJson(shortened(&stated)))
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -64,7 +64,15 @@ pub async fn serve<H: Handler>(
     let requests = Arc::clone(&guard.pulse);
     let service = service_fn(move |request| {
         let (busy, handler) = (requests.busy(), handler.clone());
-        async move { Ok::<_, Infallible>(answer(handler, request, busy).await) }
+        let closes = is_chunked(&request);
+        async move {
+            let mut answer = handler.handle(request).await;
+            if closes {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer.map(|body| Tracked { body, busy }))
+        }
     });
     let io = TokioIo::new(socket);
     match spoken {
@@ -90,22 +98,11 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Answers one request, and knows that it is under way until its answer ends.
-async fn answer<H: Handler>(
-    handler: H,
-    request: Request<Incoming>,
-    busy: Busy,
-) -> Response<Tracked<H::Body>> {
-    // A body in chunks may have come with a `Content-Length` as well, and whoever stands before us may have believed
-    // that one: what follows on the connection may be part of the body to them. RFC 9112, 6.3: close it.
-    let is_chunked = request.version() <= Version::HTTP_11
-        && request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut answer = handler.handle(request).await;
-    if is_chunked {
-        let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(header::CONNECTION, close);
-    }
-    answer.map(|body| Tracked { body, busy })
+/// Whether a body came in chunks. It may have come with a `Content-Length` as well, which hyper does not show, and whoever
+/// stands before us may have believed that one: to them what follows on the connection may be part of the body. So it is
+/// closed after the answer (RFC 9112, 6.3).
+fn is_chunked(request: &Request<Incoming>) -> bool {
+    request.version() <= Version::HTTP_11 && request.body().size_hint().exact().is_none()
 }
 
 /// A conversation, whichever protocol it is in.

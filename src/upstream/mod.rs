@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -344,7 +345,7 @@ async fn send(
     poll_fn(|cx| {
         link.drive(cx);
         match answered.as_mut().poll(cx) {
-            Poll::Ready(Ok(response)) if has_two_lengths(response.headers()) => {
+            Poll::Ready(Ok(response)) if has_two_lengths(&response) => {
                 let cause = Cause::Nonsense("it says two lengths of its body");
                 Poll::Ready(Err(Unsent::Lost(cause)))
             }
@@ -362,8 +363,9 @@ async fn send(
 }
 
 /// One of the two is a lie, and what follows the body may be someone's idea of our next answer (RFC 9112, 6.3).
-fn has_two_lengths(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
+fn has_two_lengths(response: &Response<Incoming>) -> bool {
+    let is_told = response.body().size_hint().exact().is_some();
+    !is_told && response.headers().contains_key(header::CONTENT_LENGTH)
 }
 
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
