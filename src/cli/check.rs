@@ -1,5 +1,6 @@
 //! `tollgate check`: read a configuration and name every flaw, with its place.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::gateway::Gateway;
 use crate::plan::Plan;
+use crate::provider::Origin;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,6 +27,9 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
     let plan = gateway.plan();
     for warning in &plan.warnings {
         println!("{warning}");
+    }
+    for (name, proxy) in proxies(&plan) {
+        println!("{name}: through the proxy {proxy}");
     }
     println!(
         "{}: fine: {}, {}, {}",
@@ -49,6 +54,16 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
 
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Who is asked through a proxy, in order; the proxies without their credentials.
+fn proxies(plan: &Plan) -> BTreeMap<&str, &str> {
+    let providers = plan.providers.iter();
+    let through = providers.filter_map(|(name, passage)| match &passage.provider.origin {
+        Origin::Site(site) => Some((&**name, &*site.via.as_ref()?.name)),
+        Origin::Echo => None,
+    });
+    through.collect()
 }
 
 /// The models that the configuration asks a provider for, and that it does not list.

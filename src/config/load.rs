@@ -28,8 +28,6 @@ const NOT_YET: &[&str] = &[
     "defaults",
     "total",
     "providers.*.budget",
-    "providers.*.proxy",
-    "providers.*.ca_file",
     "providers.*.prelude",
     "providers.*.keepalive",
     "providers.*.on_disconnect",

@@ -173,10 +173,18 @@ impl Default for Admin {
 pub struct Provider {
     /// The preset this entry is merged over; by default the one of its own name.
     pub preset: Option<String>,
-    /// With its version segment (`https://api.openai.com/v1`); `echo:` is answered in process.
+    /// With its version segment (`https://api.openai.com/v1`); `unix:/run/engine.sock` is HTTP over a socket, with `/v1`
+    /// unless another path follows a colon; `echo:` is answered in process.
     pub base_url: Option<String>,
     /// In a preset that has no `base_url`: what one looks like, for the message that asks for it.
     pub base_url_example: Option<String>,
+    /// The URL of an HTTP proxy to leave through, which may hold a user name and a password; `direct` is none. By default
+    /// the environment's: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, and their lower case.
+    pub proxy: Option<Secret>,
+    /// A PEM file of roots that are trusted beside the machine's.
+    pub ca_file: Option<PathBuf>,
+    /// HTTP/2: over TLS it is offered, over TCP and sockets it is spoken at once.
+    pub http2: bool,
     /// Sent in the header that `auth` names.
     pub api_key: Option<Secret>,
     /// The header the key goes in.
@@ -224,6 +232,9 @@ impl Default for Provider {
             preset: None,
             base_url: None,
             base_url_example: None,
+            proxy: None,
+            ca_file: None,
+            http2: false,
             api_key: None,
             auth: Auth::default(),
             headers: BTreeMap::new(),
@@ -244,7 +255,7 @@ impl Default for Provider {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// To a connection, TLS included.
+    /// To a connection: the look-up of its name, its proxy and TLS included.
     #[serde(deserialize_with = "value::duration")]
     pub connect: Duration,
     /// To the head of the answer.

@@ -12,6 +12,7 @@ use crate::admission::{Caller, Digest, Keyring, matches};
 use crate::config::load::suggest;
 use crate::config::{self, Config, Diagnostic, Open};
 use crate::provider::Rules;
+use crate::provider::trust::Trust;
 use crate::route::{Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 
@@ -49,6 +50,7 @@ impl Plan {
             flaws: Vec::new(),
             warnings: Vec::new(),
             unavailable: BTreeMap::new(),
+            machine: None,
         };
         let providers = compiler.providers();
         let models = compiler.models(&providers);
@@ -137,6 +139,8 @@ pub(super) struct Compiler<'c> {
     warnings: Vec<String>,
     /// Providers that cannot be asked, and why.
     pub(super) unavailable: BTreeMap<&'c str, String>,
+    /// The machine's roots, once they were needed.
+    pub(super) machine: Option<Arc<Trust>>,
 }
 
 impl Compiler<'_> {

@@ -4,6 +4,7 @@
 //! `config` and every room: the only place where configuration becomes running things.
 
 mod compile;
+mod egress;
 mod providers;
 mod rules;
 

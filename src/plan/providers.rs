@@ -1,4 +1,4 @@
-//! From `[providers]` to providers: URLs taken apart, headers checked, credentials read.
+//! From `[providers]` to providers: headers checked, credentials read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use super::Passage;
 use super::compile::Compiler;
 use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
-use crate::provider::{Origin, Provider, Timeouts, WrongUrl};
+use crate::provider::{Provider, Timeouts};
 
 /// Headers that are tollgate's to write.
-const OWN_HEADERS: [&str; 8] = [
+const OWN_HEADERS: [&str; 9] = [
     "accept-encoding",
     "connection",
     "content-length",
     "content-type",
     "cookie",
     "host",
+    "proxy-authorization",
     "te",
     "transfer-encoding",
 ];
@@ -55,28 +56,7 @@ impl<'c> Compiler<'c> {
     }
 
     fn provider(&mut self, name: &'c str, entry: &config::Provider) -> Option<Provider> {
-        let Some(url) = &entry.base_url else {
-            // A provider whose preset is unknown has its flaw already, and that comes first.
-            let example = entry.base_url_example.as_ref();
-            let write = example.map(|url| format!("; write base_url = \"{url}\""));
-            let message = format!("`base_url` is missing{}", write.unwrap_or_default());
-            self.flaw(["providers", name, "base_url"], message);
-            return None;
-        };
-        let origin = match Origin::parse(url, &OpenAi) {
-            Ok(origin) => Some(origin),
-            Err(wrong) => {
-                self.flaw(
-                    ["providers", name, "base_url"],
-                    match wrong {
-                        // What is wrong with it is a secret in it.
-                        WrongUrl::UserInfo | WrongUrl::Query => wrong.to_string(),
-                        _ => format!("`{url}` {wrong}"),
-                    },
-                );
-                None
-            }
-        };
+        let origin = self.origin(name, entry, &OpenAi);
         let headers = self.headers(name, entry);
         let forward = self.forward(name, entry);
         let credential = match &entry.api_key {

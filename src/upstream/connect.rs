@@ -1,174 +1,207 @@
-//! A connection to a provider: TCP or TLS, speaking HTTP/1.1.
+//! A connection to a provider: from where it is to something that a request can be put on.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use super::clock::Timer;
-use crate::envelope::Rope;
+use super::link::{Link, Own};
+use super::race::race;
+use super::resolve::Names;
+use super::share::Shared;
+use super::tunnel;
+use super::wire::Io;
 use crate::provider::Site;
-
-/// One connection, and the half that puts requests on it.
-///
-/// The connection is a future that must be polled for anything to move. It is polled by whoever waits for the answer,
-/// not by a task of its own: a burst of events is then one read and one write (measured: 26–37 % less CPU an event), to
-/// drop it is to cancel, and a client that does not read holds the provider back.
-pub(super) struct Link {
-    pub(super) sender: SendRequest<Rope>,
-    /// None once it is closed. It must be dropped then: what waits in it for an answer learns of the end by that.
-    connection: Option<Connection<TokioIo<Io>, Rope>>,
-    /// The timer of its last request, for its next.
-    pub(super) timer: Option<Timer>,
-    /// When it was made.
-    pub(super) born: Instant,
-}
-
-impl Link {
-    /// Lets the connection do what it can.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection
-            && Pin::new(connection).poll(cx).is_ready()
-        {
-            self.connection = None;
-        }
-    }
-
-    /// Whether another request can be put on it.
-    pub(super) fn is_usable(&self) -> bool {
-        self.connection.is_some() && self.sender.is_ready()
-    }
-}
+use crate::provider::egress::Via;
+use crate::provider::site::{Host, Place};
+use crate::provider::trust::Tls;
 
 /// The most that is read from a provider at once, and so the longest head of an answer, in bytes. It also bounds how
 /// long one poll can take, whatever comes.
-const MAX_BUFFER: usize = 32 << 10;
+pub(super) const MAX_BUFFER: u32 = 32 << 10;
 
 /// Makes connections.
 #[derive(Default)]
 pub(super) struct Connector {
-    tls: OnceLock<Result<Arc<ClientConfig>, String>>,
+    names: Names,
 }
 
 impl Connector {
-    /// Connects to a site.
-    pub(super) async fn connect(&self, site: &Site, now: Instant) -> io::Result<Box<Link>> {
-        let stream = TcpStream::connect((&*site.host, site.port)).await?;
-        stream.set_nodelay(true)?;
-        let io = if site.tls {
-            let config = self
-                .tls
-                .get_or_init(client_config)
-                .clone()
-                .map_err(io::Error::other)?;
-            let name = ServerName::try_from(site.host.to_string()).map_err(io::Error::other)?;
-            Io::Tls(Box::new(
-                TlsConnector::from(config).connect(name, stream).await?,
-            ))
-        } else {
-            Io::Plain(stream)
+    /// Connects to a site: through its proxy if it has one, over TLS and by HTTP/2 as it wants.
+    pub(super) async fn connect(&self, site: &Site, now: Instant) -> io::Result<Link> {
+        let below = match &site.via {
+            Some(via) => self.through(via, &site.place, now).await?,
+            None => self.dial(&site.place, now).await?,
         };
+        let (io, http2) = match &site.tls {
+            Some(tls) => {
+                let stream = secured(below, tls).await?;
+                let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Io::Tls(stream), chosen)
+            }
+            None => (below, site.http2),
+        };
+        if http2 {
+            return Ok(Link::Share(Shared::open(io).await?));
+        }
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
+            .max_buf_size(MAX_BUFFER as usize)
             .handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;
-        Ok(Box::new(Link {
-            sender,
-            connection: Some(connection),
-            timer: None,
-            born: now,
-        }))
+        Ok(Link::Own(Box::new(Own::new(sender, connection, now))))
+    }
+
+    /// Forgets what nobody asks for any more.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.names.sweep(now);
+    }
+
+    /// Connects to a proxy, and through it where it opens tunnels.
+    async fn through(&self, via: &Via, place: &Place, now: Instant) -> io::Result<Io> {
+        let reached = async {
+            let io = self.dial(&via.place, now).await?;
+            match &via.tls {
+                Some(tls) => Ok(Io::Tls(secured(io, tls).await?)),
+                None => Ok(io),
+            }
+        };
+        let unreached = |e: io::Error| {
+            let message = format!("the proxy {} could not be reached: {e}", via.name);
+            io::Error::new(e.kind(), message)
+        };
+        let mut io = reached.await.map_err(unreached)?;
+        if via.tunnels {
+            tunnel::open(&mut io, via, place).await?;
+        }
+        Ok(io)
+    }
+
+    async fn dial(&self, place: &Place, now: Instant) -> io::Result<Io> {
+        let (host, port) = match place {
+            Place::Unix(path) => return Ok(Io::Unix(UnixStream::connect(path).await?)),
+            Place::Tcp(host, port) => (host, *port),
+        };
+        let stream = match host {
+            Host::Address(address) => TcpStream::connect((*address, port)).await?,
+            Host::Name(name) => {
+                let addresses = self.names.resolve(name, now).await?;
+                race(addresses, |ip| {
+                    TcpStream::connect(SocketAddr::new(ip, port))
+                })
+                .await?
+            }
+        };
+        stream.set_nodelay(true)?;
+        Ok(Io::Tcp(stream))
     }
 }
 
-/// The machine's own roots, so that a company's are trusted; Mozilla's where the machine has none, as in an empty
-/// container.
-fn client_config() -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+async fn secured(io: Io, tls: &Tls) -> io::Result<Box<tokio_rustls::client::TlsStream<Io>>> {
+    let connector = TlsConnector::from(Arc::clone(&tls.config));
+    Ok(Box::new(connector.connect(tls.name.clone(), io).await?))
 }
 
-/// Bytes to and from a provider.
-pub(super) enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::openai::OpenAi;
+    use crate::provider::site::{Base, Way};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::net::TcpListener;
 
-impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+    fn site(url: &str) -> Site {
+        let base = Base::parse(url, std::path::Path::new("")).unwrap();
+        Site::new(base, &OpenAi, Way::default()).unwrap()
     }
-}
 
-impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+    /// A connector whose names all have these addresses.
+    fn with(addresses: &'static [[u8; 4]]) -> Connector {
+        let addresses = addresses.iter().copied().map(Into::into);
+        let addresses: Vec<std::net::IpAddr> = addresses.collect();
+        Connector {
+            names: Names::new(Box::new(move |_| {
+                let addresses = addresses.clone();
+                Box::pin(async move { Ok(addresses) })
+            })),
         }
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+    #[tokio::test]
+    async fn an_address_that_refuses_is_no_hindrance() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let site = site(&format!("http://engine:{port}/v1"));
+        // Nobody listens on the others: whichever the rotation puts first, a connection comes about.
+        let connector = with(&[[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 1]]);
+        for _ in 0..6 {
+            connector.connect(&site, Instant::now()).await.unwrap();
         }
+        let refused = with(&[[127, 0, 0, 2], [127, 0, 0, 3]]);
+        let error = refused.connect(&site, Instant::now()).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
+    #[tokio::test]
+    async fn a_name_server_that_fails_later_is_no_hindrance() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let connector = Connector {
+            names: Names::new(Box::new(move |_| {
+                let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+                let found = if first {
+                    Ok(vec![[127, 0, 0, 1].into()])
+                } else {
+                    Err(io::Error::other("broken"))
+                };
+                Box::pin(async move { found })
+            })),
+        };
+        let site = site(&format!("http://engine:{port}/v1"));
+        let now = Instant::now();
+        connector.connect(&site, now).await.unwrap();
+        let later = now + std::time::Duration::from_secs(60);
+        connector.connect(&site, later).await.unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        let next_day = now + std::time::Duration::from_secs(86_400);
+        let error = connector.connect(&site, next_day).await.err().unwrap();
+        let why = "the name engine could not be looked up: broken";
+        assert_eq!(error.to_string(), why);
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+    #[tokio::test]
+    async fn connections_are_spread_over_all_addresses() {
+        let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = one.local_addr().unwrap().port();
+        let other = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let count = async |listener: TcpListener, n: usize| {
+            while listener.accept().await.is_ok() {
+                counts[n].fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let connector = with(&[[127, 0, 0, 1], [127, 0, 0, 2]]);
+        let site = site(&format!("http://engine:{port}/v1"));
+        let connect = async {
+            for _ in 0..10 {
+                connector.connect(&site, Instant::now()).await.unwrap();
+            }
+            while counts.iter().any(|n| n.load(Ordering::SeqCst) < 5) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = connect => {}
+            () = count(one, 0) => {}
+            () = count(other, 1) => {}
         }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        assert!(counts.iter().all(|n| n.load(Ordering::SeqCst) == 5));
     }
 }

@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::clock::{Clock, Clocks, Phase};
-use super::connect::Link;
+use super::link::Link;
 use super::pool::Shelf;
 
-/// Pieces of an answer. Dropping it before its end closes the connection, which is how providers are told to stop.
+/// Pieces of an answer. Dropping it before its end closes the connection, or resets its stream where others share the
+/// connection: that is how providers are told to stop.
 pub struct Inflow {
     source: Source,
     /// None once the answer has been read to its end.
@@ -25,7 +26,7 @@ enum Source {
     Memory(VecDeque<Bytes>),
     Link {
         body: Incoming,
-        link: Option<Box<Link>>,
+        link: Option<Link>,
         shelf: Arc<Shelf>,
     },
 }
@@ -49,7 +50,7 @@ impl Inflow {
         }
     }
 
-    pub(super) fn link(body: Incoming, link: Box<Link>, shelf: Arc<Shelf>, clocks: Clocks) -> Self {
+    pub(super) fn link(body: Incoming, link: Link, shelf: Arc<Shelf>, clocks: Clocks) -> Self {
         let source = Source::Link {
             body,
             link: Some(link),
@@ -87,7 +88,7 @@ impl Inflow {
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let piece = match &mut self.source {
             Source::Memory(pieces) => return Poll::Ready(pieces.pop_front().map(Ok)),
-            Source::Link { body, link, .. } => poll_link(body, link.as_deref_mut(), cx),
+            Source::Link { body, link, .. } => poll_link(body, link.as_mut(), cx),
         };
         match piece {
             Poll::Ready(Some(Ok(piece))) => {
@@ -115,12 +116,16 @@ impl Inflow {
     /// The answer has been read to its end: the connection is good for another.
     fn keep(&mut self, cx: &mut Context<'_>) {
         if let Source::Link { link, shelf, .. } = &mut self.source
-            && let Some(mut link) = link.take()
+            && let Some(link) = link.take()
         {
-            // It has yet to learn that the body was taken.
-            link.drive(cx);
-            link.timer = self.clocks.take().map(Clocks::into_timer);
-            shelf.put(link, Instant::now());
+            let clocks = self.clocks.take();
+            // A share makes room by being dropped.
+            if let Link::Own(mut own) = link {
+                // It has yet to learn that the body was taken.
+                own.drive(cx);
+                own.timer = clocks.map(Clocks::into_timer);
+                shelf.put(own, Instant::now());
+            }
         }
     }
 }
@@ -144,8 +149,9 @@ fn poll_link(
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => match link.take() {
-                Some(link) => link.drive(cx),
-                None => return Poll::Pending,
+                Some(Link::Own(own)) => own.drive(cx),
+                // A shared connection drives itself.
+                Some(Link::Share(_)) | None => return Poll::Pending,
             },
         }
     }

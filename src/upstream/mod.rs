@@ -8,33 +8,42 @@ mod clock;
 mod connect;
 mod inflow;
 mod judge;
+mod link;
 mod pool;
+mod race;
+mod request;
+mod resolve;
+mod share;
+mod tunnel;
+mod wire;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::envelope::{Envelope, Rope};
 use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
 use crate::provider::errors::{Fault, Retry};
-use crate::provider::{Origin, Provider, Site, echo};
+use crate::provider::{Origin, Provider, echo};
 use crate::route::Target;
 use crate::telemetry::{Outcome, RequestId};
 use crate::usage::Usage;
 pub use clock::Clock;
 use clock::{Clocks, Phase};
-use connect::{Connector, Link};
+use connect::Connector;
 pub use inflow::{Broken, Inflow};
+use link::{Link, Unsent};
+use request::Ask;
+
+/// How often one request is sent within a try, where nothing was done with it before.
+const MOST_SENT: u32 = 4;
 
 /// Sends requests, and keeps connections for the next. Each worker has its own, so that nothing is shared on the path.
 #[derive(Default)]
@@ -193,6 +202,7 @@ impl Client {
     /// Throws away connections that nobody should take any more. To be called every few seconds.
     pub fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
+        self.connector.sweep(now);
     }
 
     /// Asks a provider for its models, as it calls them; at most [`crate::protocol::MOST_MODELS`].
@@ -201,37 +211,22 @@ impl Client {
         let Origin::Site(site) = &provider.origin else {
             return Ok(vec!["echo".into()]);
         };
-        let now = Instant::now();
-        let deadline = now + provider.timeouts.total;
-        let mut clocks = Clocks::start(provider.timeouts, deadline, Phase::Connecting, None, now);
-        let mut request = request(
+        let headers = HeaderMap::new();
+        let ask = Ask {
             provider,
             site,
-            Endpoint::Models,
-            &HeaderMap::new(),
-            Rope::default(),
-        );
-        *request.method_mut() = Method::GET;
-        let mut link = self.connect(site, &mut clocks).await?;
-        clocks.enter(Phase::Waiting, Instant::now());
-        let response = match send(&mut link, request, &mut clocks).await {
-            Ok(response) => response,
-            Err(Unsent::Lost(cause)) => return Err(cause),
-            Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
+            method: Method::GET,
+            endpoint: Endpoint::Models,
+            given: &headers,
+            id: None,
         };
-        clocks.enter(Phase::Answering, Instant::now());
-        let (head, body) = response.into_parts();
-        let inflow = Inflow::link(body, link, self.pool.shelf(site), clocks);
-        if !head.status.is_success() {
-            let exchange = Exchange {
-                status: head.status,
-                headers: head.headers,
-                inflow,
-            };
+        let deadline = Instant::now() + provider.timeouts.total;
+        let exchange = self.carry(&ask, Rope::default(), deadline).await?;
+        if !exchange.status.is_success() {
             let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
             return Err(Cause::Status(Box::new(judged.said)));
         }
-        let body = judge::list(inflow).await?;
+        let body = judge::list(exchange.inflow).await?;
         provider.protocol.models(&body).ok_or(NO_LIST)
     }
 
@@ -256,68 +251,92 @@ impl Client {
                 });
             }
         };
-        let mut request = request(provider, site, call.endpoint, call.headers, body);
-        let id = call.headers.get("x-request-id").cloned();
-        request
-            .headers_mut()
-            .insert(CLIENT_ID, id.unwrap_or_else(|| call.id.header()));
-        let shelf = self.pool.shelf(site);
-        let now = Instant::now();
-        let mut kept = shelf.take(now);
-        let timer = kept.as_mut().and_then(|link| link.timer.take());
+        let ask = Ask {
+            provider,
+            site,
+            method: Method::POST,
+            endpoint: call.endpoint,
+            given: call.headers,
+            id: Some(call.id),
+        };
+        self.carry(&ask, body, deadline).await
+    }
+
+    /// Puts a request on a kept connection, or a new one, and waits for the head of its answer.
+    async fn carry(
+        &self,
+        ask: &Ask<'_>,
+        mut body: Rope,
+        deadline: Instant,
+    ) -> Result<Exchange, Cause> {
+        let shelf = self.pool.shelf(ask.site);
+        let began = Instant::now();
+        let mut kept = shelf.take(began);
+        let timer = kept.as_mut().and_then(Link::take_timer);
         let phase = if kept.is_some() {
             Phase::Waiting
         } else {
             Phase::Connecting
         };
-        let mut clocks = Clocks::start(provider.timeouts, deadline, phase, timer, now);
+        let times = ask.provider.timeouts;
+        let mut clocks = Clocks::start(times, deadline, phase, timer, began);
+        let mut sent = 0;
         loop {
             let was_kept = kept.is_some();
             let mut link = match kept.take() {
                 Some(link) => link,
                 None => {
-                    let link = self.connect(site, &mut clocks).await?;
+                    let connecting = self.connector.connect(ask.site, Instant::now());
+                    // In a box: it is long, seldom needed, and would lengthen every request's future.
+                    let connecting = Box::pin(shelf.open(connecting));
+                    let link = within(&mut clocks, connecting).await?;
                     clocks.enter(Phase::Waiting, Instant::now());
                     link
                 }
             };
-            match send(&mut link, request, &mut clocks).await {
+            sent += 1;
+            // A share may be of a connection that others have used already.
+            let may_be_stale = was_kept || matches!(link, Link::Share(_));
+            match link.send(ask.over(&link, body), &mut clocks).await {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();
+                    ask.refused_by_proxy(head.status)?;
                     return Ok(Exchange {
                         status: head.status,
                         headers: head.headers,
                         inflow: Inflow::link(body, link, shelf, clocks),
                     });
                 }
-                // A kept connection was closed before anything went out: the request is still ours, and whole. Once:
-                // a provider that closes new connections, too, would be asked for ever.
-                Err(Unsent::Whole(whole)) if was_kept => {
-                    request = *whole;
+                // The connection was closed before anything went out, or the provider did nothing with it: the request
+                // is still ours, and whole. Not for ever: it may close new connections, too.
+                Err(Unsent::Whole(whole)) if may_be_stale && sent < MOST_SENT => {
+                    body = whole;
                     let timer = Some(clocks.into_timer());
-                    let (times, now) = (provider.timeouts, Instant::now());
-                    clocks = Clocks::start(times, deadline, Phase::Connecting, timer, now);
+                    clocks =
+                        Clocks::start(times, deadline, Phase::Connecting, timer, Instant::now());
                 }
                 Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
                 Err(Unsent::Lost(cause)) => return Err(cause),
             }
         }
     }
+}
 
-    async fn connect(&self, site: &Site, clocks: &mut Clocks) -> Result<Box<Link>, Cause> {
-        // In a box: it is long, seldom needed, and would lengthen every request's future.
-        let mut connecting = Box::pin(self.connector.connect(site, Instant::now()));
-        poll_fn(|cx| {
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(Cause::Connect));
-            }
-            clocks
-                .poll_expired(cx)
-                .map(|clock| Err(Cause::Clock(clock)))
-        })
-        .await
-    }
+/// A connection, unless a clock runs out before there is one.
+async fn within(
+    clocks: &mut Clocks,
+    mut connecting: std::pin::Pin<Box<impl Future<Output = io::Result<Link>>>>,
+) -> Result<Link, Cause> {
+    poll_fn(|cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(connected.map_err(Cause::Connect));
+        }
+        clocks
+            .poll_expired(cx)
+            .map(|clock| Err(Cause::Clock(clock)))
+    })
+    .await
 }
 
 fn closed() -> io::Error {
@@ -325,96 +344,4 @@ fn closed() -> io::Error {
         io::ErrorKind::ConnectionAborted,
         "it was closed before a request could be sent",
     )
-}
-
-/// Why a request has no answer.
-enum Unsent {
-    /// Nothing of it went out; here it is.
-    Whole(Box<Request<Rope>>),
-    /// It may have arrived.
-    Lost(Cause),
-}
-
-/// Puts a request on a connection and drives it until the head of the answer is there.
-async fn send(
-    link: &mut Link,
-    request: Request<Rope>,
-    clocks: &mut Clocks,
-) -> Result<Response<Incoming>, Unsent> {
-    let mut answered = pin!(link.sender.try_send_request(request));
-    poll_fn(|cx| {
-        link.drive(cx);
-        match answered.as_mut().poll(cx) {
-            Poll::Ready(Ok(response)) if has_two_lengths(&response) => {
-                let cause = Cause::Nonsense("it says two lengths of its body");
-                Poll::Ready(Err(Unsent::Lost(cause)))
-            }
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-            Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                Some(request) => Unsent::Whole(Box::new(request)),
-                None => Unsent::Lost(Cause::Reset(error.into_error())),
-            })),
-            Poll::Pending => clocks
-                .poll_expired(cx)
-                .map(|clock| Err(Unsent::Lost(Cause::Clock(clock)))),
-        }
-    })
-    .await
-}
-
-/// One of the two is a lie, and what follows the body may be someone's idea of our next answer (RFC 9112, 6.3).
-fn has_two_lengths(response: &Response<Incoming>) -> bool {
-    let is_told = response.body().size_hint().exact().is_some();
-    !is_told && response.headers().contains_key(header::CONTENT_LENGTH)
-}
-
-const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
-
-fn request(
-    provider: &Provider,
-    site: &Site,
-    endpoint: Endpoint,
-    given: &HeaderMap,
-    body: Rope,
-) -> Request<Rope> {
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(header::HOST, site.authority.clone());
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
-        header::ACCEPT_ENCODING,
-        HeaderValue::from_static("identity"),
-    );
-    if !provider.forward.contains(&header::USER_AGENT) {
-        let ours = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
-        headers.insert(header::USER_AGENT, ours);
-    }
-    for (name, value) in given {
-        if is_forwarded(name) || provider.forward.contains(name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    for (name, value) in &provider.headers {
-        headers.insert(name.clone(), value.clone());
-    }
-    // Last, so that nothing takes its place.
-    if let Some((name, value)) = &provider.credential {
-        headers.insert(name.clone(), value.clone());
-    }
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = site.uri(endpoint).clone();
-    *request.headers_mut() = headers;
-    request
-}
-
-/// The client's headers that every provider is sent.
-fn is_forwarded(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(
-        name,
-        "accept" | "idempotency-key" | "openai-beta" | "traceparent" | "tracestate"
-    ) || name.starts_with("anthropic-")
 }

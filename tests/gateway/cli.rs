@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn tollgate(folder: &Path) -> Command {
+pub fn tollgate(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.current_dir(folder).env_clear().stdin(Stdio::null());
     command
@@ -22,7 +22,7 @@ fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-fn folder_with(text: &str) -> tempfile::TempDir {
+pub fn folder_with(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     folder
@@ -117,7 +117,7 @@ fn check_names_every_flaw_and_exits_with_1() {
     assert_eq!((code, out.as_str()), (1, ""));
     let want = [
         "gateway.toml:3: server.listen_to: `listen_to` is unknown",
-        "gateway.toml:5: providers.groq.base_url: `ftp://x` must start with http:// or https://",
+        "gateway.toml:5: providers.groq.base_url: `ftp://x` must start with http://, https:// or unix:",
         "gateway.toml:6: providers.groq.tries: 0 is not between 1 and 10",
         "gateway.toml:8: models.a.targets[0]: there is no [providers.groc]; did you mean `groq`?",
         "gateway.toml:8: models.a.targets[1]: `groq` names no provider; write \"provider/model\"",

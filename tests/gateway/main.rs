@@ -22,6 +22,8 @@ mod protocols;
 mod page;
 mod rules;
 mod tls;
+mod egress;
+mod http2;
 mod leave;
 mod hostile;
 mod broken;

@@ -32,6 +32,21 @@ impl Gateway {
     pub async fn listening(server: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let loaded = load(&folder, server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
+        Self::run(folder, loaded).await
+    }
+
+    /// With files beside its configuration, and more variables.
+    pub async fn among(
+        folder: tempfile::TempDir,
+        variables: &[(&str, String)],
+        text: &str,
+    ) -> Self {
+        let loaded = load_among(&folder, variables, "listen = \"127.0.0.1:0\"", text)
+            .unwrap_or_else(|flaws| panic!("{flaws}"));
+        Self::run(folder, loaded).await
+    }
+
+    async fn run(folder: tempfile::TempDir, loaded: Loaded) -> Self {
         // It waits for its own threads, which no thread of a runtime may do.
         let starting = tokio::task::spawn_blocking(move || start(&loaded, 2));
         let running = starting.await.unwrap();
@@ -115,10 +130,22 @@ fn tcp(address: &Address) -> SocketAddr {
 
 /// Reads a configuration with the variables that the chapters use.
 pub fn load(folder: &tempfile::TempDir, server: &str, text: &str) -> Result<Loaded, Flaws> {
+    load_among(folder, &[], server, text)
+}
+
+fn load_among(
+    folder: &tempfile::TempDir,
+    variables: &[(&str, String)],
+    server: &str,
+    text: &str,
+) -> Result<Loaded, Flaws> {
     let text =
         format!("[server]\nlog = \"off\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}");
+    let more = variables.iter();
+    let more = more.map(|(name, value)| ((*name).to_owned(), value.clone()));
     let environment: Environment = [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
         .into_iter()
+        .chain(more)
         .collect();
     let source = Source::parse("gateway.toml".into(), folder.path().to_owned(), &text)?;
     let loaded = Loaded::read(source, environment);

@@ -2,10 +2,14 @@
 
 pub mod client;
 pub mod gateway;
+pub mod http2;
+pub mod identity;
 pub mod provider;
+pub mod proxy;
 
 pub use client::{Answer, post};
 pub use gateway::Gateway;
+pub use identity::Identity;
 pub use provider::{Act, Provider};
 
 /// Waits, up to five seconds, until something is so.

@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::server::TlsStream;
+
+use super::identity::Identity;
 
 /// What a provider does with one request.
 #[derive(Clone, Debug)]
@@ -92,13 +96,59 @@ impl Received {
     }
 }
 
+/// What a provider is to do, and what it has seen.
 #[derive(Default)]
-struct Shared {
+pub struct Shared {
     acts: Mutex<VecDeque<Act>>,
     received: Mutex<Vec<Received>>,
-    connections: AtomicUsize,
-    left: AtomicUsize,
+    pub connections: AtomicUsize,
+    pub left: AtomicUsize,
+    resumed: AtomicUsize,
     written: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(acts: impl IntoIterator<Item = Act>) -> Arc<Self> {
+        Arc::new(Self {
+            acts: Mutex::new(acts.into_iter().collect()),
+            ..Self::default()
+        })
+    }
+
+    /// Notes a request, and what is to be done with it.
+    pub fn next(&self, request: Received) -> Act {
+        self.received.lock().unwrap().push(request);
+        let mut acts = self.acts.lock().unwrap();
+        if acts.len() > 1 {
+            acts.pop_front().unwrap()
+        } else {
+            acts.front().cloned().unwrap_or(Act::Hang)
+        }
+    }
+}
+
+/// A connection that can also be broken.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Closes it with a reset.
+    fn reset(&self) -> std::io::Result<()>;
+}
+
+impl Wire for TcpStream {
+    fn reset(&self) -> std::io::Result<()> {
+        socket2::SockRef::from(self).set_linger(Some(Duration::ZERO))
+    }
+}
+
+impl Wire for UnixStream {
+    fn reset(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn reset(&self) -> std::io::Result<()> {
+        self.get_ref().0.reset()
+    }
 }
 
 /// A provider on a port of its own. Its last act is repeated.
@@ -112,21 +162,67 @@ impl Provider {
     pub async fn new(acts: impl IntoIterator<Item = Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            acts: Mutex::new(acts.into_iter().collect()),
-            ..Shared::default()
-        });
-        let theirs = Arc::clone(&shared);
-        let task = tokio::task::spawn(async move {
+        Self::serving(address, acts, move |shared| async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                theirs.connections.fetch_add(1, Ordering::SeqCst);
-                let shared = Arc::clone(&theirs);
+                stream.set_nodelay(true).unwrap();
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move { serve(stream, &shared).await });
+            }
+        })
+    }
+
+    /// At a socket in the file system. It has no address.
+    pub fn at(path: &std::path::Path, acts: impl IntoIterator<Item = Act>) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::serving(address, acts, move |shared| async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move { serve(stream, &shared).await });
+            }
+        })
+    }
+
+    /// Over TLS, as `localhost`.
+    pub async fn secure(identity: &Identity, acts: impl IntoIterator<Item = Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = identity.acceptor(&[]);
+        Self::serving(address, acts, move |shared| async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
                 connections.spawn(async move {
-                    let _ = serve(stream, &shared).await;
+                    let stream = acceptor.accept(stream).await?;
+                    if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                        shared.resumed.fetch_add(1, Ordering::SeqCst);
+                    }
+                    serve(stream, &shared).await
                 });
             }
-        });
+        })
+    }
+
+    fn serving<F: Future<Output = ()> + Send + 'static>(
+        address: SocketAddr,
+        acts: impl IntoIterator<Item = Act>,
+        serve: impl FnOnce(Arc<Shared>) -> F,
+    ) -> Self {
+        let shared = Shared::new(acts);
+        Self {
+            address,
+            task: tokio::task::spawn(serve(Arc::clone(&shared))),
+            shared,
+        }
+    }
+
+    /// A provider that somebody else serves.
+    pub fn of(address: SocketAddr, shared: Arc<Shared>, task: tokio::task::JoinHandle<()>) -> Self {
         Self {
             address,
             shared,
@@ -170,6 +266,11 @@ impl Provider {
         self.shared.written.load(Ordering::SeqCst)
     }
 
+    /// How many connections went on with a TLS session of another.
+    pub fn resumed(&self) -> usize {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
     /// How often the gateway went away in the middle of an act.
     pub fn left(&self) -> usize {
         self.shared.left.load(Ordering::SeqCst)
@@ -182,20 +283,13 @@ impl Drop for Provider {
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn serve(mut stream: impl Wire, shared: &Shared) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await? {
-        shared.received.lock().unwrap().push(request);
-        let act = {
-            let mut acts = shared.acts.lock().unwrap();
-            if acts.len() > 1 {
-                acts.pop_front().unwrap()
-            } else {
-                acts.front().cloned().unwrap_or(Act::Hang)
-            }
-        };
-        if !perform(&mut stream, act, shared).await? {
+        let act = shared.next(request);
+        let goes_on = perform(&mut stream, act, shared).await?;
+        stream.flush().await?;
+        if !goes_on {
             return Ok(());
         }
     }
@@ -203,7 +297,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 }
 
 async fn read_request(
-    stream: &mut TcpStream,
+    stream: &mut impl Wire,
     buffer: &mut Vec<u8>,
 ) -> std::io::Result<Option<Received>> {
     let end = loop {
@@ -240,7 +334,7 @@ async fn read_request(
 }
 
 /// Whether the connection is good for another request.
-async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::Result<bool> {
+async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::Result<bool> {
     match act {
         Act::Answer(status, headers, body) => {
             let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
@@ -269,7 +363,7 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
             Ok(false)
         }
         Act::Reset => {
-            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+            stream.reset()?;
             Ok(false)
         }
         Act::Raw(bytes) => {
@@ -304,7 +398,7 @@ async fn perform(stream: &mut TcpStream, act: Act, shared: &Shared) -> std::io::
 }
 
 /// Writes as much as is taken. False once nobody is there any more.
-async fn write_again(stream: &mut TcpStream, bytes: &[u8], shared: &Shared) -> bool {
+async fn write_again(stream: &mut impl Wire, bytes: &[u8], shared: &Shared) -> bool {
     let mut rest = bytes;
     while !rest.is_empty() {
         match stream.write(rest).await {
@@ -326,7 +420,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Sends a stream and ends it.
 async fn whole<P: AsRef<[u8]>>(
-    stream: &mut TcpStream,
+    stream: &mut impl Wire,
     pieces: &[P],
     pause: Duration,
     shared: &Shared,
@@ -337,7 +431,7 @@ async fn whole<P: AsRef<[u8]>>(
 }
 
 async fn send<P: AsRef<[u8]>>(
-    stream: &mut TcpStream,
+    stream: &mut impl Wire,
     pieces: &[P],
     pause: Duration,
     shared: &Shared,
@@ -363,7 +457,7 @@ async fn send<P: AsRef<[u8]>>(
     Ok(())
 }
 
-async fn wait_for_leave(stream: &mut TcpStream, shared: &Shared) {
+async fn wait_for_leave(stream: &mut impl Wire, shared: &Shared) {
     let mut rest = [0; 64];
     while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
     shared.left.fetch_add(1, Ordering::SeqCst);

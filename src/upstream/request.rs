@@ -1,0 +1,97 @@
+//! The head of a request, as a provider gets it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+
+use super::link::Link;
+use super::{Cause, tunnel};
+use crate::envelope::Rope;
+use crate::protocol::Endpoint;
+use crate::provider::{Provider, Site};
+use crate::telemetry::RequestId;
+
+/// Where our id of a request goes, or the client's own.
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+
+/// All of a request but its body.
+pub(super) struct Ask<'a> {
+    pub(super) provider: &'a Provider,
+    pub(super) site: &'a Site,
+    pub(super) method: Method,
+    pub(super) endpoint: Endpoint,
+    /// The client's headers, of which some are passed on.
+    pub(super) given: &'a HeaderMap,
+    /// Our id of it; the client's own goes before.
+    pub(super) id: Option<RequestId>,
+}
+
+impl Ask<'_> {
+    /// The request, in the form that fits what it goes over.
+    pub(super) fn over(&self, link: &Link, body: Rope) -> Request<Rope> {
+        let (provider, site) = (self.provider, self.site);
+        let mut headers = HeaderMap::with_capacity(12);
+        let uri = match link {
+            Link::Own(_) => {
+                headers.insert(header::HOST, site.authority.clone());
+                site.uri(self.endpoint)
+            }
+            // HTTP/2 has the host in the URI.
+            Link::Share(_) => site.absolute(self.endpoint),
+        };
+        if let Some(via) = site.via.as_ref().filter(|via| !via.tunnels)
+            && let Some(authorization) = &via.authorization
+        {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        if !provider.forward.contains(&header::USER_AGENT) {
+            let ours = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
+            headers.insert(header::USER_AGENT, ours);
+        }
+        for (name, value) in self.given {
+            if is_forwarded(name) || provider.forward.contains(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        for (name, value) in &provider.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        // Last, so that nothing takes its place.
+        if let Some((name, value)) = &provider.credential {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(ours) = &self.id {
+            let theirs = self.given.get("x-request-id").cloned();
+            headers.insert(CLIENT_ID, theirs.unwrap_or_else(|| ours.header()));
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// A proxy that wants other credentials of us is no answer of the provider's.
+    pub(super) fn refused_by_proxy(&self, status: StatusCode) -> Result<(), Cause> {
+        let read = self.site.via.as_ref().is_some_and(|via| !via.tunnels);
+        if read && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(Cause::Connect(tunnel::refusal(status)));
+        }
+        Ok(())
+    }
+}
+
+/// The client's headers that every provider is sent.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "accept" | "idempotency-key" | "openai-beta" | "traceparent" | "tracestate"
+    ) || name.starts_with("anthropic-")
+}

@@ -1,0 +1,268 @@
+//! A connection that many requests go over at once: HTTP/2 (RFC 9113).
+//!
+//! Unlike HTTP/1.1's it cannot be polled by whoever waits for an answer, since many do. Its tasks are its own, and end
+//! with it: it lives as long as the pool keeps it or an answer comes over it.
+
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::connect::MAX_BUFFER;
+use super::wire::Io;
+use crate::envelope::Rope;
+
+/// Requests under way on one connection, at most: what RFC 9113 asks every server to allow.
+const MOST_STREAMS: u32 = 100;
+/// What a provider may send of one answer before the client has read it, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// As many for all answers together as for each of them: clients that do not read never hold the others up.
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
+/// What stands for the number of streams that the other side allows, until it has said it; no number it can say.
+const UNSAID: usize = usize::MAX - 1;
+/// A connection that says nothing for so long while answers are waited for is asked whether it is still there …
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// … and given up after so long.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One connection.
+pub(super) struct Shared {
+    sender: SendRequest<Rope>,
+    under_way: AtomicUsize,
+    /// How many the other side allows at once.
+    allowed: Arc<AtomicUsize>,
+    /// The other side has said that it takes no more requests.
+    leaves: AtomicBool,
+    /// When it was made.
+    pub(super) born: Instant,
+    /// What it consists of; ends when it is dropped.
+    _tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+/// One request's share of a connection. Dropping it makes room for another.
+pub(super) struct Share(Arc<Shared>);
+
+impl Shared {
+    /// Opens a connection and takes the first share of it. Waits for the other side's first word, which says how many
+    /// requests it allows at once: what is put on it before may have to be refused, or wait for long.
+    pub(super) async fn open(io: Io) -> io::Result<Share> {
+        let tasks = Arc::new(Mutex::new(JoinSet::new()));
+        let spawner = Spawner {
+            tasks: Arc::downgrade(&tasks),
+            moved: Arc::default(),
+        };
+        let (sender, mut connection) = Builder::new(spawner.clone())
+            .timer(TokioTimer::new())
+            .initial_max_send_streams(UNSAID)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_BUFFER)
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_PATIENCE)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|e| mute(&e))?;
+        while connection.current_max_send_streams() == UNSAID {
+            tokio::select! {
+                ended = &mut connection => {
+                    ended.map_err(|e| mute(&e))?;
+                    return Err(io::Error::other("it closed without a word of HTTP/2"));
+                }
+                () = spawner.moved.notified() => {}
+            }
+        }
+        let most = |allows: usize| allows.min(MOST_STREAMS as usize);
+        let allowed = Arc::new(AtomicUsize::new(most(
+            connection.current_max_send_streams(),
+        )));
+        let told = Arc::clone(&allowed);
+        spawner.execute(async move {
+            poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx).map(drop);
+                told.store(
+                    most(connection.current_max_send_streams()),
+                    Ordering::Relaxed,
+                );
+                ended
+            })
+            .await;
+        });
+        let shared = Arc::new(Self {
+            sender,
+            under_way: AtomicUsize::new(1),
+            allowed,
+            leaves: AtomicBool::new(false),
+            born: Instant::now(),
+            _tasks: tasks,
+        });
+        Ok(Share(shared))
+    }
+
+    /// Whether the other side takes requests on it, as far as one knows.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.leaves.load(Ordering::Relaxed) && !self.sender.is_closed()
+    }
+
+    /// Whether nothing is under way on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// A share of it, if there is room.
+    pub(super) fn share(self: &Arc<Self>) -> Option<Share> {
+        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
+        let share = Share(Arc::clone(self));
+        let has_room = before < self.allowed.load(Ordering::Relaxed);
+        (has_room && self.is_usable()).then_some(share)
+    }
+}
+
+impl Share {
+    pub(super) fn connection(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
+    pub(super) fn sender(&self) -> SendRequest<Rope> {
+        self.0.sender.clone()
+    }
+
+    /// Whether the other side says that it did nothing with a request: it refused the stream, or went away before it
+    /// came to it (RFC 9113, section 8.7).
+    pub(super) fn is_refusal(&self, error: &hyper::Error) -> bool {
+        let Some(why) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
+            return false;
+        };
+        if !why.is_remote() {
+            return false;
+        }
+        if why.is_go_away() {
+            self.0.leaves.store(true, Ordering::Relaxed);
+        }
+        why.is_go_away() || why.reason() == Some(h2::Reason::REFUSED_STREAM)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The other side has not said a word of HTTP/2.
+fn mute(error: &hyper::Error) -> io::Error {
+    let why = error
+        .source()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    io::Error::other(format!("it does not speak HTTP/2{why}"))
+}
+
+/// Runs what a connection consists of. Knows the connection's tasks, but does not keep them: they hold it themselves.
+#[derive(Clone)]
+struct Spawner {
+    tasks: Weak<Mutex<JoinSet<()>>>,
+    /// Tells that one of them has moved: only so can one hear of the other side's first word.
+    moved: Arc<Notify>,
+}
+
+impl<F> Executor<F> for Spawner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        if let Some(tasks) = self.tasks.upgrade() {
+            let moved = Arc::clone(&self.moved);
+            let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(async move {
+                let mut task = pin!(task);
+                poll_fn(|cx| {
+                    let ended = task.as_mut().poll(cx);
+                    moved.notify_one();
+                    ended
+                })
+                .await;
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A frame of settings that says nothing, which is how every server begins.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    /// Both ends of a connection whose other side says this first.
+    async fn opened(first: &[u8]) -> (io::Result<Share>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(ours, listener.accept());
+        let mut theirs = theirs.unwrap().0;
+        theirs.write_all(first).await.unwrap();
+        (Shared::open(Io::Tcp(ours.unwrap())).await, theirs)
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_connection_outlives_it() {
+        let (share, mut theirs) = opened(SETTINGS).await;
+        let share = share.unwrap();
+        let pooled = Arc::clone(share.connection());
+        drop(share);
+        assert!(pooled.is_idle() && pooled.is_usable());
+        drop(pooled);
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).await.unwrap();
+        assert!(all.starts_with(b"PRI * HTTP/2.0"));
+    }
+
+    #[tokio::test]
+    async fn it_has_room_for_as_many_as_the_other_side_allows() {
+        // SETTINGS_MAX_CONCURRENT_STREAMS is 3.
+        let (share, _theirs) = opened(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3]).await;
+        let shared = Arc::clone(share.as_ref().unwrap().connection());
+        let more = [shared.share(), shared.share()];
+        assert!(more.iter().all(Option::is_some));
+        assert!(shared.share().is_none());
+        drop(more);
+        assert!(shared.share().is_some());
+
+        let (share, _theirs) = opened(SETTINGS).await;
+        let shared = Arc::clone(share.as_ref().unwrap().connection());
+        let more: Vec<Share> = std::iter::from_fn(|| shared.share()).collect();
+        assert_eq!(more.len(), 99, "no bound of theirs: ours");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_died_is_noticed() {
+        let (share, _theirs) = opened(SETTINGS).await;
+        let share = share.unwrap();
+        let began = Instant::now();
+        let mut request = Request::new(Rope::default());
+        *request.uri_mut() = "http://a/".parse().unwrap();
+        let error = share.sender().send_request(request).await.unwrap_err();
+        assert_eq!(began.elapsed().as_secs(), 30, "{error:?}");
+        assert!(!share.is_refusal(&error), "it may have been looked at");
+        assert!(!share.connection().is_usable());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_2_says_so() {
+        let (share, _) = opened(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        let error = share.err().unwrap().to_string();
+        assert!(error.starts_with("it does not speak HTTP/2: "), "{error}");
+    }
+}

@@ -1,0 +1,44 @@
+//! Who a provider proves to be: a certificate of its own, which nobody vouches for but itself.
+
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+
+/// A certificate for names, and its key.
+pub struct Identity(rcgen::CertifiedKey<rcgen::KeyPair>);
+
+impl Identity {
+    pub fn of(names: &[&str]) -> Self {
+        Self::until(names, 2100)
+    }
+
+    /// One that is good until a year begins.
+    pub fn until(names: &[&str], year: i32) -> Self {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut wanted = rcgen::CertificateParams::new(names).unwrap();
+        wanted.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        wanted.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        let cert = wanted.self_signed(&signing_key).unwrap();
+        Self(rcgen::CertifiedKey { cert, signing_key })
+    }
+
+    /// What must be trusted to trust it.
+    pub fn pem(&self) -> String {
+        self.0.cert.pem()
+    }
+
+    /// TLS that proves it, and chooses among these protocols.
+    pub fn acceptor(&self, alpn: &[&[u8]]) -> TlsAcceptor {
+        let key = PrivateKeyDer::try_from(self.0.signing_key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.0.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
