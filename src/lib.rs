@@ -11,14 +11,16 @@
 //!
 //! Read [`proxy`] first: one function walks through the rooms, and nothing else knows them all.
 //!
-//! 1. [`server`] accepts the connection and hands it to a worker, a thread with a runtime of its own.
+//! 1. [`server`] accepts the connection, hears whether it speaks HTTP/1.1 or HTTP/2, and hands it to a worker, a thread
+//!    with a runtime of its own.
 //! 2. [`proxy::handle`] opens a [`telemetry::Record`] and asks [`protocol::Endpoint`] what was called; the current
 //!    [`plan::Plan`] is taken once.
-//! 3. [`admission`] says who asks and whether there is room. 4. [`envelope`] reads the body once and notes where each
-//!    member lies. 5. The plan turns the model's name into a [`route::Route`].
+//! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
+//!    is room. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the model's name
+//!    into a [`route::Route`].
 //! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
-//!    and what comes back is judged. A short answer is held whole, a stream up to its first content, so that what is
-//!    no answer moves on to the next try.
+//!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
+//!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
 //! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. Its
 //!    body holds the guards: whatever ends it gives everything back.
 //!
