@@ -4,6 +4,7 @@
 //! cargo bench --bench path                              # 5 rounds of 2 s, two minutes or so
 //! cargo bench --bench path -- --quick                   # a smoke run
 //! cargo bench --bench path -- --only tollgate --scenario flood-16 --log text
+//! cargo bench --bench path -- --beside /path/to/another/tollgate
 //! BENCH_ROUNDS=9 BENCH_SECONDS=4 cargo bench --bench path
 //! ```
 //!
@@ -34,6 +35,9 @@
 //!   core. More than a few per cent says the machine was not quiet.
 //! - nginx is a plain pass-through here: it reads no body, checks no key, counts
 //!   no token. Its figure is what moving the bytes costs.
+//! - `before` is the other build that `--beside` names, with the same
+//!   configuration. What a change costs is the ratio to it, not the difference
+//!   between two runs of the bench.
 //!
 //! A status other than 200, a stream with an event missing, one that does not
 //! end in `[DONE]` or a closed connection ends the bench with an error.
@@ -67,7 +71,7 @@ use crate::cpu::Usage;
 use crate::helper::{Helper, Pins};
 use crate::load::Outcome;
 use crate::plan::{Options, Scenario};
-use crate::proxy::Proxy;
+use crate::proxy::{Build, Proxy};
 use crate::report::Sample;
 
 /// How long a proxy is given to finish what it does after its last answer.
@@ -160,8 +164,18 @@ async fn bench(options: &Options) -> Result<()> {
 /// Starts the proxies asked for, of those that are there.
 async fn start(options: &Options, pins: &Pins, dir: &Path, upstream: u16) -> Result<Vec<Proxy>> {
     let mut proxies = Vec::new();
-    if options.wants("tollgate") {
-        proxies.push(Proxy::tollgate(pins.proxy, dir, upstream, &options.log).await?);
+    let before = options.beside.as_deref().map(|program| Build {
+        name: "before",
+        program,
+    });
+    if let Some(Build { name, program }) = before {
+        println!("\n{name}: {program}");
+    }
+    for build in [Some(Build::THIS), before].into_iter().flatten() {
+        if options.wants(build.name) {
+            let log = &options.log;
+            proxies.push(Proxy::gateway(&build, pins.proxy, dir, upstream, log).await?);
+        }
     }
     if options.wants("nginx") {
         if let Some(version) = proxy::nginx_version() {

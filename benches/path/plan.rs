@@ -1,6 +1,7 @@
 //! What to measure: the scenarios, and the options that choose among them.
 
 use std::env;
+use std::fs;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -59,8 +60,13 @@ const SCENARIOS: [Scenario; 5] = [
     },
 ];
 
-const USAGE: &str = "options: --quick, --only tollgate|nginx, --scenario NAME, --log off|text, \
-    --usage (clients ask for the usage chunk), --pace LOW-HIGH (microseconds between paced events)";
+/// The proxies there are; `before` is the build that `--beside` names.
+const PROXIES: [&str; 3] = ["tollgate", "before", "nginx"];
+
+const USAGE: &str = "options: --quick, --beside PROGRAM (another build of tollgate, measured as \
+    `before`), --only tollgate|before|nginx (more than once for more than one), --scenario NAME, \
+    --log off|text, --usage (clients ask for the usage chunk), --pace LOW-HIGH (microseconds \
+    between paced events)";
 
 /// What the command line and the environment ask for.
 pub(crate) struct Options {
@@ -76,7 +82,9 @@ pub(crate) struct Options {
     pub(crate) usage: bool,
     /// The shortest and the longest gap between paced events, microseconds.
     pub(crate) pace: (String, String),
-    only: Option<String>,
+    /// Another build of the gateway, to be measured as well.
+    pub(crate) beside: Option<String>,
+    only: Vec<String>,
 }
 
 impl Options {
@@ -89,7 +97,8 @@ impl Options {
             log: "off".to_owned(),
             usage: false,
             pace: ("1000".to_owned(), "2000".to_owned()),
-            only: None,
+            beside: None,
+            only: Vec::new(),
         };
         let mut args = args.iter().copied();
         while let Some(arg) = args.next() {
@@ -101,7 +110,8 @@ impl Options {
                     options.window = Duration::from_millis(300);
                 }
                 "--usage" => options.usage = true,
-                "--only" => options.only = Some(one_of(value()?, &["tollgate", "nginx"])?),
+                "--beside" => options.beside = Some(program(value()?)?),
+                "--only" => options.only.push(one_of(value()?, &PROXIES)?),
                 "--log" => options.log = one_of(value()?, &["off", "text"])?,
                 "--scenario" => {
                     let name = one_of(value()?, &SCENARIOS.map(|s| s.name))?;
@@ -128,7 +138,7 @@ impl Options {
 
     /// Whether the proxy of this name is to be measured.
     pub(crate) fn wants(&self, proxy: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == proxy)
+        self.only.is_empty() || self.only.iter().any(|only| only == proxy)
     }
 }
 
@@ -137,6 +147,13 @@ fn one_of(value: &str, known: &[&str]) -> Result<String> {
         bail!("`{value}` is none of {}", known.join(", "));
     }
     Ok(value.to_owned())
+}
+
+/// The whole path of a program, so that it is found wherever it is started from.
+fn program(value: &str) -> Result<String> {
+    let path = fs::canonicalize(value).with_context(|| format!("no program at `{value}`"))?;
+    let path = path.to_str().context("a program's path that is no text")?;
+    Ok(path.to_owned())
 }
 
 fn pace(value: &str) -> Result<(String, String)> {

@@ -17,6 +17,22 @@ const START: Duration = Duration::from_secs(10);
 /// How long it may take to end when asked to.
 const END: Duration = Duration::from_secs(3);
 
+/// A build of the gateway.
+pub(crate) struct Build<'a> {
+    /// What tables call it.
+    pub(crate) name: &'static str,
+    /// Where its program lies.
+    pub(crate) program: &'a str,
+}
+
+impl Build<'_> {
+    /// The one built along with this bench.
+    pub(crate) const THIS: Build<'static> = Build {
+        name: "tollgate",
+        program: env!("CARGO_BIN_EXE_tollgate"),
+    };
+}
+
 /// A running proxy, ended when this is dropped.
 pub(crate) struct Proxy {
     /// What tables call it.
@@ -28,21 +44,23 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the gateway built along with this bench.
-    pub(crate) async fn tollgate(
+    /// Starts a build of the gateway: this one, or another to stand beside it.
+    pub(crate) async fn gateway(
+        build: &Build<'_>,
         core: Option<u32>,
         dir: &Path,
         upstream: u16,
         log: &str,
     ) -> Result<Self> {
+        let Build { name, program } = *build;
         let [port, admin] = free_ports()?;
-        let file = dir.join("gateway.toml");
-        fs::write(&file, tollgate_config(port, admin, upstream, log))?;
-        let mut command = pinned(core, env!("CARGO_BIN_EXE_tollgate"));
+        let file = dir.join(format!("{name}.toml"));
+        fs::write(&file, gateway_config(port, admin, upstream, log))?;
+        let mut command = pinned(core, program);
         command.arg("serve").arg("-c").arg(&file);
         // A log is written, but not kept: the disk is not what is measured.
-        let output = (log == "off").then(|| dir.join("tollgate.out"));
-        Self::start("tollgate", command, [port, port], output).await
+        let output = (log == "off").then(|| dir.join(format!("{name}.out")));
+        Self::start(name, command, [port, port], output).await
     }
 
     /// Starts nginx with one worker and everything it writes below `dir`.
@@ -167,7 +185,7 @@ fn free_ports() -> Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-fn tollgate_config(port: u16, admin: u16, upstream: u16, log: &str) -> String {
+fn gateway_config(port: u16, admin: u16, upstream: u16, log: &str) -> String {
     format!(
         r#"[server]
 listen = "127.0.0.1:{port}"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cpu::Usage;
 use crate::load::Outcome;
 use crate::plan::Scenario;
-use crate::proxy::Proxy;
+use crate::proxy::{Build, Proxy};
 
 /// One window through one proxy.
 pub(crate) struct Sample {
@@ -89,15 +89,21 @@ pub(crate) fn print(scenarios: &[Scenario], proxies: &[Proxy], samples: &[Sample
     println!(
         "\np50 and p99: of whole answers, or of streams' first events; medians over the windows"
     );
-    let has = |name: &str| proxies.iter().any(|proxy| proxy.name == name);
-    if has("tollgate") && has("nginx") {
-        println!("\ntollgate / nginx, processor time, round by round\n");
+    let ours = Build::THIS.name;
+    let (this, others): (Vec<&Proxy>, Vec<&Proxy>) =
+        proxies.iter().partition(|proxy| proxy.name == ours);
+    // Without this build there is nothing to compare.
+    for other in others.iter().filter(|_| !this.is_empty()) {
+        println!(
+            "\n{ours} / {}, processor time, round by round\n",
+            other.name
+        );
         println!(
             "{:<10} {:>8} {:>8} {:>8}",
             "scenario", "median", "min", "max"
         );
         for (at, scenario) in scenarios.iter().enumerate() {
-            let (ours, theirs) = (of(at, "tollgate"), of(at, "nginx"));
+            let (ours, theirs) = (of(at, ours), of(at, other.name));
             let ratio = |(a, b): (&&Sample, &&Sample)| cost(scenario, a) / cost(scenario, b);
             let Spread { median, min, max } = Spread::of(ours.iter().zip(&theirs).map(ratio));
             println!("{:<10} {median:>8.2} {min:>8.2} {max:>8.2}", scenario.name);
