@@ -70,6 +70,7 @@ pub const KINDS: &[Kind] = &[
     kind("no HTTP", 1, 150, |site| Box::pin(no_http(site))),
     kind("smuggle", 1, 150, |site| Box::pin(smuggle(site))),
     kind("not let in", 1, 150, |site| Box::pin(not_let_in(site))),
+    kind("wait for a word", 1, 150, |site| Box::pin(wait_for_a_word(site))),
     kind("too large", 1, 150, |site| Box::pin(too_large(site))),
     kind("no request", 1, 150, |site| Box::pin(no_request(site))),
     kind("old HTTP", 1, 150, |site| Box::pin(old_http(site))),
@@ -431,25 +432,38 @@ async fn smuggle(site: Site) {
 }
 
 async fn not_let_in(site: Site) {
-    let wrong = client::post(site.address, CHAT, "sk-wrong", chat("good")).await;
-    site.seen.answered("a wrong key", 401, &wrong);
-    for (lines, status) in [
-        ("origin: http://elsewhere.example\r\n", 403),
-        ("content-encoding: gzip\r\n", 415),
-        ("expect: 100-continue\r\nx-none: \r\n", 100),
+    for (what, lines, status) in [
+        (
+            "a page elsewhere",
+            "origin: http://elsewhere.example\r\n",
+            403,
+        ),
+        ("an encoded body", "content-encoding: gzip\r\n", 400),
     ] {
         let mut socket = client::Socket::to(site.address).await;
         socket.write(request(&site, lines, &chat("good"))).await;
-        let answer = socket.answer().await;
-        if status == 100 {
-            // A word ahead is no answer.
-            site.seen.answered(lines, 200, &socket.answer().await);
-        } else {
-            let told = answer.status.as_u16();
-            site.seen
-                .answered(lines, if status == 415 { told } else { status }, &answer);
-        }
+        site.seen.answered(what, status, &socket.answer().await);
     }
+    let mut socket = client::Socket::to(site.address).await;
+    let unknown = request(&site, "", &chat("good")).replace("sk-ann", "sk-wrong");
+    socket.write(unknown).await;
+    site.seen
+        .answered("a wrong key", 401, &socket.answer().await);
+}
+
+/// Waits for a word ahead before it sends its body.
+async fn wait_for_a_word(site: Site) {
+    let body = chat("good");
+    let whole = request(&site, "expect: 100-continue\r\n", &body);
+    let head = &whole[..whole.len() - body.len()];
+    let mut socket = client::Socket::to(site.address).await;
+    socket.write(head).await;
+    let word = socket.answer().await.status;
+    site.seen
+        .holds(word == 100, || format!("a word ahead: {word}"));
+    socket.write(&body).await;
+    site.seen
+        .answered("after a word ahead", 200, &socket.answer().await);
 }
 
 async fn too_large(site: Site) {

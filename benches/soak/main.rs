@@ -57,6 +57,8 @@ use seen::Seen;
 /// What memory may grow by from the second quarter to the last, in KiB. An allocator hands pages back late and in
 /// pieces: two equal quarters differ by a MiB or two, by how many bodies happened to meet.
 const TOLERANCE: f64 = 6.0 * 1024.0;
+/// A shorter run is over before all that is kept for reuse has been needed once; four times as much is tolerated.
+const WARM: Duration = Duration::from_secs(60);
 /// Between two looks at the process.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long all may take to come to rest: clocks of a few seconds, the pool's 4 s, and two of the workers' sweeps.

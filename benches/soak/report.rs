@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::child::{Ended, Sample};
 use crate::seen::Seen;
-use crate::{LOOK, TOLERANCE};
+use crate::{LOOK, TOLERANCE, WARM};
 
 /// Lines of the table, about.
 const ROWS: usize = 20;
@@ -76,9 +76,13 @@ pub fn judge_memory(samples: &[Sample]) -> Option<String> {
         last / 1024.0,
         slope(&samples[quarter..]) * 60.0 / 1024.0
     );
+    let tolerated = match LOOK * u32::try_from(samples.len()).unwrap() < WARM {
+        true => 4.0 * TOLERANCE,
+        false => TOLERANCE,
+    };
     let grown = last - second;
-    (grown > TOLERANCE)
-        .then(|| format!("memory has grown by {grown:.0} KiB; {TOLERANCE:.0} are tolerated"))
+    (grown > tolerated)
+        .then(|| format!("memory has grown by {grown:.0} KiB; {tolerated:.0} are tolerated"))
 }
 
 /// The middle one: a large body that is under way now and then says nothing about what stays.
