@@ -1,7 +1,7 @@
-//! A whole answer says the same in one piece and in many, and what `serde_json` reads in it.
+//! A whole answer is one object, and says the same in one piece and in many, and what `serde_json` reads in it.
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Deserializer, Map, Value};
 use tollgate::protocol::Protocol;
 use tollgate::protocol::openai::OpenAi;
 use tollgate::usage::Usage;
@@ -19,6 +19,15 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(skimmer.is_complete(), whole.is_some());
     if let Some(reading) = whole {
         assert_eq!(skimmer.usage(), reading.usage);
+    }
+    let values = Deserializer::from_slice(body).into_iter::<&RawValue>();
+    if let Ok(values) = values.collect::<Result<Vec<_>, _>>() {
+        let is_object = matches!(values[..], [one] if one.get().starts_with('{'));
+        // A text beside the object is passed over.
+        let is_text = |value: &&RawValue| value.get().starts_with('"');
+        if !values.iter().any(is_text) {
+            assert_eq!(whole.is_some(), is_object, "one object is an answer");
+        }
     }
     let Ok(members) = serde_json::from_slice::<Map<String, Value>>(body) else {
         return;
