@@ -100,7 +100,7 @@ impl Source {
         let document = ImDocument::parse(text.to_owned()).map_err(|e| {
             let line = e.span().map_or(1, |span| line_of(text, span.start));
             let message = e.message().replace('\n', "; ");
-            Flaws(vec![format!("{name}:{line}: {message}")])
+            Flaws(vec![on_one_line(&format!("{name}:{line}: {message}"))])
         })?;
         Ok(Self {
             name,
@@ -232,7 +232,7 @@ impl Source {
                 (None, Some(line)) => format!("{}:{line}", self.name),
                 (None, None) => self.name.clone(),
             };
-            lines.push((line.unwrap_or(0), format!("{place}: {flaw}")));
+            lines.push((line.unwrap_or(0), on_one_line(&format!("{place}: {flaw}"))));
         }
         lines.sort_by_key(|(line, _)| *line);
         Flaws(lines.into_iter().map(|(_, text)| text).collect())
@@ -261,6 +261,15 @@ impl Source {
         }
         span.map(|span| line_of(self.document.raw(), span.start))
     }
+}
+
+/// A name may be written with anything in it; what is told of it is one line all the same.
+fn on_one_line(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().collect(),
+        false => String::from(c),
+    };
+    text.chars().map(shown).collect()
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -250,7 +250,10 @@ impl Skimmer for Skim {
                 continue;
             }
             match byte {
-                b'"' => self.in_string = true,
+                b'"' => {
+                    self.broken |= self.depth == 0;
+                    self.in_string = true;
+                }
                 b'{' | b'[' => {
                     self.broken |= self.depth == 0 && (self.started || byte == b'[');
                     self.started = true;
