@@ -205,9 +205,7 @@ impl Site {
             _ => None,
         };
         let scheme = if base.secure { "https" } else { "http" };
-        let mut hash = DefaultHasher::new();
-        (way.http2, &way.proxy).hash(&mut hash);
-        way.trust.map(Trust::digest).hash(&mut hash);
+        let key = key(scheme, &base.place, &way).into();
         let via = match way.proxy {
             Some(proxy) => Some(Via {
                 // What a proxy can read, neither encrypted nor HTTP/2, it is asked in so many words.
@@ -226,7 +224,7 @@ impl Site {
         }
         Ok(Self {
             authority: HeaderValue::from_str(&base.authority).map_err(|_| WrongUrl::NotAUrl)?,
-            key: format!("{scheme}://{} {:x}", base.place, hash.finish()).into(),
+            key,
             place: base.place,
             tls,
             via,
@@ -248,6 +246,17 @@ impl Site {
     pub fn absolute(&self, endpoint: Endpoint) -> &Uri {
         nth(&self.absolute, endpoint)
     }
+}
+
+/// All that tells connections apart. It is looked up for each request: where the way is the usual one, no more is said.
+fn key(scheme: &str, place: &Place, way: &Way<'_>) -> String {
+    let roots = way.trust.map_or(0, Trust::digest);
+    if roots == 0 && way.proxy.is_none() && !way.http2 {
+        return format!("{scheme}://{place}");
+    }
+    let mut hash = DefaultHasher::new();
+    (roots, &way.proxy, way.http2).hash(&mut hash);
+    format!("{scheme}://{place} {:x}", hash.finish())
 }
 
 fn nth(uris: &[Uri; 4], endpoint: Endpoint) -> &Uri {

@@ -95,50 +95,49 @@ impl Link {
     ) -> Result<Response<Incoming>, Unsent> {
         match self {
             Self::Own(own) => {
-                let answered = own.sender.try_send_request(request);
-                answer(answered, |cx| own.drive(cx), |_| None, clocks).await
+                let mut answered = pin!(own.sender.try_send_request(request));
+                poll_fn(|cx| {
+                    own.drive(cx);
+                    poll_answer(answered.as_mut(), clocks, cx)
+                })
+                .await
             }
             Self::Share(share) => {
                 // Once it is on its way, its body is not given back; what the other side refused needs another.
                 let spare = request.body().clone();
-                let answered = share.sender().try_send_request(request);
-                let refused = |error: &hyper::Error| share.is_refusal(error).then_some(spare);
-                answer(answered, |_| (), refused, clocks).await
+                let mut answered = pin!(share.sender().try_send_request(request));
+                match poll_fn(|cx| poll_answer(answered.as_mut(), clocks, cx)).await {
+                    Err(Unsent::Lost(Cause::Reset(error))) if share.is_refusal(&error) => {
+                        Err(Unsent::Whole(spare))
+                    }
+                    answered => answered,
+                }
             }
         }
     }
 }
 
-/// Drives a request until the head of its answer is there. `refused` gives its body back if the other side says that it
-/// did nothing with it.
-async fn answer(
-    answered: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Rope>>>>,
-    mut drive: impl FnMut(&mut Context<'_>),
-    refused: impl FnOnce(&hyper::Error) -> Option<Rope>,
+/// Ready when the head of an answer is there, or will not come.
+fn poll_answer(
+    answered: Pin<
+        &mut impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Rope>>>>,
+    >,
     clocks: &mut Clocks,
-) -> Result<Response<Incoming>, Unsent> {
-    let mut answered = pin!(answered);
-    let answered = poll_fn(|cx| {
-        drive(cx);
-        match answered.as_mut().poll(cx) {
-            Poll::Ready(answered) => Poll::Ready(Ok(answered)),
-            Poll::Pending => clocks.poll_expired(cx).map(Err),
-        }
-    });
-    match answered.await {
-        Ok(Ok(response)) if has_two_lengths(&response) => {
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<Incoming>, Unsent>> {
+    match answered.poll(cx) {
+        Poll::Ready(Ok(response)) if has_two_lengths(&response) => {
             let cause = Cause::Nonsense("it says two lengths of its body");
-            Err(Unsent::Lost(cause))
+            Poll::Ready(Err(Unsent::Lost(cause)))
         }
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(mut error)) => Err(match error.take_message() {
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+        Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
             Some(request) => Unsent::Whole(request.into_body()),
-            None => match refused(error.error()) {
-                Some(body) => Unsent::Whole(body),
-                None => Unsent::Lost(Cause::Reset(error.into_error())),
-            },
-        }),
-        Err(clock) => Err(Unsent::Lost(Cause::Clock(clock))),
+            None => Unsent::Lost(Cause::Reset(error.into_error())),
+        })),
+        Poll::Pending => clocks
+            .poll_expired(cx)
+            .map(|clock| Err(Unsent::Lost(Cause::Clock(clock)))),
     }
 }
 
