@@ -208,20 +208,19 @@ impl Client {
     /// Asks a provider for its models, as it calls them; at most [`crate::protocol::MOST_MODELS`].
     pub async fn models(&self, provider: &Provider) -> Result<Vec<Box<str>>, Cause> {
         const NO_LIST: Cause = Cause::Nonsense("its answer is no list of models");
-        let Origin::Site(site) = &provider.origin else {
+        if matches!(provider.origin, Origin::Echo) {
             return Ok(vec!["echo".into()]);
-        };
+        }
         let headers = HeaderMap::new();
         let ask = Ask {
             provider,
-            site,
             method: Method::GET,
             endpoint: Endpoint::Models,
             given: &headers,
             id: None,
         };
         let deadline = Instant::now() + provider.timeouts.total;
-        let exchange = self.carry(&ask, Rope::default(), deadline).await?;
+        let exchange = self.carry(ask, Rope::default(), deadline).await?;
         if !exchange.status.is_success() {
             let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
             return Err(Cause::Status(Box::new(judged.said)));
@@ -231,45 +230,35 @@ impl Client {
     }
 
     /// Sends one request and waits for the head of its answer.
-    async fn exchange(
-        &self,
-        target: &Target,
-        call: &Call<'_>,
+    fn exchange<'e>(
+        &'e self,
+        target: &'e Target,
+        call: &'e Call<'_>,
         body: Rope,
         deadline: Instant,
-    ) -> Result<Exchange, Cause> {
-        let provider = &target.provider;
-        let site = match &provider.origin {
-            Origin::Site(site) => site,
-            Origin::Echo => {
-                let said = echo::answer(call.endpoint, &body.to_vec());
-                let content_type = HeaderValue::from_static(said.content_type);
-                return Ok(Exchange {
-                    status: said.status,
-                    headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
-                    inflow: Inflow::memory(said.pieces),
-                });
-            }
-        };
+    ) -> impl Future<Output = Result<Exchange, Cause>> + 'e {
         let ask = Ask {
-            provider,
-            site,
+            provider: &target.provider,
             method: Method::POST,
             endpoint: call.endpoint,
             given: call.headers,
             id: Some(call.id),
         };
-        self.carry(&ask, body, deadline).await
+        self.carry(ask, body, deadline)
     }
 
     /// Puts a request on a kept connection, or a new one, and waits for the head of its answer.
     async fn carry(
         &self,
-        ask: &Ask<'_>,
+        ask: Ask<'_>,
         mut body: Rope,
         deadline: Instant,
     ) -> Result<Exchange, Cause> {
-        let shelf = self.pool.shelf(ask.site);
+        let site = match &ask.provider.origin {
+            Origin::Site(site) => site,
+            Origin::Echo => return Ok(echoed(ask.endpoint, &body)),
+        };
+        let shelf = self.pool.shelf(site);
         let began = Instant::now();
         let mut kept = shelf.take(began);
         let timer = kept.as_mut().and_then(Link::take_timer);
@@ -286,7 +275,7 @@ impl Client {
             let mut link = match kept.take() {
                 Some(link) => link,
                 None => {
-                    let connecting = self.connector.connect(ask.site, Instant::now());
+                    let connecting = self.connector.connect(site, Instant::now());
                     // In a box: it is long, seldom needed, and would lengthen every request's future.
                     let connecting = Box::pin(shelf.open(connecting));
                     let link = within(&mut clocks, connecting).await?;
@@ -297,11 +286,11 @@ impl Client {
             sent += 1;
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
-            match link.send(ask.over(&link, body), &mut clocks).await {
+            match link.send(ask.over(site, &link, body), &mut clocks).await {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();
-                    ask.refused_by_proxy(head.status)?;
+                    request::refused_by_proxy(site, head.status)?;
                     return Ok(Exchange {
                         status: head.status,
                         headers: head.headers,
@@ -320,6 +309,17 @@ impl Client {
                 Err(Unsent::Lost(cause)) => return Err(cause),
             }
         }
+    }
+}
+
+/// What the built-in engine answers.
+fn echoed(endpoint: Endpoint, body: &Rope) -> Exchange {
+    let said = echo::answer(endpoint, &body.to_vec());
+    let content_type = HeaderValue::from_static(said.content_type);
+    Exchange {
+        status: said.status,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
+        inflow: Inflow::memory(said.pieces),
     }
 }
 

@@ -11,11 +11,12 @@ use crate::telemetry::RequestId;
 
 /// Where our id of a request goes, or the client's own.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+/// Where a client writes its own.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All of a request but its body.
 pub(super) struct Ask<'a> {
     pub(super) provider: &'a Provider,
-    pub(super) site: &'a Site,
     pub(super) method: Method,
     pub(super) endpoint: Endpoint,
     /// The client's headers, of which some are passed on.
@@ -26,8 +27,8 @@ pub(super) struct Ask<'a> {
 
 impl Ask<'_> {
     /// The request, in the form that fits what it goes over.
-    pub(super) fn over(&self, link: &Link, body: Rope) -> Request<Rope> {
-        let (provider, site) = (self.provider, self.site);
+    pub(super) fn over(&self, site: &Site, link: &Link, body: Rope) -> Request<Rope> {
+        let provider = self.provider;
         let mut headers = HeaderMap::with_capacity(12);
         let uri = match link {
             Link::Own(_) => {
@@ -67,7 +68,7 @@ impl Ask<'_> {
             headers.insert(name.clone(), value.clone());
         }
         if let Some(ours) = &self.id {
-            let theirs = self.given.get("x-request-id").cloned();
+            let theirs = self.given.get(REQUEST_ID).cloned();
             headers.insert(CLIENT_ID, theirs.unwrap_or_else(|| ours.header()));
         }
         let mut request = Request::new(body);
@@ -76,15 +77,15 @@ impl Ask<'_> {
         *request.headers_mut() = headers;
         request
     }
+}
 
-    /// A proxy that wants other credentials of us is no answer of the provider's.
-    pub(super) fn refused_by_proxy(&self, status: StatusCode) -> Result<(), Cause> {
-        let read = self.site.via.as_ref().is_some_and(|via| !via.tunnels);
-        if read && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return Err(Cause::Connect(tunnel::refusal(status)));
-        }
-        Ok(())
+/// A proxy that wants other credentials of us is no answer of the provider's.
+pub(super) fn refused_by_proxy(site: &Site, status: StatusCode) -> Result<(), Cause> {
+    let is_read = site.via.as_ref().is_some_and(|via| !via.tunnels);
+    if is_read && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Err(Cause::Connect(tunnel::refusal(status)));
     }
+    Ok(())
 }
 
 /// The client's headers that every provider is sent.
