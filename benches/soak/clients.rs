@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::http2;
 use crate::providers::{BAD, BROKEN};
 use crate::seen::Seen;
 use crate::support::client::{self, Coming};
@@ -74,6 +75,9 @@ pub const KINDS: &[Kind] = &[
     kind("too large", 1, 150, |site| Box::pin(too_large(site))),
     kind("no request", 1, 150, |site| Box::pin(no_request(site))),
     kind("old HTTP", 1, 150, |site| Box::pin(old_http(site))),
+    kind("HTTP/2", 2, 150, |site| Box::pin(http2::share(site))),
+    kind("reset at once", 1, 500, |site| Box::pin(http2::reset(site))),
+    kind("make no room", 2, 200, |site| Box::pin(http2::make_no_room(site))),
 ];
 
 /// One request that must be answered well.
@@ -442,6 +446,24 @@ async fn not_let_in(site: Site) {
     ] {
         let mut socket = client::Socket::to(site.address).await;
         socket.write(request(&site, lines, &chat("good"))).await;
+        site.seen.answered(what, status, &socket.answer().await);
+    }
+    let well = request(&site, "", &chat("good"));
+    let host = format!("host: {}", site.address);
+    for (what, wrong, status) in [
+        (
+            "by another name",
+            well.replace(&host, "host: elsewhere.example"),
+            403,
+        ),
+        (
+            "as a form",
+            well.replace("application/json", "text/plain"),
+            415,
+        ),
+    ] {
+        let mut socket = client::Socket::to(site.address).await;
+        socket.write(wrong).await;
         site.seen.answered(what, status, &socket.answer().await);
     }
     let mut socket = client::Socket::to(site.address).await;

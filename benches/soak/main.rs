@@ -35,12 +35,17 @@
     reason = "a proof that fails panics, reads the clock and talks to a person"
 )]
 
-#[allow(dead_code, reason = "the tests of the whole gateway need more of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the tests of the whole gateway need more of it"
+)]
 #[path = "../../tests/gateway/support/mod.rs"]
 mod support;
 
 mod child;
 mod clients;
+mod http2;
 mod providers;
 mod report;
 mod seen;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::http2::{Http2, Manners};
 use crate::support::{Act, DONE, FINISH, Provider, USAGE, completion, delta, model, provider_at};
 
 /// They run until this is dropped.
@@ -9,6 +10,7 @@ pub struct Providers {
     /// Everything but where to listen.
     pub configuration: String,
     _running: Vec<Provider>,
+    _shared: Http2,
 }
 
 /// Those who answer a request for a whole answer with something else. All may be asked as `NAME/m`.
@@ -30,6 +32,9 @@ pub async fn start() -> Providers {
         configuration += &provider_at(name, provider.address, CLOCKS);
         running.push(provider);
     }
+    let shared = Http2::plain(Manners::default(), [Act::Stream(ended(words(20)))]).await;
+    let clocks = format!("http2 = true\n{CLOCKS}");
+    configuration += &provider_at("shared", shared.address, &clocks);
     configuration += &model("good", &["good/m"], "");
     configuration += &model("fallback", &["busy/m", "reset/m", "html/m", "good/m"], "");
     configuration += &model(
@@ -41,6 +46,7 @@ pub async fn start() -> Providers {
     Providers {
         configuration,
         _running: running,
+        _shared: shared,
     }
 }
 
@@ -79,11 +85,12 @@ fn raw(text: &str) -> Act {
     Act::Raw(text.as_bytes().to_vec())
 }
 
+fn ended(mut events: Vec<String>) -> Vec<String> {
+    events.extend([FINISH, USAGE, DONE].map(str::to_owned));
+    events
+}
+
 fn good() -> Vec<(&'static str, Act)> {
-    let ended = |mut events: Vec<String>| {
-        events.extend([FINISH, USAGE, DONE].map(str::to_owned));
-        events
-    };
     let slow = Act::Slow(Duration::from_millis(40), ended(words(20)));
     let embedding = r#"{"object":"list","data":[{"index":0,"embedding":[0.1,0.2]}],"usage":{"prompt_tokens":3,"total_tokens":3}}"#;
     let old = "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n";

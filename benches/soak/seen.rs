@@ -70,6 +70,12 @@ impl Seen {
         }
     }
 
+    /// An answer of this id, and which status it must have.
+    pub fn noted(&self, what: &str, status: u16, is: u16, id: &str) {
+        self.holds(is == status, || format!("{what}: {is} and not {status}"));
+        self.note(id, is);
+    }
+
     /// An answer that begins.
     pub fn opened(&self, what: &str, status: u16, coming: &Coming) {
         self.holds(coming.status == status, || {

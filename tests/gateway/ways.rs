@@ -12,6 +12,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::path::one;
 use crate::support::client::Socket;
+use crate::support::frames::{
+    self, CONTINUATION, DATA, GOAWAY, HEADERS, PREFACE, RESET, frame, literal, rest,
+};
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, until,
 };
@@ -160,68 +163,12 @@ async fn errors_of_ours_are_told_here_too() {
 
 // --- HTTP/2, frame by frame ---
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-/// A frame (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A header as a literal that nobody need remember (RFC 7541, 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-/// The head of a chat request.
-fn head(gateway: &Gateway) -> Vec<u8> {
-    [
-        literal(":method", "POST"),
-        literal(":scheme", "http"),
-        literal(":authority", &gateway.address.to_string()),
-        literal(":path", CHAT),
-        literal("content-type", "application/json"),
-        literal("authorization", "Bearer sk-ann"),
-    ]
-    .concat()
-}
-
-/// A connection whose frames are the test's own.
-async fn frames(gateway: &Gateway, settings: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-    let opening = [PREFACE, &frame(SETTINGS, 0, 0, settings)].concat();
-    stream.write_all(&opening).await.unwrap();
-    stream
-}
-
-/// Reads frames until the other side closes; the kinds that came.
-async fn rest(mut stream: TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let reading = stream.read_to_end(&mut bytes);
-    let closed = tokio::time::timeout(Duration::from_secs(5), reading).await;
-    assert!(closed.is_ok(), "nobody closes");
-    let (mut kinds, mut at) = (Vec::new(), &bytes[..]);
-    while let [a, b, c, kind, _, _, _, _, _, ..] = at {
-        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        kinds.push(*kind);
-        at = at.get(9 + length..).unwrap_or_default();
-    }
-    kinds
-}
-
 #[tokio::test]
 async fn requests_that_are_reset_as_fast_as_they_come_end_the_connection() {
     let provider = Provider::new([Act::Hang]).await;
     let gateway = Gateway::start(&one(&provider)).await;
-    let mut stream = frames(&gateway, &[]).await;
-    let (head, body) = (head(&gateway), chat("fast"));
+    let mut stream = frames::open(gateway.address, &[]).await;
+    let (head, body) = (frames::head(gateway.address), chat("fast"));
     let mut sent = Vec::new();
     for n in 0..2000 {
         let id = 2 * n + 1;
@@ -243,8 +190,8 @@ async fn requests_that_are_reset_as_fast_as_they_come_end_the_connection() {
 async fn a_head_without_end_ends_the_connection() {
     let provider = Provider::new([Act::json(completion("x"))]).await;
     let gateway = Gateway::start(&one(&provider)).await;
-    let mut stream = frames(&gateway, &[]).await;
-    let mut sent = frame(HEADERS, 0, 1, &head(&gateway));
+    let mut stream = frames::open(gateway.address, &[]).await;
+    let mut sent = frame(HEADERS, 0, 1, &frames::head(gateway.address));
     let more = literal("x-more", &"y".repeat(100)).repeat(100);
     for _ in 0..1000 {
         sent.extend(frame(CONTINUATION, 0, 1, &more));
@@ -262,10 +209,10 @@ async fn a_client_that_makes_no_room_for_its_answer_is_hung_up_on() {
     let server = "write_timeout = \"200ms\"\nidle_timeout = \"60s\"\nheader_timeout = \"60s\"";
     let gateway = Gateway::with(server, &one(&provider)).await;
     // SETTINGS_INITIAL_WINDOW_SIZE 0: the connection is read, this answer never.
-    let mut stream = frames(&gateway, &[0, 4, 0, 0, 0, 0]).await;
+    let mut stream = frames::open(gateway.address, &[0, 4, 0, 0, 0, 0]).await;
     let body = chat("fast");
     let asked = [
-        frame(HEADERS, 0x4, 1, &head(&gateway)),
+        frame(HEADERS, 0x4, 1, &frames::head(gateway.address)),
         frame(DATA, 0x1, 1, body.as_bytes()),
     ];
     stream.write_all(&asked.concat()).await.unwrap();
@@ -283,7 +230,7 @@ async fn a_connection_that_only_says_what_it_speaks_is_idle() {
     let mut half = Socket::to(gateway.address).await;
     half.write(&PREFACE[..10]).await;
     assert_eq!(half.rest().await, "");
-    let stream = frames(&gateway, &[]).await;
+    let stream = frames::open(gateway.address, &[]).await;
     let began = tokio::time::Instant::now();
     assert!(rest(stream).await.contains(&GOAWAY), "it is told");
     assert!(

@@ -1,6 +1,7 @@
 //! What the chapters speak with: a gateway in process, providers that can do anything, a client that sees everything.
 
 pub mod client;
+pub mod frames;
 pub mod gateway;
 pub mod http2;
 pub mod identity;
