@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::{Answer, Call, Cause, Client, Clock, Failure};
+use super::{Answer, Call, Cause, Client, Clock, Failure, Span};
 use crate::provider::Dropped;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
@@ -39,8 +39,10 @@ pub async fn run(
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
-            record.try_begins(&target.name, &target.meters, Instant::now());
-            let failure = match one(client, route, target, call, deadline, record).await {
+            let began = Instant::now();
+            record.try_begins(&target.name, &target.meters, began);
+            let span = Span { began, deadline };
+            let failure = match one(client, route, target, call, span, record).await {
                 Ok(answer) => {
                     record.try_ends(Outcome::Answered);
                     return Ok(answer);
@@ -106,7 +108,7 @@ async fn one(
     route: &Route,
     target: &Arc<Target>,
     call: &Call<'_>,
-    deadline: Instant,
+    span: Span,
     record: &mut Record,
 ) -> Result<Answer, Failure> {
     let fail = |cause: Cause| Failure {
@@ -144,7 +146,7 @@ async fn one(
     let hide_usage =
         call.stream && provider.stream_usage && provider.protocol.ask_for_usage(&mut edits);
     let exchange = client
-        .exchange(target, call, edits.into_rope(), deadline)
+        .exchange(target, call, edits.into_rope(), span)
         .await
         .map_err(fail)?;
     if !exchange.status.is_success() {

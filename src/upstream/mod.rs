@@ -191,6 +191,13 @@ impl From<Broken> for Cause {
     }
 }
 
+/// When a try began, and when all of them must have come to something.
+#[derive(Clone, Copy)]
+struct Span {
+    began: Instant,
+    deadline: Instant,
+}
+
 /// The head of an answer, and the way to its body.
 struct Exchange {
     status: StatusCode,
@@ -219,8 +226,10 @@ impl Client {
             given: &headers,
             id: None,
         };
-        let deadline = Instant::now() + provider.timeouts.total;
-        let exchange = self.carry(ask, Rope::default(), deadline).await?;
+        let began = Instant::now();
+        let deadline = began + provider.timeouts.total;
+        let span = Span { began, deadline };
+        let exchange = self.carry(ask, Rope::default(), span).await?;
         if !exchange.status.is_success() {
             let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
             return Err(Cause::Status(Box::new(judged.said)));
@@ -235,7 +244,7 @@ impl Client {
         target: &'e Target,
         call: &'e Call<'_>,
         body: Rope,
-        deadline: Instant,
+        span: Span,
     ) -> impl Future<Output = Result<Exchange, Cause>> + 'e {
         let ask = Ask {
             provider: &target.provider,
@@ -244,22 +253,17 @@ impl Client {
             given: call.headers,
             id: Some(call.id),
         };
-        self.carry(ask, body, deadline)
+        self.carry(ask, body, span)
     }
 
     /// Puts a request on a kept connection, or a new one, and waits for the head of its answer.
-    async fn carry(
-        &self,
-        ask: Ask<'_>,
-        mut body: Rope,
-        deadline: Instant,
-    ) -> Result<Exchange, Cause> {
+    async fn carry(&self, ask: Ask<'_>, mut body: Rope, span: Span) -> Result<Exchange, Cause> {
+        let Span { began, deadline } = span;
         let site = match &ask.provider.origin {
             Origin::Site(site) => site,
             Origin::Echo => return Ok(echoed(ask.endpoint, &body)),
         };
         let shelf = self.pool.shelf(site);
-        let began = Instant::now();
         let mut kept = shelf.take(began);
         let timer = kept.as_mut().and_then(Link::take_timer);
         let phase = if kept.is_some() {

@@ -3,7 +3,6 @@
 //! One shelf for each site. A connection goes back when its answer has been read to the end, the youngest is taken
 //! first, and what is old, long idle or closed by the provider is thrown away.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -24,9 +23,10 @@ const KEEP_TLS: Duration = Duration::from_secs(50);
 /// A connection outlives a change of DNS by no more than this.
 const OLDEST: Duration = Duration::from_secs(600);
 
-/// All shelves.
+/// All shelves, by their sites' keys. There are as many as providers: to look through them by address costs less than to
+/// hash one key.
 #[derive(Default)]
-pub(super) struct Pool(Mutex<HashMap<Arc<str>, Arc<Shelf>>>);
+pub(super) struct Pool(Mutex<Vec<(Arc<str>, Arc<Shelf>)>>);
 
 /// The connections to one site.
 pub(super) struct Shelf {
@@ -53,7 +53,12 @@ impl Pool {
     /// The shelf of a site.
     pub(super) fn shelf(&self, site: &Site) -> Arc<Shelf> {
         let mut shelves = lock(&self.0);
-        if let Some(shelf) = shelves.get(&site.key) {
+        if let Some((_, shelf)) = shelves.iter().find(|(key, _)| Arc::ptr_eq(key, &site.key)) {
+            return Arc::clone(shelf);
+        }
+        if let Some((key, shelf)) = shelves.iter_mut().find(|(key, _)| *key == site.key) {
+            // The same site of another plan, which is asked from here on.
+            *key = Arc::clone(&site.key);
             return Arc::clone(shelf);
         }
         let shelf = Arc::new(Shelf {
@@ -65,7 +70,7 @@ impl Pool {
             },
             shares: site.http2.then(Box::default),
         });
-        shelves.insert(Arc::clone(&site.key), Arc::clone(&shelf));
+        shelves.push((Arc::clone(&site.key), Arc::clone(&shelf)));
         shelf
     }
 
@@ -74,8 +79,8 @@ impl Pool {
         let shelves: Vec<_> = {
             let mut shelves = lock(&self.0);
             // A shelf that only the pool knows and that is empty belongs to nobody.
-            shelves.retain(|_, shelf| Arc::strong_count(shelf) > 1 || !shelf.is_empty());
-            shelves.values().cloned().collect()
+            shelves.retain(|(_, shelf)| Arc::strong_count(shelf) > 1 || !shelf.is_empty());
+            shelves.iter().map(|(_, shelf)| Arc::clone(shelf)).collect()
         };
         let mut cx = Context::from_waker(Waker::noop());
         for shelf in shelves {
