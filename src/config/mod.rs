@@ -424,9 +424,15 @@ impl Diagnostic {
 /// The path as an operator would write it, then the sentence: `models.fast.targets[1]: …`.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names stand second everywhere else, and a name may be a number.
+        let section = self.at.first().map(String::as_str);
+        let first_place = match section {
+            Some("server" | "admin") => 2,
+            _ => 3,
+        };
         for (n, part) in self.at.iter().enumerate() {
             let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if n > 2 && part.parse::<usize>().is_ok() {
+            if n >= first_place && part.parse::<usize>().is_ok() {
                 write!(f, "[{part}]")?;
             } else {
                 let dot = if n == 0 { "" } else { "." };

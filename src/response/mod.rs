@@ -117,6 +117,10 @@ pub fn say(told: Response<Bytes>, mut record: Box<Record>) -> Response<Body> {
 
 fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
     record.bytes_out = bytes.len() as u64;
+    // Nobody asks for a body that there is none of.
+    if bytes.is_empty() {
+        record.end.get_or_insert(End::Complete);
+    }
     Body::Whole(Box::new(Whole {
         bytes: Some(bytes),
         record,

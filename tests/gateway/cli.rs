@@ -312,6 +312,22 @@ fn it_serves_tells_each_request_in_one_line_and_ends_when_told() {
     }
 }
 
+/// An answer without a body has come to its end as well: a client that asked got it all.
+#[test]
+fn an_answer_without_a_body_is_complete() {
+    let cors = "[server]\ncors = [\"https://app.example.com\"]\n";
+    let folder = folder_with(&SMALL.replace("[server]\n", cors));
+    let mut served = Served::start(folder.path());
+    let mut stream = TcpStream::connect(("127.0.0.1", served.port())).unwrap();
+    let lines = "host: x\r\nconnection: close\r\norigin: https://app.example.com\r\naccess-control-request-method: POST";
+    write!(stream, "OPTIONS /v1/models HTTP/1.1\r\n{lines}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    let line = served.line_with("\"status\":204");
+    assert!(line.contains("\"end\":\"complete\""), "{line}");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let hang = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
