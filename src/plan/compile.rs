@@ -268,14 +268,7 @@ impl Compiler<'_> {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
             }
         }
-        let server = &self.config.server;
-        let private = server.listen.iter().all(config::Listen::is_private);
-        let open = match server.open {
-            Open::Yes => true,
-            Open::No => false,
-            Open::Auto => private && self.config.keys.is_empty(),
-        };
-        if open {
+        if self.is_open() {
             keyring.open(Arc::new(Caller {
                 name: OPEN.into(),
                 models: None,
@@ -404,13 +397,27 @@ impl Compiler<'_> {
             self.warnings
                 .push(format!("{name}: {why}, {skipped} target{s} skipped"));
         }
-        if self.config.keys.is_empty() && self.config.server.open != Open::Yes {
-            let mut listeners = self.config.server.listen.iter();
-            if self.config.server.open == Open::No || !listeners.all(config::Listen::is_private) {
-                self.warnings.push(
-                    "there are no keys, and callers without one are not let in: nobody can call"
-                        .into(),
-                );
+        if self.config.keys.is_empty() && !self.is_open() {
+            let message =
+                "there are no keys, and callers without one are not let in: nobody can call";
+            self.warnings.push(message.into());
+        }
+        if self.is_open() && self.config.server.cors.iter().any(|page| page == "*") {
+            let message = "`cors` is \"*\" and no key is asked for: any web page that a browser on \
+                           this network shows can call";
+            self.warnings.push(message.into());
+        }
+    }
+
+    /// Whether callers without a key are let in.
+    fn is_open(&self) -> bool {
+        let server = &self.config.server;
+        match server.open {
+            Open::Yes => true,
+            Open::No => false,
+            Open::Auto => {
+                let mut listeners = server.listen.iter();
+                self.config.keys.is_empty() && listeners.all(config::Listen::is_private)
             }
         }
     }

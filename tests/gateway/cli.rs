@@ -137,6 +137,19 @@ fn check_names_every_flaw_and_exits_with_1() {
 }
 
 #[test]
+fn doors_that_stand_wide_open_are_named() {
+    let wide = SMALL.replace("[server]\n", "[server]\ncors = [\"*\"]\n");
+    let warned = |text: &str| {
+        run(folder_with(text).path(), &["check"])
+            .1
+            .contains("any web page")
+    };
+    assert!(warned(&wide));
+    assert!(!warned(SMALL));
+    assert!(!warned(&format!("{wide}[keys.a]\nkey = \"sk-a\"\n")));
+}
+
+#[test]
 fn a_good_configuration_is_fine() {
     let folder = folder_with(&format!(
         "{SMALL}[providers.groq]\n[models.a]\ntargets = [\"groq/x\", \"echo/x\"]\n"
