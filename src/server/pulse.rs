@@ -180,14 +180,15 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
+    const TIMES: Times = Times {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(120),
+        write: Duration::from_secs(60),
+    };
+
     #[tokio::test(start_paused = true)]
     async fn a_pulse_knows_what_takes_too_long() {
-        let secs = Duration::from_secs;
-        let times = Times {
-            header: secs(10),
-            idle: secs(120),
-            write: secs(60),
-        };
+        let (secs, times) = (Duration::from_secs, TIMES);
         let start = Instant::now();
         let pulse = Pulse::new(start);
         assert_eq!(pulse.check(times, start), Ok(start + secs(10)));
@@ -227,12 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn on_a_shared_connection_each_answer_is_watched() {
-        let secs = Duration::from_secs;
-        let times = Times {
-            header: secs(10),
-            idle: secs(120),
-            write: secs(60),
-        };
+        let (secs, times) = (Duration::from_secs, TIMES);
         let start = Instant::now();
         let pulse = Pulse::new(start);
         pulse.speaks();

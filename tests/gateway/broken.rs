@@ -645,10 +645,13 @@ async fn a_provider_that_speaks_old_http_is_understood_and_spoken_to_plainly() {
     let ended = format!(
         "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{body}"
     );
+    let events = [delta("a"), FINISH.into(), DONE.into()].concat();
+    let stream = format!("HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{events}");
     let provider = Provider::new([
         Act::Raw(told("HTTP/1.0 200 OK", "", &body)),
         Act::Raw(ended.clone().into()),
         Act::Raw(ended[..ended.len() - 2].into()),
+        Act::Raw(stream.into()),
     ])
     .await;
     let text = one(&provider).replace("base_url", "tries = 1\nbase_url");
@@ -677,5 +680,7 @@ async fn a_provider_that_speaks_old_http_is_understood_and_spoken_to_plainly() {
         assert_eq!(received.header("transfer-encoding"), None);
         assert_eq!(received.header("expect"), None);
     }
-    assert_eq!((provider.count(), provider.connections()), (3, 3));
+    // A stream has its own end, and the connection's after it.
+    assert_eq!(ask(&gateway, chat_stream("fast")).await.text(), events);
+    assert_eq!((provider.count(), provider.connections()), (4, 4));
 }

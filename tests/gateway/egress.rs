@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::cli::{folder_with, tollgate};
 use crate::errors::complaint;
-use crate::path::one;
 use crate::support::client::{self, Answer};
 use crate::support::http2::{Http2, Manners};
 use crate::support::proxy::Proxy;
@@ -423,32 +422,6 @@ fn the_environment_may_be_wrong_as_well() {
     let here = [("HTTP_PROXY", "socks5://p".to_owned())];
     let (code, ..) = check(&at("http://localhost:1/v1", ""), &here, &[]);
     assert_eq!(code, 0, "what is not used is not judged");
-}
-
-/// HTTP/1.0 knows neither chunks nor kept connections: the length is told, or the end is the connection's.
-#[tokio::test]
-async fn a_server_of_http_1_0_is_understood() {
-    let body = completion("old");
-    let whole = format!(
-        "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let events = [delta("a"), FINISH.into(), DONE.into()].concat();
-    let stream = format!("HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{events}");
-    let short = format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}");
-    let acts = [&whole, &stream, &short, &whole].map(|text| Act::Raw(text.clone().into_bytes()));
-    let provider = Provider::new(acts).await;
-    let gateway = Gateway::start(&one(&provider)).await;
-    said(&ask(&gateway, chat("fast")).await, "old");
-    assert_eq!(ask(&gateway, chat_stream("fast")).await.text(), events);
-    said(&ask(&gateway, chat("fast")).await, "old");
-    said(&ask(&gateway, chat("fast")).await, "old");
-    assert_eq!(provider.connections(), 4, "none is used again");
-    for received in provider.received() {
-        let length = received.header("content-length").unwrap();
-        assert_eq!(length, received.body.len().to_string());
-        assert_eq!(received.header("transfer-encoding"), None);
-    }
 }
 
 #[tokio::test]
