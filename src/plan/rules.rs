@@ -44,11 +44,17 @@ impl Compiler<'_> {
                 flaw(&["clamp", member], message);
             }
         }
-        if let Some(config::Unknown::Drop | config::Unknown::Refuse) = own.unknown
-            && !in_force.known.iter().any(|known| known == "model")
-        {
-            let message = "name every member it knows in `known`, with `model` among them";
-            flaw(&["unknown"], message.into());
+        // What is left out of each request would be another request.
+        let needed = match own.unknown {
+            None | Some(config::Unknown::Forward) => &[][..],
+            Some(config::Unknown::Refuse) => &["model"],
+            Some(config::Unknown::Drop) => &["model", "stream"],
+        };
+        let is_known = |name: &&&str| in_force.known.iter().any(|known| known == **name);
+        if let Some(missing) = needed.iter().find(|name| !is_known(name)) {
+            let message =
+                format!("name every member it knows in `known`; `{missing}` is not among them");
+            flaw(&["unknown"], message);
         }
         ready(in_force)
     }

@@ -83,7 +83,8 @@ impl Rules {
         edits: &mut Edits<'e>,
         dropped: &mut Dropped,
     ) -> Result<(), Refused> {
-        if let Some(name) = self.refuse.iter().find(|name| edits.get(name).is_some()) {
+        let is_given = |name: &&String| !matches!(edits.get(name), None | Some(b"null"));
+        if let Some(name) = self.refuse.iter().find(is_given) {
             return Err(Refused(name.clone()));
         }
         for (from, to) in &self.rename {
@@ -94,18 +95,20 @@ impl Rules {
         }
         self.judge_unknown(edits, dropped)?;
         for (name, value) in &self.default {
-            if edits.get(name).is_none() {
+            if edits.get(name).is_none() && twin(name).is_none_or(|twin| edits.get(twin).is_none())
+            {
                 edits.set(name, value.clone());
             }
         }
         for (name, value) in &self.set {
             edits.set(name, value.clone());
         }
-        for (name, [low, high]) in &self.clamp {
-            if let Some(given) = number(edits, name)
-                && !(*low..=*high).contains(&given)
+        for (name, range) in &self.clamp {
+            clamp(edits, name, *range);
+            // Whichever name a client knows it by, it is one limit.
+            if let Some(twin) = twin(name).filter(|twin| self.clamp.iter().all(|(c, _)| c != twin))
             {
-                edits.set(name, Bytes::from(plain(given.clamp(*low, *high))));
+                clamp(edits, twin, *range);
             }
         }
         self.messages.apply(edits, dropped);
@@ -130,12 +133,43 @@ impl Rules {
         let unknown: SmallVec<[Box<str>; 4]> =
             edits.names().filter(is_unknown).map(Into::into).collect();
         for name in &unknown {
-            if self.unknown == Unknown::Refuse {
+            // To leave a limit out is to lift it: nobody asked for that.
+            if self.unknown == Unknown::Refuse || twin(name).is_some() {
                 return Err(Refused(shown(name).to_owned()));
             }
             leave_out(edits, name, dropped);
         }
         Ok(())
+    }
+}
+
+/// The two names of the one limit on the length of an answer.
+const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// The other name of a limit; none if it is no limit.
+fn twin(name: &str) -> Option<&'static str> {
+    let [old, new] = LIMITS;
+    match name {
+        name if name == old => Some(new),
+        name if name == new => Some(old),
+        _ => None,
+    }
+}
+
+/// What a limit bounds. What is no number above 0 bounds nothing: to some servers -1 means without a limit.
+fn bound(edits: &Edits<'_>, name: &str) -> Option<f64> {
+    number(edits, name).filter(|number| *number > 0.0)
+}
+
+fn is_smaller(one: Option<f64>, other: Option<f64>) -> bool {
+    one.is_some_and(|one| other.is_none_or(|other| one < other))
+}
+
+fn clamp<'e>(edits: &mut Edits<'e>, name: &'e str, [low, high]: [f64; 2]) {
+    if let Some(given) = number(edits, name)
+        && !(low..=high).contains(&given)
+    {
+        edits.set(name, Bytes::from(plain(given.clamp(low, high))));
     }
 }
 
@@ -149,15 +183,17 @@ fn rename<'e>(edits: &mut Edits<'e>, from: &str, to: &'e str, dropped: &mut Drop
     if edits.get(from).is_none() {
         return;
     }
-    match (number(edits, from), number(edits, to)) {
-        // Two limits under one name: the smaller stays, or a renamed limit would lift the other.
-        (Some(one), Some(other)) if one < other => leave_out(edits, to, dropped),
+    match edits.get(to) {
+        None => {}
         // `null` is no value: it takes nobody's place.
-        _ if edits.get(to) == Some(b"null") => {
+        Some(b"null") => {
             edits.drop(to);
         }
-        _ if edits.get(to).is_some() => return leave_out(edits, from, dropped),
-        _ => {}
+        // Two limits under one name: the smaller stays, or a renamed limit would lift the other.
+        Some(_) if twin(from) == Some(to) && is_smaller(bound(edits, from), bound(edits, to)) => {
+            leave_out(edits, to, dropped);
+        }
+        Some(_) => return leave_out(edits, from, dropped),
     }
     edits.rename(from, to);
 }
@@ -321,6 +357,15 @@ mod tests {
         );
         assert_eq!(both("9", "5"), (5.into(), "max_tokens".to_owned()));
         assert_eq!(both("null", "5"), (5.into(), String::new()));
+        for none in ["-1", "0", "\"100000\"", "[]"] {
+            assert_eq!(
+                both(none, "5"),
+                (5.into(), "max_tokens".to_owned()),
+                "{none}"
+            );
+            let other = (5.into(), "max_completion_tokens".to_owned());
+            assert_eq!(both("5", none), other, "{none}");
+        }
         assert_eq!(
             limit(r#"{"max_completion_tokens":5}"#),
             (5.into(), String::new())
@@ -329,6 +374,52 @@ mod tests {
             limit(r#"{"max_tokens":null}"#),
             (Value::Null, String::new())
         );
+    }
+
+    #[test]
+    fn a_bound_holds_under_either_name_of_the_limit() {
+        let bounded = || Rules {
+            clamp: vec![("max_tokens".into(), [1.0, 1000.0])],
+            default: vec![("max_tokens".into(), json(&50.into()))],
+            ..Rules::default()
+        };
+        let to = |from: &str, to: &str| Rules {
+            rename: vec![(from.into(), to.into())],
+            ..Rules::default()
+        };
+        let sent = |all: &[Rules], body: &str| applied(all, body).unwrap().0;
+        let (old, new) = (
+            r#"{"max_tokens":9000}"#,
+            r#"{"max_completion_tokens":9000}"#,
+        );
+        let renamed = Rules {
+            rename: vec![("max_tokens".into(), "max_completion_tokens".into())],
+            ..bounded()
+        };
+        assert_eq!(sent(&[renamed], old), r#"{"max_completion_tokens":1000}"#);
+        let then = to("max_completion_tokens", "max_tokens");
+        assert_eq!(sent(&[bounded(), then], new), r#"{"max_tokens":1000}"#);
+        assert_eq!(sent(&[bounded()], "{}"), r#"{"max_tokens":50}"#);
+        let own = Rules {
+            clamp: vec![
+                ("max_tokens".into(), [1.0, 10.0]),
+                ("max_completion_tokens".into(), [1.0, 2000.0]),
+            ],
+            ..Rules::default()
+        };
+        assert_eq!(sent(&[own], new), r#"{"max_completion_tokens":2000}"#);
+    }
+
+    #[test]
+    fn null_asks_for_nothing_and_a_limit_is_not_left_out_in_silence() {
+        assert!(applied(&[rules()], r#"{"n":null}"#).is_ok());
+        let strict = Rules {
+            known: vec!["model".into(), "stream".into()],
+            unknown: Unknown::Drop,
+            ..Rules::default()
+        };
+        let limited = applied(&[strict], r#"{"model":"m","user":"u","max_tokens":5}"#);
+        assert_eq!(limited, Err(Refused("max_tokens".into())));
     }
 
     #[test]
@@ -538,19 +629,27 @@ mod tests {
 
     /// The rules once more, on a map that is taken apart and put together again.
     fn on_a_map(rules: &Rules, map: &mut Map<String, Value>) -> Result<(), ()> {
-        if rules.refuse.iter().any(|name| map.contains_key(name)) {
+        let is_given = |name: &String| map.get(name).is_some_and(|value| !value.is_null());
+        if rules.refuse.iter().any(is_given) {
             return Err(());
         }
+        let is_limit = |name: &str| name == "max_tokens" || name == "max_completion_tokens";
+        let other = |name: &str| match name {
+            "max_tokens" => "max_completion_tokens",
+            _ => "max_tokens",
+        };
         for (from, to) in &rules.rename {
             let Some(given) = map.remove(from) else {
                 continue;
             };
             let stays = match map.get(to) {
                 None | Some(Value::Null) => false,
-                Some(other) => given
-                    .as_f64()
-                    .zip(other.as_f64())
-                    .is_none_or(|(given, other)| given >= other),
+                Some(there) if is_limit(from) && is_limit(to) => {
+                    let bound = |value: &Value| value.as_f64().filter(|bound| *bound > 0.0);
+                    let most = f64::INFINITY;
+                    bound(&given).unwrap_or(most) >= bound(there).unwrap_or(most)
+                }
+                Some(_) => true,
             };
             if !stays {
                 map.insert(to.clone(), given);
@@ -560,22 +659,31 @@ mod tests {
         let known = |name: &String| rules.known.contains(name);
         match rules.unknown {
             Unknown::Forward => {}
+            Unknown::Drop if map.keys().any(|name| is_limit(name) && !known(name)) => {
+                return Err(());
+            }
             Unknown::Drop => map.retain(|name, _| known(name)),
             Unknown::Refuse if !map.keys().all(known) => return Err(()),
             Unknown::Refuse => {}
         }
         let parsed = |value: &Bytes| serde_json::from_slice::<Value>(value).unwrap();
         for (name, value) in &rules.default {
-            map.entry(name).or_insert_with(|| parsed(value));
+            if !(is_limit(name) && map.contains_key(other(name))) {
+                map.entry(name).or_insert_with(|| parsed(value));
+            }
         }
         for (name, value) in &rules.set {
             map.insert(name.clone(), parsed(value));
         }
+        let has_own = |name: &str| rules.clamp.iter().any(|(clamped, _)| clamped == name);
         for (name, [low, high]) in &rules.clamp {
-            if let Some(given) = map.get(name).and_then(Value::as_i64) {
-                #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
-                let [low, high] = [*low as i64, *high as i64];
-                map.insert(name.clone(), given.clamp(low, high).into());
+            let twin = Some(other(name)).filter(|twin| is_limit(name) && !has_own(twin));
+            for name in [Some(&**name), twin].into_iter().flatten() {
+                if let Some(given) = map.get(name).and_then(Value::as_i64) {
+                    #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
+                    let [low, high] = [*low as i64, *high as i64];
+                    map.insert(name.to_owned(), given.clamp(low, high).into());
+                }
             }
         }
         let messages = map.get_mut("messages").and_then(Value::as_array_mut);

@@ -244,7 +244,7 @@ clamp = { temperature = [1, 0] }
 [providers.q]
 base_url = "http://q/v1"
 headers = { authorization = "Basic eA==" }
-rules = { known = ["model"] }
+rules = { known = ["model", "stream"] }
 rules_for."x*".unknown = "refuse"
 rules_for."y*" = { unknown = "refuse", drap = [] }
 "#;
@@ -256,7 +256,7 @@ rules_for."y*" = { unknown = "refuse", drap = [] }
         "gateway.toml:6: providers.p.auth: `basic` is not one of api-key, bearer, x-api-key",
         "gateway.toml:7: providers.p.headers.Authorization: `authorization` would be a second credential beside `api_key`; `auth` says which header that goes in",
         "gateway.toml:8: providers.p.forward[0]: `X-Goog-Api-Key` carries the caller's key, which never travels on",
-        "gateway.toml:9: providers.p.rules.unknown: name every member it knows in `known`, with `model` among them",
+        "gateway.toml:9: providers.p.rules.unknown: name every member it knows in `known`; `model` is not among them",
         "gateway.toml:11: providers.p.rules_for.\"gpt-4.1*\".unknown: `keep` is not one of drop, forward, refuse",
         "gateway.toml:12: providers.p.rules_for.\"gpt-4.1*\".clamp.temperature: the lowest value, 1, is above the highest, 0",
         "gateway.toml:18: providers.q.rules_for.\"y*\".drap: `drap` is unknown; did you mean `drop`?",
