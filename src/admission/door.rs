@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 
-/// Names that no public DNS can point at us: RFC 6761 and ICANN keep the first two, clusters use the others.
+/// Names that no public DNS can point at us: RFC 6761 and ICANN keep the first two, the others are Kubernetes' and no
+/// domain that can be registered lies below them.
 const PRIVATE: [&str; 4] = [".localhost", ".internal", ".cluster.local", ".svc"];
 
 /// Who may knock: under our names only, and from the pages that may.
@@ -66,7 +67,10 @@ pub fn origin(text: &str) -> Result<HeaderValue, WrongOrigin> {
     };
     let rest = text.strip_prefix(scheme).unwrap_or_default();
     let is_bare = rest.strip_prefix("://") == Some(authority.as_str());
-    if !is_bare || authority.as_str().contains('@') || authority.host().is_empty() {
+    // A port that is none is read as no port.
+    let has_port = !authority.as_str().ends_with(authority.host());
+    let is_wrong = authority.as_str().contains('@') || authority.host().is_empty();
+    if !is_bare || is_wrong || (has_port && authority.port_u16().is_none()) {
         return Err(WrongOrigin);
     }
     let port = match (scheme, authority.port_u16()) {
@@ -102,9 +106,11 @@ impl Door {
         uri: &Uri,
         headers: &'h HeaderMap,
     ) -> Result<Option<&'h HeaderValue>, Stranger> {
-        // A target with an authority says it instead of `Host` (RFC 9112, 3.2.2), as HTTP/2 always does.
+        // A target with an authority goes before `Host` (RFC 9112, 3.2.2), which must be there all the same. HTTP/2 has
+        // nothing else.
         let host = match uri.authority() {
-            Some(authority) => authority.as_str(),
+            Some(authority) if version > Version::HTTP_11 => authority.as_str(),
+            Some(authority) => named(version, headers).map(|_| authority.as_str())?,
             None => named(version, headers)?,
         };
         if !self.is_ours(bare(host)) {
@@ -272,6 +278,9 @@ mod tests {
         assert_eq!(evil, Err(Stranger::Host("evil.example".into())));
         let evil = [("host", "evil.example")];
         assert_eq!(admit(&door, "http://localhost/", &evil), Ok(false));
+        assert_eq!(admit(&door, "http://localhost/", &[]), Err(Stranger::Hosts));
+        let both = admit(&door, "http://localhost/", &twice);
+        assert_eq!(both, Err(Stranger::Hosts));
     }
 
     #[test]
@@ -319,6 +328,9 @@ mod tests {
             "https://",
             "null",
             "https://a?b",
+            "https://a:8o80",
+            "https://a:70000",
+            "https://a:",
             "",
         ] {
             assert_eq!(written(wrong), Err(WrongOrigin), "{wrong}");

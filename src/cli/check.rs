@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::task::JoinSet;
 
 use super::{Failed, Loaded};
 use crate::config::load::Source;
@@ -13,9 +15,9 @@ use crate::plan::Plan;
 use crate::provider::Origin;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Client;
 
 /// Reads, compiles and says what there is. With `probe`, also asks each provider for its models.
-#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
 pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
     let telemetry = Telemetry::new(Metrics::new(), None);
@@ -25,19 +27,18 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
         Err(found) => return Err(loaded.report(found).into()),
     };
     let plan = gateway.plan();
-    for warning in &plan.warnings {
-        println!("{warning}");
-    }
+    let mut lines = plan.warnings.clone();
     for (name, proxy) in proxies(&plan) {
-        println!("{name}: through the proxy {proxy}");
+        lines.push(format!("{name}: through the proxy {proxy}"));
     }
-    println!(
+    lines.push(format!(
         "{}: fine: {}, {}, {}",
         file.display(),
         count(plan.providers.len(), "provider"),
         count(plan.models.len(), "model"),
         count(loaded.config.keys.len(), "key"),
-    );
+    ));
+    super::print(&lines);
     if probe {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -80,29 +81,28 @@ fn unlisted<'p>(plan: &'p Plan, provider: &str, models: &[Box<str>]) -> Vec<&'p 
     asked.filter(|model| !is_listed(model)).collect()
 }
 
-/// Asks each provider for its models; how many did not answer.
-#[expect(clippy::print_stdout, reason = "a command answers on standard output")]
+/// Asks all providers for their models at once, and tells of each in order; how many did not answer.
 async fn probe_all(plan: &Plan) -> usize {
-    let client = crate::upstream::Client::default();
-    let mut names: Vec<_> = plan.providers.keys().collect();
-    names.sort_unstable();
-    let mut silent = 0;
-    for name in names {
-        let Some(passage) = plan.providers.get(name) else {
-            continue;
-        };
-        match client.models(&passage.provider).await {
-            Ok(models) => {
-                println!("{name}: answers, {}", count(models.len(), "model"));
-                for missing in unlisted(plan, name, &models) {
-                    println!("{name}: does not list {missing}");
-                }
-            }
-            Err(cause) => {
-                silent += 1;
-                println!("{name}: {cause}");
-            }
-        }
+    let client = Arc::new(Client::default());
+    let mut asked = JoinSet::new();
+    for (name, passage) in &plan.providers {
+        let (client, provider) = (Arc::clone(&client), Arc::clone(&passage.provider));
+        let name = name.clone();
+        asked.spawn(async move { (name, client.models(&provider).await) });
     }
-    silent
+    let mut answers = asked.join_all().await;
+    answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (name, answer) in &answers {
+        let mut lines = vec![match answer {
+            Ok(models) => format!("{name}: answers, {}", count(models.len(), "model")),
+            Err(cause) => format!("{name}: {cause}"),
+        }];
+        let models = answer.as_ref().map_or(&[][..], Vec::as_slice);
+        if answer.is_ok() {
+            let missing = unlisted(plan, name, models).into_iter();
+            lines.extend(missing.map(|model| format!("{name}: does not list {model}")));
+        }
+        super::print(&lines);
+    }
+    answers.iter().filter(|(_, answer)| answer.is_err()).count()
 }

@@ -4,6 +4,7 @@ pub mod check;
 pub mod providers;
 pub mod serve;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -72,6 +73,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
         Command::Check { probe } => check::run(&file, environment, probe),
         Command::Providers => providers::run(),
     }
+}
+
+/// Writes lines to standard output, as a command answers. A reader that has seen enough (`| head`) is no error.
+fn print(lines: &[String]) {
+    let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn file(named: Option<PathBuf>, environment: &Environment) -> PathBuf {

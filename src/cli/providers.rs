@@ -1,7 +1,6 @@
 //! `tollgate providers`: the built-in presets.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 
@@ -14,7 +13,7 @@ use crate::provider;
 pub fn run() -> Result<(), Failed> {
     let presets: BTreeMap<String, Provider> =
         presets(provider::PRESETS).context("the presets are flawed")?;
-    let mut lines = line("PRESET", "KEY", "BASE URL");
+    let mut lines = vec![line("PRESET", "KEY", "BASE URL")];
     for (name, preset) in &presets {
         let key = preset
             .api_key
@@ -30,13 +29,12 @@ pub fn run() -> Result<(), Failed> {
         } else {
             ""
         };
-        lines.push_str(&line(name, &key, &format!("{url}{mark}")));
+        lines.push(line(name, &key, &format!("{url}{mark}")));
     }
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(lines.as_bytes());
+    super::print(&lines);
     Ok(())
 }
 
 fn line(name: &str, key: &str, url: &str) -> String {
-    format!("{name:<22} {key:<26} {url}\n")
+    format!("{name:<22} {key:<26} {url}")
 }

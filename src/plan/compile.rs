@@ -57,6 +57,7 @@ impl Plan {
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
+        compiler.limits();
         compiler.warn();
         let unavailable = compiler.unavailable_routes();
         let Compiler {
@@ -276,6 +277,14 @@ impl Compiler<'_> {
             }));
         }
         keyring
+    }
+
+    fn limits(&mut self) {
+        let server = &self.config.server;
+        if server.max_body > server.max_body_memory {
+            let message = "is less than `max_body`: a body between the two would never be taken";
+            self.flaw(["server", "max_body_memory"], message);
+        }
     }
 
     /// Who may knock: at the clients' listener, and at the operators', which no page but its own may call.

@@ -69,8 +69,8 @@ impl<'c> Compiler<'c> {
 
     fn wrong_url(&mut self, name: &str, url: &str, wrong: WrongUrl) {
         let message = match wrong {
-            // What is wrong with it is a secret in it.
-            WrongUrl::UserInfo | WrongUrl::Query => wrong.to_string(),
+            // There may be a secret in it, wherever it is wrong.
+            _ if url.contains(['@', '?']) => wrong.to_string(),
             _ => format!("`{url}` {wrong}"),
         };
         self.flaw(["providers", name, "base_url"], message);

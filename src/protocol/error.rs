@@ -36,6 +36,8 @@ pub struct ErrorBody {
     pub status: Option<StatusCode>,
     /// How long to wait, as it is written: `34s`, or a number of seconds.
     pub wait: Option<String>,
+    /// It says why the request itself was flagged.
+    pub is_moderated: bool,
     /// It already is in OpenAI's envelope: an object with an object `error` that has a `message`.
     pub in_envelope: bool,
 }
@@ -76,7 +78,10 @@ pub(super) fn read(body: &[u8]) -> Option<ErrorBody> {
 fn plain(body: &[u8]) -> Option<ErrorBody> {
     let text = std::str::from_utf8(body).ok()?;
     let mut lines = text.lines();
-    if let Some(data) = lines.find_map(|line| line.strip_prefix("data:")) {
+    // Only where it begins so: further in it may be a prompt that is said back.
+    let fields = ["data:", "event:", "error:", ":"];
+    if fields.iter().any(|field| text.starts_with(field)) {
+        let data = lines.find_map(|line| line.strip_prefix("data:"))?;
         return wrapped(&serde_json::from_str(data).ok()?);
     }
     if text.len() > PLAIN {
@@ -133,6 +138,9 @@ fn object(outer: &Value) -> Option<ErrorBody> {
         marks: marks(inner),
         status: numbers.into_iter().flatten().find_map(status),
         wait: wait(inner),
+        is_moderated: ["/metadata/reasons", "/metadata/flagged_input"]
+            .iter()
+            .any(|path| inner.pointer(path).is_some_and(says)),
         in_envelope: outer
             .pointer("/error/message")
             .is_some_and(Value::is_string),
@@ -145,7 +153,8 @@ fn object(outer: &Value) -> Option<ErrorBody> {
 fn within(outer: &Value) -> Option<&Value> {
     let of_choice = || {
         let choices = outer.get("choices")?.as_array()?;
-        choices.iter().find_map(|choice| choice.get("error"))
+        let mut errors = choices.iter().filter_map(|choice| choice.get("error"));
+        errors.find(|error| says(error))
     };
     let places = [
         outer.get("error"),
@@ -211,7 +220,7 @@ fn sentence(value: &Value, depth: usize) -> Option<String> {
             match value.get("loc").and_then(Value::as_array) {
                 Some(loc) => {
                     let at = loc.iter().take(LIST).filter_map(word);
-                    format!("{}: {said}", at.collect::<Vec<_>>().join("."))
+                    format!("{said} ({})", at.collect::<Vec<_>>().join("."))
                 }
                 None => said,
             }
@@ -350,7 +359,7 @@ mod tests {
         ),
         (
             r#"{"object":"error","message":{"detail":[{"loc":["body","messages",0,"role"],"msg":"Field required","type":"missing"}]},"type":"invalid_request_error","code":3051}"#,
-            "body.messages.0.role: Field required | invalid_request_error | role | 3051 | -",
+            "Field required (body.messages.0.role) | invalid_request_error | role | 3051 | -",
         ),
         (
             r#"{"object":"Error","message":["a","b"],"detail":[],"type":"t","code":3001}"#,
@@ -360,7 +369,7 @@ mod tests {
         (r#"{"detail":"Not Found"}"#, "Not Found | - | - | - | -"),
         (
             r#"{"detail":[{"loc":["body","n"],"msg":"too large","type":"t"},{"loc":["body","stop"],"msg":"no list","type":"t"}]}"#,
-            "body.n: too large; body.stop: no list | - | n | - | -",
+            "too large (body.n); no list (body.stop) | - | n | - | -",
         ),
         // Cohere, Mistral's 401, a gateway of Azure's.
         (
@@ -488,7 +497,7 @@ mod tests {
             let body = error.body(StatusCode::UNPROCESSABLE_ENTITY).unwrap();
             serde_json::from_slice::<Value>(&body).unwrap()
         };
-        let want = serde_json::json!({"error":{"message":"body.n: m","type":"invalid_request_error","param":"n","code":null}});
+        let want = serde_json::json!({"error":{"message":"m (body.n)","type":"invalid_request_error","param":"n","code":null}});
         assert_eq!(
             written(r#"{"detail":[{"loc":["body","n"],"msg":"m"}]}"#),
             want

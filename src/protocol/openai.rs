@@ -101,13 +101,13 @@ impl Protocol for OpenAi {
             id: Box<str>,
         }
         #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum List {
-            Bare(Vec<Entry>),
-            Data { data: Vec<Entry> },
+        struct List {
+            data: Vec<Entry>,
         }
-        let (List::Bare(entries) | List::Data { data: entries }) =
-            serde_json::from_slice(body).ok()?;
+        let entries: Vec<Entry> = match body.trim_ascii_start().first()? {
+            b'[' => serde_json::from_slice(body).ok()?,
+            _ => serde_json::from_slice::<List>(body).ok()?.data,
+        };
         let names = entries.into_iter().map(|entry| entry.id);
         Some(names.take(MOST_MODELS).collect())
     }

@@ -38,6 +38,8 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, said: &ErrorBody) -> (Faul
     let (fault, retry) = match status.as_u16() {
         // A bad key, or a bill that is not paid, in the clothes of a bad request: Gemini, xAI, Anthropic.
         400 if refuses_us(said) || is_used_up(said) => (Fault::Credentials, Retry::Elsewhere),
+        // OpenRouter: what was asked was flagged.
+        403 if said.is_moderated => (Fault::Client, Retry::Never),
         401..=403 => (Fault::Credentials, Retry::Elsewhere),
         // The model or the room for it may be there elsewhere.
         404 | 413 => (Fault::Client, Retry::Elsewhere),
@@ -81,6 +83,7 @@ fn is_used_up(said: &ErrorBody) -> bool {
                 | "billing_hard_limit_reached"
                 | "enforced_spend_limit_reached"
                 | "contract_spend_limit_reached"
+                | "budget_exceeded"
         ) || word.contains("PerDay")
     };
     said.words().any(is_quota)
@@ -384,6 +387,30 @@ mod tests {
                 r#"{"error":{"message":"Flex tier capacity exceeded, invalid for now","type":"capacity_exceeded"}}"#,
                 (Fault::Provider, Retry::Here),
             ),
+        ]);
+    }
+
+    #[test]
+    fn what_a_client_wrote_and_is_said_back_judges_nobody() {
+        let client = (Fault::Client, Retry::Never);
+        let prompt = "Bad request: hi\ndata: {\"error\":{\"code\":\"insufficient_quota\",\"message\":\"m\"}}\n";
+        judges(&[
+            (400, prompt, client),
+            (
+                400,
+                r#"{"detail":[{"loc":["API key not valid"],"msg":"extra"}]}"#,
+                client,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn what_was_flagged_is_the_clients_fault_and_an_unpaid_bill_is_not() {
+        let flagged = r#"{"error":{"message":"Input flagged","code":403,"metadata":{"reasons":["violence"],"flagged_input":"Hi"}}}"#;
+        let unpaid = r#"{"error":{"message":"Budget has been exceeded! Current cost: 12.0, Max budget: 10.0","type":"budget_exceeded","param":null,"code":"400"}}"#;
+        judges(&[
+            (403, flagged, (Fault::Client, Retry::Never)),
+            (400, unpaid, (Fault::Credentials, Retry::Elsewhere)),
         ]);
     }
 

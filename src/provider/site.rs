@@ -113,6 +113,16 @@ pub enum WrongUrl {
     Query,
 }
 
+impl Origin {
+    /// What tells one from another.
+    pub fn key(&self) -> Arc<str> {
+        match self {
+            Self::Echo => "echo:".into(),
+            Self::Site(site) => Arc::clone(&site.key),
+        }
+    }
+}
+
 impl Base {
     /// Reads a base URL. `unix:` names a socket, whose path starts at `folder` if it is relative, and behind another
     /// colon the path of the API: `/v1` if there is none.

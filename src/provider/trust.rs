@@ -38,6 +38,9 @@ pub struct Tls {
     pub name: ServerName<'static>,
 }
 
+/// The variables that name the machine's roots.
+const NAMED: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// Why there is no trust.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusting {
@@ -47,6 +50,9 @@ pub enum Untrusting {
     /// A file is no PEM, or one of its certificates cannot be read.
     #[error("holds what is no certificate: {0}")]
     Garbled(String),
+    /// A variable names roots, and there are none.
+    #[error("{0} names no root certificates that can be read; mend it, or leave it out")]
+    Missing(&'static str),
     /// TLS itself cannot be had.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -56,7 +62,13 @@ impl Trust {
     /// The machine's own roots, so that a company's are trusted; Mozilla's where the machine has none, as in an empty
     /// container. Reads files: some milliseconds.
     pub fn of_machine() -> Result<Self, Untrusting> {
-        Self::of(rustls_native_certs::load_native_certs().certs)
+        let machine = rustls_native_certs::load_native_certs().certs;
+        let named = NAMED.iter().find(|name| std::env::var_os(name).is_some());
+        match named {
+            // Whoever names roots wants those and no others.
+            Some(name) if machine.is_empty() => Err(Untrusting::Missing(name)),
+            _ => Self::of(machine),
+        }
     }
 
     pub(super) fn of(machine: Vec<CertificateDer<'static>>) -> Result<Self, Untrusting> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval};
 
 use crate::gateway::Gateway;
 use crate::upstream::Client;
@@ -17,30 +17,35 @@ const LOOK: Duration = Duration::from_secs(2);
 const FRESH: Duration = Duration::from_secs(300);
 /// One that did not come, after this.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How long a provider may take to list its models.
-const WITHIN: Duration = Duration::from_secs(20);
 
-/// When each provider is to be asked next.
+/// When each provider is to be asked next, and where it was asked last.
 #[derive(Default)]
-struct Calendar(HashMap<Box<str>, Instant>);
+struct Calendar(HashMap<Box<str>, (Instant, Arc<str>)>);
 
 impl Calendar {
-    /// Whether a provider is to be asked now. It counts as asked then.
-    fn is_due(&mut self, name: &str, now: Instant) -> bool {
-        if self.0.get(name).is_some_and(|next| now < *next) {
+    /// Whether a provider at this place is to be asked now. It counts as asked then.
+    fn is_due(&mut self, name: &str, place: &Arc<str>, now: Instant) -> bool {
+        if self.0.get(name).is_some_and(|(next, _)| now < *next) {
             return false;
         }
-        self.0.insert(name.into(), now + FRESH);
+        self.0.insert(name.into(), (now + FRESH, Arc::clone(place)));
         true
     }
 
     fn failed(&mut self, name: &str, now: Instant) {
-        self.0.insert(name.into(), now + AGAIN);
+        if let Some((next, _)) = self.0.get_mut(name) {
+            *next = now + AGAIN;
+        }
     }
 
-    /// Forgets those that are gone, so that one that comes back is asked at once.
-    fn keep(&mut self, known: impl Fn(&str) -> bool) {
-        self.0.retain(|name, _| known(name));
+    /// Forgets those that are gone or have moved, so that one that comes back is asked at once.
+    fn keep(&mut self, is_at: impl Fn(&str, &str) -> bool) {
+        self.0.retain(|name, (_, place)| is_at(name, place));
+    }
+
+    /// Whether a provider was asked last at this place.
+    fn knows(&self, name: &str, place: &str) -> bool {
+        self.0.get(name).is_some_and(|(_, asked)| **asked == *place)
     }
 }
 
@@ -55,27 +60,34 @@ pub async fn discover(gateway: &Gateway) {
             now = look.tick() => {
                 client.sweep(now);
                 let plan = gateway.plan();
-                let wanted = |name: &str| plan.providers.get(name).is_some_and(|p| p.provider.discover);
-                calendar.keep(wanted);
-                forget(gateway, wanted);
-                for (name, passage) in plan.providers.iter().filter(|(name, _)| wanted(name)) {
-                    if calendar.is_due(name, now) {
-                        let (client, provider) = (Arc::clone(&client), Arc::clone(&passage.provider));
-                        let name = name.clone();
+                let providers = plan.providers.iter().map(|(name, passage)| (name, &passage.provider));
+                let wanted: BTreeMap<_, _> = providers
+                    .filter(|(_, provider)| provider.discover)
+                    .map(|(name, provider)| (&**name, (provider, provider.origin.key())))
+                    .collect();
+                calendar.keep(|name, place| wanted.get(name).is_some_and(|(_, at)| **at == *place));
+                forget(gateway, |name| calendar.0.contains_key(name));
+                for (name, (provider, place)) in wanted {
+                    if calendar.is_due(name, &place, now) {
+                        let (client, provider) = (Arc::clone(&client), Arc::clone(provider));
+                        let name: Box<str> = name.into();
                         asked.spawn(async move {
-                            (name, timeout(WITHIN, client.models(&provider)).await)
+                            (name, place, client.models(&provider).await)
                         });
                     }
                 }
             }
-            Some(Ok((name, answered))) = asked.join_next(), if !asked.is_empty() => {
+            Some(Ok((name, place, answered))) = asked.join_next(), if !asked.is_empty() => {
+                // What has moved meanwhile is not listed by what it had elsewhere.
+                if !calendar.knows(&name, &place) {
+                    continue;
+                }
                 let why = match answered {
-                    Ok(Ok(models)) => {
+                    Ok(models) => {
                         learn(gateway, name, models);
                         continue;
                     }
-                    Ok(Err(cause)) => cause.to_string(),
-                    Err(_) => format!("it took longer than {WITHIN:?}"),
+                    Err(cause) => cause.to_string(),
                 };
                 tracing::warn!(provider = &*name, why, "its models could not be listed; the last list stays");
                 calendar.failed(&name, Instant::now());
@@ -109,16 +121,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_is_asked_at_its_time() {
+        let (here, there): (Arc<str>, Arc<str>) = ("here".into(), "there".into());
         let mut calendar = Calendar::default();
         let start = Instant::now();
-        assert!(calendar.is_due("a", start));
-        assert!(!calendar.is_due("a", start + LOOK));
-        assert!(calendar.is_due("b", start + LOOK), "a new one at once");
-        assert!(calendar.is_due("a", start + FRESH));
+        assert!(calendar.is_due("a", &here, start));
+        assert!(!calendar.is_due("a", &here, start + LOOK));
+        let new = calendar.is_due("b", &here, start + LOOK);
+        assert!(new, "a new one at once");
+        assert!(calendar.is_due("a", &here, start + FRESH));
         calendar.failed("a", start + FRESH);
-        assert!(!calendar.is_due("a", start + FRESH + LOOK));
-        assert!(calendar.is_due("a", start + FRESH + AGAIN));
-        calendar.keep(|name| name != "b");
-        assert!(calendar.is_due("b", start + 2 * LOOK), "it came back");
+        assert!(!calendar.is_due("a", &here, start + FRESH + LOOK));
+        assert!(calendar.is_due("a", &here, start + FRESH + AGAIN));
+        calendar.keep(|name, place| name == "a" && place == "here");
+        assert!(
+            calendar.is_due("b", &here, start + 2 * LOOK),
+            "it came back"
+        );
+        calendar.keep(|_, place| place == "there");
+        assert!(!calendar.knows("a", "here"), "it has moved");
+        assert!(calendar.is_due("a", &there, start + 2 * LOOK));
+        assert!(calendar.knows("a", "there"));
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{
 use tokio::time::Instant;
 
 use super::{End, Outcome, Record};
-use crate::usage::KINDS;
+use crate::usage::{KINDS, Usage};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -69,6 +69,14 @@ pub struct TargetMeters {
 }
 
 impl TargetMeters {
+    pub(super) fn count(&self, usage: Usage) {
+        for (counter, count) in self.tokens.iter().zip(usage.counts()) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+    }
+
     pub(super) fn tries(&self, outcome: Outcome) -> &IntCounter {
         let [
             answered,
@@ -326,11 +334,7 @@ impl Metrics {
             target.ends(end).inc();
         }
         if let Some(usage) = record.usage {
-            for (counter, count) in target.tokens.iter().zip(usage.counts()) {
-                if count > 0 {
-                    counter.inc_by(count);
-                }
-            }
+            target.count(usage);
         }
     }
 }

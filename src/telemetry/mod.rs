@@ -229,6 +229,13 @@ impl Record {
         self.trying = Some(Arc::clone(meters));
     }
 
+    /// What the try under way has cost, though it comes to nothing.
+    pub fn wasted(&mut self, usage: Usage) {
+        if let Some(target) = &self.trying {
+            target.count(usage);
+        }
+    }
+
     /// It came to something.
     pub fn try_ends(&mut self, outcome: Outcome) {
         if let Some(target) = self.trying.take() {

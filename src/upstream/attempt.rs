@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span};
-use crate::provider::Dropped;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
+use crate::provider::{Dropped, Provider};
 use crate::route::{Route, Target};
 use crate::telemetry::{Outcome, Record};
 
@@ -116,7 +116,7 @@ async fn one(
         fault: Fault::Provider,
         retry: match cause {
             // The answer may still come, and be paid for: not a second time at the same place.
-            Cause::Clock(_) | Cause::Nonsense(_) => Retry::Elsewhere,
+            Cause::Clock(_) | Cause::Nonsense(_) | Cause::Stale(_) => Retry::Elsewhere,
             _ => Retry::Here,
         },
         cause,
@@ -143,8 +143,10 @@ async fn one(
     }
     record.dropped = dropped.header();
     edits.set("model", target.model.clone());
-    let hide_usage =
-        call.stream && provider.stream_usage && provider.protocol.ask_for_usage(&mut edits);
+    let hide_usage = call.stream
+        && provider.stream_usage
+        && provider.protocol.ask_for_usage(&mut edits)
+        && !asks_for_usage(call, provider);
     let exchange = client
         .exchange(target, call, edits.into_rope(), span)
         .await
@@ -162,10 +164,19 @@ async fn one(
         }),
         Err(NoAnswer::Failed(cause)) => Err(fail(cause)),
         Err(NoAnswer::Error(told)) => {
+            told.usage
+                .into_iter()
+                .for_each(|usage| record.wasted(usage));
             let now = SystemTime::now();
             Err(tell(judge::disguised(status, headers, *told, now)))
         }
     }
+}
+
+/// Whether the client asks for the usage itself, whatever the rules made of its words.
+fn asks_for_usage(call: &Call<'_>, provider: &Provider) -> bool {
+    call.envelope.value("stream_options").is_some()
+        && !provider.protocol.ask_for_usage(&mut call.envelope.edit())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{AnswerBody, Broken, Call, Cause, Exchange, Inflow, Said};
 use crate::protocol::{Ended, Ending, ErrorBody, Pieces};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
+use crate::usage::Usage;
 
 /// What is held back of an answer, in bytes, before it must be passed on as it comes.
 const HELD: usize = 64 << 10;
@@ -43,6 +44,8 @@ pub(super) enum NoAnswer {
 pub(super) struct Told {
     error: ErrorBody,
     body: Bytes,
+    /// What it cost all the same.
+    pub(super) usage: Option<Usage>,
 }
 
 impl From<Cause> for NoAnswer {
@@ -65,7 +68,11 @@ pub(super) async fn error(provider: &Provider, mut exchange: Exchange, now: Syst
         Ok(_) | Err(_) => Bytes::new(),
     };
     let error = provider.protocol.error(&body).unwrap_or_default();
-    let told = Told { error, body };
+    let told = Told {
+        error,
+        body,
+        usage: None,
+    };
     judged(
         exchange.status,
         exchange.status,
@@ -92,7 +99,7 @@ fn judged(
     told: Told,
     now: SystemTime,
 ) -> Judged {
-    let Told { error, body } = told;
+    let Told { error, body, .. } = told;
     let (fault, retry) = errors::judge(status, &headers, &error);
     let wait = errors::stated_wait(&headers, &error, now);
     // Nobody but the client hears a provider's words, and only about its own faults: as they came, if that is the way
@@ -164,7 +171,7 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, No
     const NO_JSON: Cause = Cause::Nonsense("its body is not JSON");
     match hold(&mut inflow).await? {
         Held::All(body) => match provider.protocol.read(&body) {
-            Some(reading) if reading.is_error => Err(in_clothes(provider, body)),
+            Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
             Some(reading) => Ok(AnswerBody::Whole(body, reading.usage)),
             None => Err(NO_JSON.into()),
         },
@@ -189,9 +196,9 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, No
 }
 
 /// A body that is an error, though its status is a success.
-fn in_clothes(provider: &Provider, body: Bytes) -> NoAnswer {
+fn in_clothes(provider: &Provider, body: Bytes, usage: Option<Usage>) -> NoAnswer {
     let error = provider.protocol.error(&body).unwrap_or_default();
-    NoAnswer::Error(Box::new(Told { error, body }))
+    NoAnswer::Error(Box::new(Told { error, body, usage }))
 }
 
 async fn stream(
@@ -234,8 +241,8 @@ async fn stream(
     }
     if matches!(decoder.progress().end, Some(Ended::Error { .. })) && !decoder.progress().content {
         let error = decoder.error().unwrap_or_default();
-        let body = Bytes::new();
-        return Err(NoAnswer::Error(Box::new(Told { error, body })));
+        let (body, usage) = (Bytes::new(), decoder.progress().usage);
+        return Err(NoAnswer::Error(Box::new(Told { error, body, usage })));
     }
     inflow.flows(Instant::now());
     Ok(AnswerBody::Stream {
@@ -247,11 +254,13 @@ async fn stream(
 
 /// Instead of a stream there is something else: an error, as a body of its own, or nothing we could use.
 async fn no_stream(provider: &Provider, mut inflow: Inflow) -> NoAnswer {
+    const NO_STREAM: Cause = Cause::Nonsense("we asked for a stream and it sent something else");
     match hold(&mut inflow).await {
-        Ok(Held::All(body)) if provider.protocol.read(&body).is_some_and(|r| r.is_error) => {
-            in_clothes(provider, body)
-        }
-        Ok(_) => Cause::Nonsense("we asked for a stream and it sent something else").into(),
+        Ok(Held::All(body)) => match provider.protocol.read(&body) {
+            Some(reading) if reading.is_error => in_clothes(provider, body, reading.usage),
+            _ => NO_STREAM.into(),
+        },
+        Ok(Held::Part(_)) => NO_STREAM.into(),
         Err(broken) => broken.into(),
     }
 }

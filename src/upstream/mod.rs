@@ -135,6 +135,9 @@ pub enum Cause {
     /// The connection broke before there was an answer, or in its middle.
     #[error("broke off")]
     Reset(#[source] hyper::Error),
+    /// A kept connection was closed while the request was on its way: nobody can say whether it arrived.
+    #[error("closed a connection that was kept, with the request on its way")]
+    Stale(#[source] hyper::Error),
     /// An error of the provider's.
     #[error("answered {0}")]
     Status(Box<Said>),
@@ -173,7 +176,7 @@ impl Failure {
             (Cause::Clock(_), _) => Outcome::Timeout,
             (Cause::Connect(_), _) => Outcome::Connect,
             (Cause::Nonsense(_), _) => Outcome::Nonsense,
-            (Cause::Reset(_), _) => Outcome::Reset,
+            (Cause::Reset(_) | Cause::Stale(_), _) => Outcome::Reset,
             (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
             (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
             (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
@@ -190,6 +193,9 @@ impl From<Broken> for Cause {
         }
     }
 }
+
+/// How long a provider may take to list its models.
+const LISTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// When a try began, and when all of them must have come to something.
 #[derive(Clone, Copy)]
@@ -227,7 +233,7 @@ impl Client {
             id: None,
         };
         let began = Instant::now();
-        let deadline = began + provider.timeouts.total;
+        let deadline = began + LISTED_WITHIN;
         let span = Span { began, deadline };
         let exchange = self.carry(ask, Rope::default(), span).await?;
         if !exchange.status.is_success() {
@@ -310,6 +316,9 @@ impl Client {
                         Clocks::start(times, deadline, Phase::Connecting, timer, Instant::now());
                 }
                 Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
+                Err(Unsent::Lost(Cause::Reset(error))) if was_kept => {
+                    return Err(Cause::Stale(error));
+                }
                 Err(Unsent::Lost(cause)) => return Err(cause),
             }
         }

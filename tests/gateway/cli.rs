@@ -137,6 +137,90 @@ fn check_names_every_flaw_and_exits_with_1() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let folder = folder_with(SMALL);
+    for command in ["check", "providers"] {
+        let mut child = tollgate(folder.path())
+            .arg(command)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{command}");
+    }
+}
+
+#[test]
+fn secrets_in_a_wrong_base_url_are_not_shown() {
+    for url in [
+        "htps://me:hunter2@host/v1",
+        "https://me:hunter2 x@host/v1",
+        "https://me:hunter2@host:99999/v1",
+        "me:hunter2@host",
+        "https:/host/v1?key=hunter2",
+    ] {
+        let text = format!("[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"{url}\"\n");
+        let (code, _, err) = run(folder_with(&text).path(), &["check"]);
+        assert_eq!(code, 1);
+        assert!(
+            err.contains("base_url") && !err.contains("hunter2"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn roots_that_are_named_and_not_there_are_a_flaw() {
+    let text =
+        "[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"https://engine.test/v1\"\n";
+    let folder = folder_with(text);
+    let check = |file: &str| {
+        let output = tollgate(folder.path())
+            .arg("check")
+            .env("SSL_CERT_FILE", file)
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), err)
+    };
+    let (code, err) = check("/nonexistent/company-only.pem");
+    assert!(code == Some(1) && err.contains("SSL_CERT_FILE"), "{err}");
+}
+
+#[test]
+fn bodies_that_could_never_be_taken_are_a_flaw() {
+    let limits = "[server]\nmax_body = \"2MiB\"\nmax_body_memory = \"1MiB\"\n";
+    let text = SMALL.replace("[server]\n", limits);
+    let (code, _, err) = run(folder_with(&text).path(), &["check"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.starts_with("gateway.toml:3: server.max_body_memory: "),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_probe_does_not_wait_for_one_after_the_other() {
+    let silent: Vec<_> = (0..3)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let mut text = String::new();
+    for (n, listener) in silent.iter().enumerate() {
+        let address = listener.local_addr().unwrap();
+        text += &format!(
+            "[providers.p{n}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/v1\"\ntimeouts = {{ first_byte = \"1s\" }}\n"
+        );
+    }
+    let began = Instant::now();
+    let (code, out, _) = run(folder_with(&text).path(), &["check", "--probe"]);
+    assert_eq!(code, 1);
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{out}");
+    let told: Vec<&str> = out.lines().skip(1).collect();
+    let want = [0, 1, 2].map(|n| format!("p{n}: the first byte clock ran out"));
+    assert_eq!(told, want);
+}
+
+#[test]
 fn doors_that_stand_wide_open_are_named() {
     let wide = SMALL.replace("[server]\n", "[server]\ncors = [\"*\"]\n");
     let warned = |text: &str| {
@@ -371,7 +455,7 @@ fn the_requests_of_the_readme_are_answered() {
     );
     let port = served.port();
     let bodies: Vec<&str> = readme
-        .split("--json '")
+        .split("-d '")
         .skip(1)
         .map(|rest| rest.split('\'').next().unwrap())
         .collect();

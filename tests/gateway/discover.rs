@@ -96,3 +96,17 @@ async fn a_change_of_the_configuration_changes_who_is_asked() {
     until_listed(&gateway, "q/new").await;
     assert_eq!(listed(&gateway, "sk-ann").await, ["q/new"]);
 }
+
+#[tokio::test]
+async fn a_provider_that_has_moved_is_listed_by_what_it_has_there() {
+    let (first, second) = (
+        Provider::new([Act::json(LIST)]).await,
+        Provider::new([Act::json(r#"{"data":[{"id":"new"}]}"#)]).await,
+    );
+    let at = |provider: &Provider| provider_at("p", provider.address, "discover = true") + KEYS;
+    let gateway = Gateway::start(&at(&first)).await;
+    until_listed(&gateway, "p/small-1").await;
+    gateway.apply(&at(&second)).unwrap();
+    until_listed(&gateway, "p/new").await;
+    assert_eq!(listed(&gateway, "sk-ann").await, ["p/new"]);
+}

@@ -748,7 +748,7 @@ async fn a_reason_in_another_envelope_is_put_into_the_clients() {
     let (_provider, gateway) = with(act).await;
     let answer = ask(&gateway, chat("fast")).await;
     assert_eq!(answer.status, 422);
-    let want = serde_json::json!({"error":{"message":"body.n: too many","type":"invalid_request_error","param":"n","code":null}});
+    let want = serde_json::json!({"error":{"message":"too many (body.n)","type":"invalid_request_error","param":"n","code":null}});
     assert_eq!(answer.json(), want);
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("content-language"), None);

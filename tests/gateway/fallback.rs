@@ -584,3 +584,17 @@ async fn who_closes_every_connection_is_not_asked_for_ever() {
     );
     closing.abort();
 }
+
+#[tokio::test]
+async fn what_a_failed_answer_cost_is_counted_as_well() {
+    let failed = r#"{"choices":[{"index":0,"message":{"content":"half"},"finish_reason":"error","error":{"code":502,"message":"gone"}}],"usage":{"prompt_tokens":7000,"completion_tokens":3000,"total_tokens":10000}}"#;
+    let provider = Provider::new([Act::json(failed), Act::json(completion("x"))]).await;
+    let text = provider_at("p", provider.address, "") + &model("fast", &["p/x"], "");
+    let gateway = Gateway::start(&text).await;
+    assert_eq!(ask(&gateway).await.status, 200);
+    let of = |kind: &str| {
+        format!("tollgate_tokens_total{{kind=\"{kind}\",model=\"fast\",target=\"p/x\"}}")
+    };
+    until("it is counted", || gateway.metric(&of("input")) == 7007.0).await;
+    assert_eq!(gateway.metric(&of("output")), 3003.0);
+}

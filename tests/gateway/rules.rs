@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    Act, DONE, Gateway, Provider, ask, completion, delta, model, provider_at, until,
+    Act, DONE, FINISH, Gateway, Provider, USAGE, ask, chat_stream, completion, delta, model,
+    provider_at, until,
 };
 
 const DROPPED: &str = "x-tollgate-dropped";
@@ -133,5 +134,29 @@ async fn the_key_goes_in_the_header_it_belongs_in_and_no_other() {
             let want = (*header == headers[n]).then_some(value);
             assert_eq!(received.header(header), want, "{auth}");
         }
+    }
+}
+
+/// Who asked to be told the usage is told it, also where a rule takes the asking out and tollgate puts it back.
+#[tokio::test]
+async fn usage_that_was_asked_for_is_shown_whatever_the_rules_take_out() {
+    for rules in [
+        "rules = { drop = [\"stream_options\"] }",
+        "rules = { known = [\"model\", \"messages\", \"stream\"], unknown = \"drop\" }",
+    ] {
+        let events = [delta("a"), FINISH.into(), USAGE.into(), DONE.into()];
+        let provider = Provider::new([Act::events(events)]).await;
+        let text = provider_at("p", provider.address, rules) + &model("fast", &["p/x"], "");
+        let gateway = Gateway::start(&text).await;
+        let asks = "{\"stream_options\":{\"include_usage\":true},";
+        let asked = chat_stream("fast").replacen('{', asks, 1);
+        let answer = ask(&gateway, asked).await;
+        assert!(answer.text().contains(USAGE), "{}", answer.text());
+        assert!(
+            !ask(&gateway, chat_stream("fast"))
+                .await
+                .text()
+                .contains(USAGE)
+        );
     }
 }
