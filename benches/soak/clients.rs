@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::http2;
-use crate::providers::{BAD, BROKEN};
+use crate::providers::{BAD, BROKEN, PAGE};
 use crate::seen::Seen;
 use crate::support::client::{self, Coming};
 use crate::support::{CHAT, DONE, chat, chat_stream};
@@ -70,6 +70,7 @@ pub const KINDS: &[Kind] = &[
     kind("send ahead", 1, 150, |site| Box::pin(send_ahead(site))),
     kind("no HTTP", 1, 150, |site| Box::pin(no_http(site))),
     kind("smuggle", 1, 150, |site| Box::pin(smuggle(site))),
+    kind("web pages", 1, 150, |site| Box::pin(web_pages(site))),
     kind("not let in", 1, 150, |site| Box::pin(not_let_in(site))),
     kind("wait for a word", 1, 150, |site| Box::pin(wait_for_a_word(site))),
     kind("too large", 1, 150, |site| Box::pin(too_large(site))),
@@ -433,6 +434,21 @@ async fn smuggle(site: Site) {
         .holds(answer.matches("HTTP/1.1 ").count() <= 1, || {
             format!("{lines}: two answers to one request: {}", tail(&answer))
         });
+}
+
+async fn web_pages(site: Site) {
+    let asks = [
+        ("origin", PAGE),
+        ("access-control-request-method", "POST"),
+        ("authorization", "Bearer sk-ann"),
+    ];
+    let ask = async |method: Method, headers: &[(&str, &str)]| {
+        client::whole(client::send(site.address, method, CHAT, headers, chat("good")).await).await
+    };
+    let may = ask(Method::OPTIONS, &asks).await;
+    site.seen.answered("a browser's question", 204, &may);
+    let answer = ask(Method::POST, &asks).await;
+    site.seen.answered("a page", 200, &answer);
 }
 
 async fn not_let_in(site: Site) {

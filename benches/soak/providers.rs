@@ -50,10 +50,14 @@ pub async fn start() -> Providers {
     }
 }
 
-/// Clocks so short that what they end turns over quickly, and bounds that are reached.
+/// A page that may call, asked for by [`crate::clients`].
+pub const PAGE: &str = "https://app.example.com";
+
+/// Clocks so short that what they end turns over quickly, a bound that large bodies pass, and [`PAGE`].
 const SHORT: &str = "[server]
 listen = \"127.0.0.1:0\"
 log = \"json\"
+cors = [\"https://app.example.com\"]
 max_body = \"256KiB\"
 max_connections = 400
 header_timeout = \"1s\"
