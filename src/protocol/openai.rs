@@ -86,8 +86,11 @@ impl Protocol for OpenAi {
         skim.feed(body);
         // The word first: in a text its quotes would be escaped.
         let is_error = WORDS.error.find(body).is_some()
-            && (serde_json::from_slice(body).is_ok_and(|chunk: Chunk<'_>| chunk.is_error())
-                || is_error_list(body));
+            && match serde_json::from_slice::<Chunk<'_>>(body) {
+                Ok(chunk) => chunk.is_error(),
+                // What speaks of an error and cannot be read in one way, for a member twice, is no answer.
+                Err(_) => skim.is_complete() || is_error_list(body),
+            };
         (is_error || skim.is_complete()).then(|| Reading {
             usage: skim.usage(),
             is_error,
