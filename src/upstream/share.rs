@@ -28,6 +28,15 @@ const MOST_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// As many for all answers together as for each of them: clients that do not read never hold the others up.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
+/// Streams of ours that we have reset and still know, on one connection: far more than are open at once, since whole
+/// crowds of clients come and leave again before the provider has heard of the first. What comes late for one that is
+/// known costs nothing. What comes for one that is forgotten counts as an error of the connection.
+const MOST_RESET: usize = 4096;
+/// So long a provider may go on sending what it had on its way when we reset a stream. It is more than a slow line holds.
+const RESET_MEMORY: Duration = Duration::from_secs(30);
+/// Such errors of one connection before we end it, and cut off everybody on it: nobody who keeps to the protocol gets
+/// there, and who does not costs us no more than this.
+const MOST_ERRORS: usize = 8192;
 /// What stands for the number of streams that the other side allows, until it has said it; no number it can say.
 const UNSAID: usize = usize::MAX - 1;
 /// A connection that says nothing for so long while answers are waited for is asked whether it is still there …
@@ -67,6 +76,9 @@ impl Shared {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_BUFFER)
+            .max_concurrent_reset_streams(MOST_RESET)
+            .reset_stream_duration(RESET_MEMORY)
+            .max_local_error_reset_streams(MOST_ERRORS)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_PATIENCE)
             .handshake(TokioIo::new(io))

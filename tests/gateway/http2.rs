@@ -1,9 +1,17 @@
 //! HTTP/2 towards providers: many requests on few connections, each as free as if it were alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::errors::complaint;
 use crate::support::client::{self, Answer, Coming};
+use crate::support::frames::{DATA, GOAWAY, HEADERS, PREFACE, RESET, SETTINGS, frame, literal};
 use crate::support::http2::{Http2, Manners};
 use crate::support::proxy::Proxy;
 use crate::support::{
@@ -185,10 +193,7 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
     let (one, other) = (open(&gateway).await, open(&gateway).await);
     drop(one);
     until("its stream is reset", || provider.left() == 1).await;
-    let waiting = tokio::time::timeout(
-        std::time::Duration::from_millis(300),
-        ask(&gateway, chat("fast")),
-    );
+    let waiting = tokio::time::timeout(Duration::from_millis(300), ask(&gateway, chat("fast")));
     assert!(waiting.await.is_err());
     until("who waits for a head can leave, too", || {
         provider.left() == 2
@@ -324,5 +329,95 @@ async fn what_fails_falls_back_to_a_target_of_any_kind() {
         let answer = ask(&gateway, chat("fast")).await;
         said(&answer, "b");
         assert_eq!(answer.header("x-tollgate-target"), Some("b/y"), "{act:?}");
+    }
+}
+
+/// What a provider far away has seen.
+#[derive(Default)]
+struct Seen {
+    /// Streams that it sends no more on, since it has heard of their reset.
+    stopped: AtomicUsize,
+    /// How often it was told that the connection ends.
+    goaways: AtomicUsize,
+}
+
+/// Answers every request with an event each 10 ms, and hears of a reset only after 400 ms.
+async fn far_away(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
+    const AWAY: Duration = Duration::from_millis(400);
+    let (mut read, mut write) = stream.split();
+    read.read_exact(&mut [0; PREFACE.len()]).await?;
+    write.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let mut open: Vec<(u32, Option<Instant>)> = Vec::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let mut got = Vec::new();
+    loop {
+        tokio::select! {
+            read = read.read_buf(&mut got) => if read? == 0 { return Ok(()) },
+            now = tick.tick() => {
+                let before = open.len();
+                open.retain(|(_, reset)| reset.is_none_or(|at| now < at + AWAY));
+                seen.stopped.fetch_add(before - open.len(), SeqCst);
+                let events = open.iter().map(|(id, _)| frame(DATA, 0, *id, delta("a").as_bytes()));
+                write.write_all(&events.collect::<Vec<_>>().concat()).await?;
+            }
+        }
+        while let [a, b, c, kind, flags, id @ ..] = &got[..]
+            && let Some((id, rest)) = id.split_first_chunk()
+            && let length = u32::from_be_bytes([0, *a, *b, *c]) as usize
+            && rest.len() >= length
+        {
+            let id = u32::from_be_bytes(*id);
+            match *kind {
+                SETTINGS if flags & 1 == 0 => write.write_all(&frame(SETTINGS, 1, 0, &[])).await?,
+                HEADERS => {
+                    // `:status: 200`, from the table that everybody knows.
+                    let head = [vec![0x88], literal("content-type", "text/event-stream")].concat();
+                    write.write_all(&frame(HEADERS, 4, id, &head)).await?;
+                    open.push((id, None));
+                }
+                RESET => {
+                    let reset = open.iter_mut().find(|one| one.0 == id);
+                    reset.unwrap().1 = Some(Instant::now());
+                }
+                GOAWAY => drop(seen.goaways.fetch_add(1, SeqCst)),
+                _ => {}
+            }
+            got.drain(..9 + length);
+        }
+    }
+}
+
+/// What is still on its way to streams that were reset must not end the connection for those who stay.
+#[tokio::test]
+async fn a_crowd_that_leaves_at_once_takes_nobody_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Seen::default());
+    let theirs = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&theirs);
+            connections.spawn(async move { far_away(stream, &seen).await });
+        }
+    });
+    let text = provider_at("p", address, "http2 = true") + &model("fast", &["p/x"], ANN);
+    let gateway = Gateway::start(&text).await;
+    let mut stay = crowd(&gateway, 4).await;
+    drop(crowd(&gateway, 190).await);
+    until("the provider has heard of it", || {
+        seen.stopped.load(SeqCst) == 190 || seen.goaways.load(SeqCst) > 0
+    })
+    .await;
+    assert_eq!(seen.goaways.load(SeqCst), 0);
+    for coming in &mut stay {
+        // More than what had come before the crowd left.
+        let mut events = 0;
+        while events < 200 {
+            let piece = coming.piece().await.expect("it goes on").unwrap();
+            let text = String::from_utf8(piece.to_vec()).unwrap();
+            assert!(!text.contains("\"error\""), "{text}");
+            events += text.matches("data: ").count();
+        }
     }
 }
