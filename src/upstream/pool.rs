@@ -3,7 +3,7 @@
 //! One shelf for each site. A connection goes back when its answer has been read to the end, the youngest is taken
 //! first, and what is old, long idle or closed by the provider is thrown away.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -14,8 +14,12 @@ use super::link::{Link, Own};
 use super::share::{Share, Shared};
 use crate::provider::Site;
 
-/// Connections that wait on one shelf, at most.
+/// Requests that the connections waiting on one shelf have room for, at most: a connection of HTTP/1.1 for one, a
+/// shared one for as many as it takes.
 const MOST_IDLE: usize = 512;
+/// Where a connection takes no more than so many requests, whoever needs one opens one: to wait for another's would
+/// hardly save any, and would put one handshake after the other.
+const FEW: usize = 8;
 /// Small servers close idle connections after five seconds (uvicorn, Node): before that, lest a request meets the close.
 const KEEP_PLAIN: Duration = Duration::from_secs(4);
 /// Load balancers of hosted providers close after a minute or more, and a TLS handshake is dear.
@@ -34,19 +38,20 @@ pub(super) struct Shelf {
     idle: Mutex<Vec<(Instant, Box<Own>)>>,
     keep: Duration,
     /// What HTTP/2 needs, where it is wanted.
-    shares: Option<Box<Shares>>,
+    shares: Option<Arc<Shares>>,
 }
 
 /// Connections that many requests go over at once.
-#[derive(Default)]
-struct Shares {
+pub(super) struct Shares {
     /// The oldest first, each with when it last was given a request. The first with room is taken, so that those that
     /// are not needed fall idle.
     open: Mutex<Vec<(Instant, Arc<Shared>)>>,
-    /// Who opens one; the others wait for it, since it will have room for them.
+    /// Who opens one where it takes many requests, or nothing is known yet; the others wait, since they may find room on
+    /// it. A queue, not a lock on data.
     turn: tokio::sync::Mutex<()>,
-    /// The site speaks HTTP/1.1 after all: nobody need wait for another's connection.
-    declined: AtomicBool,
+    /// How many requests a connection of the site takes, by the last one that was opened: one if that speaks HTTP/1.1
+    /// after all, many until one was.
+    takes: AtomicUsize,
 }
 
 impl Pool {
@@ -68,7 +73,7 @@ impl Pool {
             } else {
                 KEEP_PLAIN
             },
-            shares: site.http2.then(Box::default),
+            shares: site.http2.then(Arc::default),
         });
         shelves.push((Arc::clone(&site.key), Arc::clone(&shelf)));
         shelf
@@ -129,8 +134,8 @@ impl Shelf {
         }
     }
 
-    /// A new connection: one's own, or a share of one that was opened meanwhile. Of several who need one at once the first
-    /// opens it; if it cannot be opened, it is the next one's turn.
+    /// A new connection: one's own, or a share of one that was opened meanwhile. Where a connection takes many requests,
+    /// the first of several who need one opens it; if it cannot be opened, it is the next one's turn.
     pub(super) async fn open<E>(
         &self,
         connect: impl Future<Output = Result<Link, E>>,
@@ -138,37 +143,74 @@ impl Shelf {
         let Some(shares) = &self.shares else {
             return connect.await;
         };
-        let _turn = match shares.declined.load(Ordering::Relaxed) {
-            true => None,
-            false => Some(shares.turn.lock().await),
-        };
+        let _turn = shares.turn().await;
         if let Some(share) = shares.take(Instant::now()) {
             return Ok(Link::Share(share));
         }
-        let link = connect.await?;
-        let declined = matches!(link, Link::Own(_));
-        shares.declined.store(declined, Ordering::Relaxed);
-        if let Link::Share(share) = &link {
-            shares.add(share);
-        }
+        let mut link = connect.await?;
+        shares.learn(&mut link);
         Ok(link)
     }
 }
 
+impl Default for Shares {
+    fn default() -> Self {
+        Self {
+            open: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            takes: AtomicUsize::new(usize::MAX),
+        }
+    }
+}
+
 impl Shares {
+    /// Waits for one's turn to open a connection; none where nobody need wait.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let takes_few = || self.takes.load(Ordering::Relaxed) <= FEW;
+        if takes_few() {
+            return None;
+        }
+        let turn = self.turn.lock().await;
+        // Whoever had it before may have found out.
+        (!takes_few()).then_some(turn)
+    }
+
     /// A share of the first connection that has room.
-    fn take(&self, now: Instant) -> Option<Share> {
-        lock(&self.open).iter_mut().find_map(|(used, shared)| {
+    fn take(self: &Arc<Self>, now: Instant) -> Option<Share> {
+        let share = lock(&self.open).iter_mut().find_map(|(used, shared)| {
             let is_young = now < shared.born + OLDEST;
             let share = is_young.then(|| shared.share())??;
             *used = now;
             Some(share)
+        });
+        share.map(|mut share| {
+            share.home = Some(Arc::clone(self));
+            share
         })
     }
 
-    fn add(&self, share: &Share) {
-        let shared = share.connection();
-        lock(&self.open).push((shared.born, Arc::clone(shared)));
+    /// Notes what a new connection shows of the site, and keeps it where others can share it.
+    fn learn(self: &Arc<Self>, link: &mut Link) {
+        let takes = match link {
+            Link::Own(_) => 1,
+            Link::Share(share) => {
+                let shared = share.connection();
+                lock(&self.open).push((shared.born, Arc::clone(shared)));
+                share.home = Some(Arc::clone(self));
+                share.connection().takes()
+            }
+        };
+        self.takes.store(takes, Ordering::Relaxed);
+    }
+
+    /// Nothing is under way on a connection any more. It is let go if enough others wait.
+    pub(super) fn fell_idle(&self, fallen: &Arc<Shared>) {
+        let mut open = lock(&self.open);
+        let idle = open.iter().filter(|(_, shared)| shared.is_idle());
+        let room: usize = idle.map(|(_, shared)| shared.takes()).sum();
+        if room > MOST_IDLE {
+            open.retain(|(_, shared)| !(Arc::ptr_eq(shared, fallen) && shared.is_idle()));
+        }
     }
 
     /// Lets go of those that are closed, old, or have been idle for long. Answers that still come keep theirs open.
@@ -190,29 +232,129 @@ mod tests {
     use crate::protocol::openai::OpenAi;
     use crate::provider::site::{Base, Way};
     use crate::upstream::connect::Connector;
+    use std::task::Poll;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+
+    /// A frame of settings that says nothing, which is how every server begins.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    fn site(listener: &TcpListener, http2: bool) -> Site {
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let base = Base::parse(&url, std::path::Path::new("")).unwrap();
+        let way = Way {
+            http2,
+            ..Way::default()
+        };
+        Site::new(base, &OpenAi, way).unwrap()
+    }
+
+    /// How many connections twenty make who need one at once, of a provider that says this first. All but the first are
+    /// made together: who waits for another's would wait for ever.
+    async fn made_together(first: &'static [u8], http2: bool) -> usize {
+        const MANY: usize = 20;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shelf = Pool::default().shelf(&site(&listener, true));
+        let site = site(&listener, http2);
+        let (connector, made) = (Connector::default(), AtomicUsize::new(0));
+        let together = tokio::sync::Barrier::new(MANY - 1);
+        let open = async || {
+            let connect = async {
+                if made.fetch_add(1, Ordering::Relaxed) > 0 {
+                    together.wait().await;
+                }
+                connector.connect(&site, Instant::now()).await
+            };
+            shelf.open(connect).await.unwrap()
+        };
+        let greet = async {
+            let mut greeted = Vec::new();
+            loop {
+                let mut stream = listener.accept().await.unwrap().0;
+                stream.write_all(first).await.unwrap();
+                greeted.push(stream);
+            }
+        };
+        let mut opening: Vec<_> = (0..MANY).map(|_| Box::pin(open())).collect();
+        let mut links = Vec::new();
+        let all = std::future::poll_fn(|cx| {
+            opening.retain_mut(|one| match one.as_mut().poll(cx) {
+                Poll::Ready(link) => {
+                    links.push(link);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            match opening.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        tokio::select! {
+            all = tokio::time::timeout(Duration::from_secs(5), all) => all.expect("side by side"),
+            never = greet => never,
+        }
+        made.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn connections_that_take_few_requests_are_opened_side_by_side() {
+        // SETTINGS_MAX_CONCURRENT_STREAMS is 1.
+        const ONE: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+        assert_eq!(made_together(&[], false).await, 20, "HTTP/1.1 after all");
+        assert_eq!(made_together(ONE, true).await, 20);
+        assert_eq!(made_together(&SETTINGS, true).await, 1);
+    }
+
+    #[tokio::test]
+    async fn more_than_enough_idle_shared_connections_are_let_go_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = site(&listener, true);
+        let greet = async {
+            let mut greeted = Vec::new();
+            loop {
+                let mut stream = listener.accept().await.unwrap().0;
+                stream.write_all(&SETTINGS).await.unwrap();
+                greeted.push(stream);
+            }
+        };
+        let (pool, connector) = (Pool::default(), Connector::default());
+        let shelf = pool.shelf(&site);
+        let shares = shelf.shares.as_ref().unwrap();
+        let connections = || lock(&shares.open).len();
+        let check = async {
+            let mut links = Vec::new();
+            for _ in 0..900 {
+                let now = Instant::now();
+                links.push(match shelf.take(now) {
+                    Some(link) => link,
+                    None => shelf.open(connector.connect(&site, now)).await.unwrap(),
+                });
+            }
+            assert_eq!(connections(), 9, "a hundred on each");
+            links.truncate(1);
+            assert_eq!(connections(), 1 + MOST_IDLE / 100, "one is not idle");
+            drop(links);
+            assert_eq!(connections(), MOST_IDLE / 100);
+            assert!(shelf.take(Instant::now()).is_some());
+        };
+        tokio::select! {
+            () = check => {}
+            never = greet => never,
+        }
+    }
 
     #[tokio::test]
     async fn a_shared_connection_that_nobody_needs_is_let_go() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let base = Base::parse(&url, std::path::Path::new("")).unwrap();
-        let way = Way {
-            http2: true,
-            ..Way::default()
-        };
-        let site = Site::new(base, &OpenAi, way).unwrap();
+        let site = site(&listener, true);
         let (pool, connector) = (Pool::default(), Connector::default());
         let shelf = pool.shelf(&site);
         let now = Instant::now();
         assert!(shelf.take(now).is_none());
         let greet = async {
             let mut stream = listener.accept().await.unwrap().0;
-            stream
-                .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-                .await
-                .unwrap();
+            stream.write_all(&SETTINGS).await.unwrap();
             stream
         };
         let opened = shelf.open(connector.connect(&site, now));

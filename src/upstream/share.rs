@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::MAX_BUFFER;
+use super::pool::Shares;
 use super::wire::Io;
 use crate::envelope::Rope;
 
@@ -59,7 +60,11 @@ pub(super) struct Shared {
 }
 
 /// One request's share of a connection. Dropping it makes room for another.
-pub(super) struct Share(Arc<Shared>);
+pub(super) struct Share {
+    connection: Arc<Shared>,
+    /// Where the connection is kept, once it is.
+    pub(super) home: Option<Arc<Shares>>,
+}
 
 impl Shared {
     /// Opens a connection and takes the first share of it. Waits for the other side's first word, which says how many
@@ -117,7 +122,7 @@ impl Shared {
             born: Instant::now(),
             _tasks: tasks,
         });
-        Ok(Share(shared))
+        Ok(Share::of(shared))
     }
 
     /// Whether the other side takes requests on it, as far as one knows.
@@ -130,22 +135,39 @@ impl Shared {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
+    /// How many requests it takes at once.
+    pub(super) fn takes(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
     /// A share of it, if there is room.
     pub(super) fn share(self: &Arc<Self>) -> Option<Share> {
-        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
-        let share = Share(Arc::clone(self));
-        let has_room = before < self.allowed.load(Ordering::Relaxed);
-        (has_room && self.is_usable()).then_some(share)
+        let (relaxed, takes) = (Ordering::Relaxed, self.takes());
+        let one_more = |n: usize| (n < takes).then_some(n + 1);
+        let has_room = self.is_usable()
+            && self
+                .under_way
+                .fetch_update(relaxed, relaxed, one_more)
+                .is_ok();
+        has_room.then(|| Share::of(Arc::clone(self)))
     }
 }
 
 impl Share {
+    /// A share whose room is taken already.
+    fn of(connection: Arc<Shared>) -> Self {
+        Self {
+            connection,
+            home: None,
+        }
+    }
+
     pub(super) fn connection(&self) -> &Arc<Shared> {
-        &self.0
+        &self.connection
     }
 
     pub(super) fn sender(&self) -> SendRequest<Rope> {
-        self.0.sender.clone()
+        self.connection.sender.clone()
     }
 
     /// Whether the other side says that it did nothing with a request: it refused the stream, or went away before it
@@ -158,7 +180,7 @@ impl Share {
             return false;
         }
         if why.is_go_away() {
-            self.0.leaves.store(true, Ordering::Relaxed);
+            self.connection.leaves.store(true, Ordering::Relaxed);
         }
         why.is_go_away() || why.reason() == Some(h2::Reason::REFUSED_STREAM)
     }
@@ -166,7 +188,12 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        let before = self.connection.under_way.fetch_sub(1, Ordering::Relaxed);
+        if before == 1
+            && let Some(home) = &self.home
+        {
+            home.fell_idle(&self.connection);
+        }
     }
 }
 
