@@ -250,7 +250,7 @@ impl From<Exhausted> for Rejection {
             return Self::RefusedMember(name);
         }
         let told = summary(&failures);
-        if failures.iter().all(|f| f.fault == Fault::Busy) {
+        if failures.iter().all(Failure::is_busy) {
             return Self::RateLimited(told, failures.iter().filter_map(|f| f.wait).min());
         }
         match failures.last().map(|f| &f.cause) {
@@ -338,6 +338,11 @@ mod tests {
         assert_eq!(headers["retry-after"], "3");
         assert_eq!(headers["retry-after-ms"], "3000");
         assert_eq!(headers["x-should-retry"], "true");
+
+        let shed = failure("a/x", Cause::Shed, Fault::Provider, None);
+        let (code, _, body, _) = told(vec![shed, limited(None)]);
+        assert_eq!(code, 429);
+        assert!(body.contains("a/x refused the request unread; "), "{body}");
 
         let (code, kind, body, _) =
             told(vec![failure("a/x", status(401), Fault::Credentials, None)]);

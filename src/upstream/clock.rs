@@ -57,7 +57,7 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 pub(super) struct Clocks {
     timeouts: Timeouts,
     began: Instant,
-    /// When the last piece came.
+    /// When the last piece came; before the first, when the phase began.
     touched: Instant,
     deadline: Instant,
     phase: Phase,
@@ -96,7 +96,8 @@ impl Clocks {
     }
 
     /// The try has come further. Clocks only ever end later by this, so the timer may stay as it is: it looks again
-    /// when it fires. All but two: the idle clock starts with the answer, the linger clock with its end.
+    /// when it fires. All but three: the idle clock starts with the answer, the linger clock with its end,
+    /// and the connect clock with each connection, of which a request that is sent again needs another.
     pub(super) fn enter(&mut self, phase: Phase, now: Instant) {
         let idled = matches!(self.phase, Phase::Connecting | Phase::Waiting);
         self.phase = phase;
@@ -153,7 +154,7 @@ impl Clocks {
         };
         match self.phase {
             Phase::Connecting => {
-                first(&[(self.began + t.connect, Clock::Connect), total, deadline])
+                first(&[(self.touched + t.connect, Clock::Connect), total, deadline])
             }
             Phase::Waiting => first(&[head, content, total, deadline]),
             Phase::Answering => first(&[idle, content, total, deadline]),
@@ -235,6 +236,17 @@ mod tests {
         assert_eq!(
             expires(t, 100, &[(0, Waiting), (2, Flowing), (3, Lingering)]).await,
             (4, Clock::Idle)
+        );
+        let again = [(0, Waiting), (4, Connecting)];
+        assert_eq!(
+            expires(t, 100, &again).await,
+            (5, Clock::Connect),
+            "a connection of its own"
+        );
+        assert_eq!(
+            expires([1, 10, 20, 5, 8], 100, &[again[0], again[1], (4, Waiting)]).await,
+            (8, Clock::Total),
+            "the same try"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! What a request goes over: a connection of its own, or a share of one.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
@@ -43,8 +44,8 @@ pub(super) struct Own {
 
 /// Why a request has no answer.
 pub(super) enum Unsent {
-    /// Nothing of it was acted on; here is its body.
-    Whole(Rope),
+    /// Nothing of it was acted on, for this reason; here is its body.
+    Whole(Rope, Cause),
     /// It may have arrived.
     Lost(Cause),
 }
@@ -107,9 +108,10 @@ impl Link {
                 let spare = request.body().clone();
                 let mut answered = pin!(share.sender().try_send_request(request));
                 match poll_fn(|cx| poll_answer(answered.as_mut(), clocks, cx)).await {
-                    Err(Unsent::Lost(Cause::Reset(error))) if share.is_refusal(&error) => {
-                        Err(Unsent::Whole(spare))
-                    }
+                    Err(Unsent::Lost(Cause::Reset(error))) => Err(match share.undone(&error) {
+                        Some(cause) => Unsent::Whole(spare, cause),
+                        None => Unsent::Lost(Cause::Reset(error)),
+                    }),
                     answered => answered,
                 }
             }
@@ -132,13 +134,19 @@ fn poll_answer(
         }
         Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
         Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-            Some(request) => Unsent::Whole(request.into_body()),
+            Some(request) => Unsent::Whole(request.into_body(), Cause::Connect(closed())),
             None => Unsent::Lost(Cause::Reset(error.into_error())),
         })),
         Poll::Pending => clocks
             .poll_expired(cx)
             .map(|clock| Err(Unsent::Lost(Cause::Clock(clock)))),
     }
+}
+
+/// What becomes of a request that came too late for its connection.
+pub(super) fn closed() -> io::Error {
+    let what = "it was closed before a request could be sent";
+    io::Error::new(io::ErrorKind::ConnectionAborted, what)
 }
 
 /// One of the two is a lie, and what follows the body may be someone's idea of our next answer (RFC 9112, 6.3). HTTP/2 has

@@ -42,8 +42,9 @@ pub use inflow::{Broken, Inflow};
 use link::{Link, Unsent};
 use request::Ask;
 
-/// How often one request is sent within a try, where nothing was done with it before.
-const MOST_SENT: u32 = 4;
+/// How often one request is sent within a try, where nothing was done with it before: once more, since a connection may
+/// have been closed while it waited. Whoever turns it down again has no room for it now, and is given a pause.
+const MOST_SENT: u32 = 2;
 
 /// Sends requests, and keeps connections for the next. Each worker has its own, so that nothing is shared on the path.
 #[derive(Default)]
@@ -138,6 +139,9 @@ pub enum Cause {
     /// A kept connection was closed while the request was on its way: nobody can say whether it arrived.
     #[error("closed a connection that was kept, with the request on its way")]
     Stale(#[source] hyper::Error),
+    /// It gave the request back without having looked at it, as one does who has too much to do.
+    #[error("refused the request unread")]
+    Shed,
     /// An error of the provider's.
     #[error("answered {0}")]
     Status(Box<Said>),
@@ -170,6 +174,11 @@ impl fmt::Display for Said {
 }
 
 impl Failure {
+    /// The target had too much to do; later it may answer.
+    pub fn is_busy(&self) -> bool {
+        self.outcome() == Outcome::RateLimited
+    }
+
     /// What is counted.
     pub fn outcome(&self) -> Outcome {
         match (&self.cause, self.fault) {
@@ -178,7 +187,7 @@ impl Failure {
             (Cause::Nonsense(_), _) => Outcome::Nonsense,
             (Cause::Reset(_) | Cause::Stale(_), _) => Outcome::Reset,
             (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
-            (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
+            (Cause::Shed, _) | (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
             (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
             (Cause::Status(_), Fault::Provider) => Outcome::ProviderFault,
         }
@@ -308,18 +317,15 @@ impl Client {
                     });
                 }
                 // The connection was closed before anything went out, or the provider did nothing with it: the request
-                // is still ours, and whole. Not for ever: it may close new connections, too.
-                Err(Unsent::Whole(whole)) if may_be_stale && sent < MOST_SENT => {
+                // is still ours, and whole.
+                Err(Unsent::Whole(whole, _)) if may_be_stale && sent < MOST_SENT => {
                     body = whole;
-                    let timer = Some(clocks.into_timer());
-                    clocks =
-                        Clocks::start(times, deadline, Phase::Connecting, timer, Instant::now());
+                    clocks.enter(Phase::Connecting, Instant::now());
                 }
-                Err(Unsent::Whole(_)) => return Err(Cause::Connect(closed())),
                 Err(Unsent::Lost(Cause::Reset(error))) if was_kept => {
                     return Err(Cause::Stale(error));
                 }
-                Err(Unsent::Lost(cause)) => return Err(cause),
+                Err(Unsent::Whole(_, cause) | Unsent::Lost(cause)) => return Err(cause),
             }
         }
     }
@@ -350,11 +356,4 @@ async fn within(
             .map(|clock| Err(Cause::Clock(clock)))
     })
     .await
-}
-
-fn closed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ConnectionAborted,
-        "it was closed before a request could be sent",
-    )
 }

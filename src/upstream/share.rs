@@ -18,7 +18,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Cause;
 use super::connect::MAX_BUFFER;
+use super::link::closed;
 use super::pool::Shares;
 use super::wire::Io;
 use crate::envelope::Rope;
@@ -170,19 +172,18 @@ impl Share {
         self.connection.sender.clone()
     }
 
-    /// Whether the other side says that it did nothing with a request: it refused the stream, or went away before it
-    /// came to it (RFC 9113, section 8.7).
-    pub(super) fn is_refusal(&self, error: &hyper::Error) -> bool {
-        let Some(why) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
-            return false;
-        };
+    /// What is wrong, if the other side says that it did nothing with a request: it refused the stream, or went away
+    /// before it came to it (RFC 9113, section 8.7).
+    pub(super) fn undone(&self, error: &hyper::Error) -> Option<Cause> {
+        let why = error.source()?.downcast_ref::<h2::Error>()?;
         if !why.is_remote() {
-            return false;
+            return None;
         }
         if why.is_go_away() {
             self.connection.leaves.store(true, Ordering::Relaxed);
+            return Some(Cause::Connect(closed()));
         }
-        why.is_go_away() || why.reason() == Some(h2::Reason::REFUSED_STREAM)
+        (why.reason() == Some(h2::Reason::REFUSED_STREAM)).then_some(Cause::Shed)
     }
 }
 
@@ -294,7 +295,7 @@ mod tests {
         *request.uri_mut() = "http://a/".parse().unwrap();
         let error = share.sender().send_request(request).await.unwrap_err();
         assert_eq!(began.elapsed().as_secs(), 30, "{error:?}");
-        assert!(!share.is_refusal(&error), "it may have been looked at");
+        assert!(share.undone(&error).is_none(), "it may have been looked at");
         assert!(!share.connection().is_usable());
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::errors::complaint;
 use crate::support::client::{self, Answer, Coming};
 use crate::support::frames::{DATA, GOAWAY, HEADERS, PREFACE, RESET, SETTINGS, frame, literal};
-use crate::support::http2::{Http2, Manners};
+use crate::support::http2::{Http2, Manners, Refuses};
 use crate::support::proxy::Proxy;
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Identity, Provider, ask, chat, chat_stream, completion,
@@ -273,7 +273,7 @@ async fn a_connection_that_takes_no_more_is_replaced_and_finishes_what_it_has() 
 #[tokio::test]
 async fn what_was_not_looked_at_is_sent_again() {
     let refusing = Manners {
-        refuses: true,
+        refuses: Refuses::Half,
         ..Manners::default()
     };
     let leaving = Manners {
@@ -290,6 +290,26 @@ async fn what_was_not_looked_at_is_sent_again() {
         }
         assert_eq!(provider.count(), 6, "{name}");
     }
+}
+
+/// Refused twice over in each try: it can be reached, and has too much to do.
+#[tokio::test]
+async fn who_refuses_every_stream_is_busy() {
+    let manners = Manners {
+        refuses: Refuses::All,
+        ..Manners::default()
+    };
+    let provider = Http2::plain(manners, []).await;
+    let gateway = Gateway::start(&two(&provider, "tries = 2")).await;
+    let answer = ask(&gateway, chat("fast")).await;
+    let message = complaint(&answer, 429, "rate_limit_exceeded");
+    assert!(
+        message.contains("p/x refused the request unread (2 tries)"),
+        "{message}"
+    );
+    assert_eq!(provider.refused(), 4);
+    let line = r#"tollgate_tries_total{outcome="rate_limited",target="p/x"}"#;
+    until("it is counted", || gateway.metric(line) == 2.0).await;
 }
 
 #[tokio::test]

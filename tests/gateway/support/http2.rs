@@ -23,17 +23,26 @@ use super::provider::{Act, Provider, Received, Shared};
 pub struct Manners {
     /// Streams at once on one connection.
     pub streams: u32,
-    /// It refuses every second stream of a connection, from the first on.
-    pub refuses: bool,
+    /// Which streams it refuses.
+    pub refuses: Refuses,
     /// After one request on a connection it goes away, not having looked at any further one.
     pub leaves: bool,
+}
+
+/// Which streams of a connection are refused.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Refuses {
+    None,
+    /// Every second, from the first on.
+    Half,
+    All,
 }
 
 impl Default for Manners {
     fn default() -> Self {
         Self {
             streams: 200,
-            refuses: false,
+            refuses: Refuses::None,
             leaves: false,
         }
     }
@@ -151,7 +160,13 @@ async fn connection(
             next = connection.accept() => {
                 let Some(Ok((request, mut respond))) = next else { return };
                 came += 1;
-                if manners.refuses && came % 2 == 1 {
+                let refuses = match manners.refuses {
+                    Refuses::None => false,
+                    Refuses::Half => came % 2 == 1,
+                    Refuses::All => true,
+                };
+                if refuses {
+                    shared.refused.fetch_add(1, Ordering::SeqCst);
                     respond.send_reset(Reason::REFUSED_STREAM);
                 } else {
                     streams.spawn(answer(request, respond, Arc::clone(&shared)));

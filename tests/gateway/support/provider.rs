@@ -103,6 +103,7 @@ pub struct Shared {
     received: Mutex<Vec<Received>>,
     pub connections: AtomicUsize,
     pub left: AtomicUsize,
+    pub refused: AtomicUsize,
     resumed: AtomicUsize,
     written: AtomicUsize,
 }
@@ -274,6 +275,11 @@ impl Provider {
     /// How often the gateway went away in the middle of an act.
     pub fn left(&self) -> usize {
         self.shared.left.load(Ordering::SeqCst)
+    }
+
+    /// How many requests it refused unread.
+    pub fn refused(&self) -> usize {
+        self.shared.refused.load(Ordering::SeqCst)
     }
 }
 
