@@ -106,7 +106,9 @@ impl Link {
             Self::Share(share) => {
                 // Once it is on its way, its body is not given back; what the other side refused needs another.
                 let spare = request.body().clone();
-                let mut answered = pin!(share.sender().try_send_request(request));
+                let request = request.map(|rope| share.upload(rope));
+                let mut sender = share.sender();
+                let mut answered = pin!(sender.try_send_request(request));
                 match poll_fn(|cx| poll_answer(answered.as_mut(), clocks, cx)).await {
                     Err(Unsent::Lost(Cause::Reset(error))) => Err(match share.undone(&error) {
                         Some(cause) => Unsent::Whole(spare, cause),
@@ -120,10 +122,8 @@ impl Link {
 }
 
 /// Ready when the head of an answer is there, or will not come.
-fn poll_answer(
-    answered: Pin<
-        &mut impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Rope>>>>,
-    >,
+fn poll_answer<B: Into<Rope>>(
+    answered: Pin<&mut impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>>,
     clocks: &mut Clocks,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<Incoming>, Unsent>> {
@@ -134,7 +134,7 @@ fn poll_answer(
         }
         Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
         Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-            Some(request) => Unsent::Whole(request.into_body(), Cause::Connect(closed())),
+            Some(request) => Unsent::Whole(request.into_body().into(), Cause::Connect(closed())),
             None => Unsent::Lost(Cause::Reset(error.into_error())),
         })),
         Poll::Pending => clocks

@@ -3,19 +3,23 @@
 //! Unlike HTTP/1.1's it cannot be polled by whoever waits for an answer, since many do. Its tasks are its own, and end
 //! with it: it lives as long as the pool keeps it or an answer comes over it.
 
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Cause;
@@ -49,7 +53,7 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One connection.
 pub(super) struct Shared {
-    sender: SendRequest<Rope>,
+    sender: SendRequest<Upload>,
     under_way: AtomicUsize,
     /// How many the other side allows at once.
     allowed: Arc<AtomicUsize>,
@@ -58,21 +62,34 @@ pub(super) struct Shared {
     /// When it was made.
     pub(super) born: Instant,
     /// What it consists of; ends when it is dropped.
-    _tasks: Arc<Mutex<JoinSet<()>>>,
+    tasks: Arc<Mutex<Tasks>>,
 }
+
+/// What a connection consists of.
+#[derive(Default)]
+struct Tasks {
+    all: JoinSet<()>,
+    /// Whose body was first asked for last: the next task is that request's.
+    beginning: Option<Leash>,
+}
+
+/// What ends the task that sends a request's body, once it has one.
+type Leash = Arc<OnceLock<AbortHandle>>;
 
 /// One request's share of a connection. Dropping it makes room for another.
 pub(super) struct Share {
     connection: Arc<Shared>,
     /// Where the connection is kept, once it is.
     pub(super) home: Option<Arc<Shares>>,
+    /// Ends what still sends its request.
+    leash: Leash,
 }
 
 impl Shared {
     /// Opens a connection and takes the first share of it. Waits for the other side's first word, which says how many
     /// requests it allows at once: what is put on it before may have to be refused, or wait for long.
     pub(super) async fn open(io: Io) -> io::Result<Share> {
-        let tasks = Arc::new(Mutex::new(JoinSet::new()));
+        let tasks = Arc::<Mutex<Tasks>>::default();
         let spawner = Spawner {
             tasks: Arc::downgrade(&tasks),
             moved: Arc::default(),
@@ -122,7 +139,7 @@ impl Shared {
             allowed,
             leaves: AtomicBool::new(false),
             born: Instant::now(),
-            _tasks: tasks,
+            tasks,
         });
         Ok(Share::of(shared))
     }
@@ -161,6 +178,7 @@ impl Share {
         Self {
             connection,
             home: None,
+            leash: Leash::default(),
         }
     }
 
@@ -168,8 +186,19 @@ impl Share {
         &self.connection
     }
 
-    pub(super) fn sender(&self) -> SendRequest<Rope> {
+    pub(super) fn sender(&self) -> SendRequest<Upload> {
         self.connection.sender.clone()
+    }
+
+    /// A request's body, on the leash of this share.
+    pub(super) fn upload(&self, rope: Rope) -> Upload {
+        Upload {
+            rope,
+            unasked: Some((
+                Arc::clone(&self.leash),
+                Arc::downgrade(&self.connection.tasks),
+            )),
+        }
     }
 
     /// What is wrong, if the other side says that it did nothing with a request: it refused the stream, or went away
@@ -189,6 +218,11 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        // A stream ends when all its parts are dropped, of which the library keeps the one that sends the body until the
+        // other side has taken it. Who does not take it would keep the room for ever.
+        if let Some(sending) = self.leash.get() {
+            sending.abort();
+        }
         let before = self.connection.under_way.fetch_sub(1, Ordering::Relaxed);
         if before == 1
             && let Some(home) = &self.home
@@ -206,10 +240,51 @@ fn mute(error: &hyper::Error) -> io::Error {
     io::Error::other(format!("it does not speak HTTP/2{why}"))
 }
 
+/// The body of a request that goes over a share.
+///
+/// The library makes a task of it if it cannot be sent at once. It asks for the first piece immediately before that, on
+/// the connection's own task: so one knows whose task it is.
+pub(super) struct Upload {
+    rope: Rope,
+    /// Until it is asked for the first time.
+    unasked: Option<(Leash, Weak<Mutex<Tasks>>)>,
+}
+
+impl From<Upload> for Rope {
+    fn from(upload: Upload) -> Self {
+        upload.rope
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some((leash, tasks)) = self.unasked.take()
+            && let Some(tasks) = tasks.upgrade()
+        {
+            lock(&tasks).beginning = Some(leash);
+        }
+        Pin::new(&mut self.rope).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rope.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.rope.size_hint()
+    }
+}
+
 /// Runs what a connection consists of. Knows the connection's tasks, but does not keep them: they hold it themselves.
 #[derive(Clone)]
 struct Spawner {
-    tasks: Weak<Mutex<JoinSet<()>>>,
+    tasks: Weak<Mutex<Tasks>>,
     /// Tells that one of them has moved: only so can one hear of the other side's first word.
     moved: Arc<Notify>,
 }
@@ -221,9 +296,9 @@ where
     fn execute(&self, task: F) {
         if let Some(tasks) = self.tasks.upgrade() {
             let moved = Arc::clone(&self.moved);
-            let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(async move {
+            let mut tasks = lock(&tasks);
+            while tasks.all.try_join_next().is_some() {}
+            let spawned = tasks.all.spawn(async move {
                 let mut task = pin!(task);
                 poll_fn(|cx| {
                     let ended = task.as_mut().poll(cx);
@@ -232,8 +307,16 @@ where
                 })
                 .await;
             });
+            if let Some(leash) = tasks.beginning.take() {
+                // It has none yet: a body is asked for the first time but once.
+                drop(leash.set(spawned));
+            }
         }
     }
+}
+
+fn lock(tasks: &Mutex<Tasks>) -> MutexGuard<'_, Tasks> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -291,7 +374,7 @@ mod tests {
         let (share, _theirs) = opened(SETTINGS).await;
         let share = share.unwrap();
         let began = Instant::now();
-        let mut request = Request::new(Rope::default());
+        let mut request = Request::new(share.upload(Rope::default()));
         *request.uri_mut() = "http://a/".parse().unwrap();
         let error = share.sender().send_request(request).await.unwrap_err();
         assert_eq!(began.elapsed().as_secs(), 30, "{error:?}");

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::errors::complaint;
+use crate::hostile::request;
 use crate::support::client::{self, Answer, Coming};
 use crate::support::frames::{DATA, GOAWAY, HEADERS, PREFACE, RESET, SETTINGS, frame, literal};
 use crate::support::http2::{Http2, Manners, Refuses};
@@ -209,6 +210,36 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
     until("the other is reset as well", || provider.left() == 3).await;
 }
 
+/// A request that the provider does not take holds its stream, unless the client's leaving ends that, too.
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_its_request_resets_its_stream_and_makes_room() {
+    let manners = Manners {
+        streams: 1,
+        reads: 1000,
+        ..Manners::default()
+    };
+    let provider = Http2::plain(manners, [Act::Stall(vec![delta("a")]), says("hi")]).await;
+    let gateway = Gateway::start(&two(&provider, "")).await;
+    // Clients of both workers.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(client::Socket::to(gateway.address).await);
+    }
+    let long = format!(
+        r#"{{"model":"fast","stream":true,"messages":[{{"role":"user","content":"{}"}}]}}"#,
+        "x".repeat(400_000)
+    );
+    let mut coming = client::open(gateway.address, CHAT, "sk-ann", long).await;
+    coming.piece().await.unwrap().unwrap();
+    drop(coming);
+    until("its stream is reset", || provider.left() == 1).await;
+    for client in &mut clients {
+        client.write(request("", &chat("fast"))).await;
+        said(&client.answer().await, "hi");
+    }
+    assert!(provider.connections() <= 2, "one for each worker, at most");
+}
+
 /// Opens so many streams at once that all are open together.
 async fn crowd(gateway: &Gateway, many: usize) -> Vec<Coming> {
     let mut opening = JoinSet::new();
@@ -259,11 +290,25 @@ async fn a_connection_that_takes_no_more_is_replaced_and_finishes_what_it_has() 
     let (provider, gateway) = plain([Act::Stream(whole.clone()), says("hi")]).await;
     let mut coming = client::open(gateway.address, CHAT, "sk-ann", chat_stream("fast")).await;
     let first = coming.piece().await.unwrap().unwrap();
-    provider.part();
+    // Clients that stay are spread over both workers, and each worker has a connection of its own.
+    let mut clients = Vec::new();
     for _ in 0..4 {
-        said(&ask(&gateway, chat("fast")).await, "hi");
+        clients.push(client::Socket::to(gateway.address).await);
     }
-    assert!(provider.connections() >= 2);
+    let mut all_ask = async || {
+        for client in &mut clients {
+            client.write(request("", &chat("fast"))).await;
+            said(&client.answer().await, "hi");
+        }
+    };
+    all_ask().await;
+    assert_eq!(provider.connections(), 2);
+    provider.part();
+    // Some may be answered before it is heard.
+    for _ in 0..50 {
+        all_ask().await;
+    }
+    assert_eq!(provider.connections(), 4, "one more for each worker");
     let (rest, complete) = coming.rest().await;
     assert!(complete);
     assert_eq!([first.to_vec(), rest].concat(), whole.concat().into_bytes());

@@ -25,6 +25,8 @@ pub struct Manners {
     pub streams: u32,
     /// Which streams it refuses.
     pub refuses: Refuses,
+    /// The longest request that it reads, in bytes. A longer one it answers at once, and takes nothing of.
+    pub reads: u64,
     /// After one request on a connection it goes away, not having looked at any further one.
     pub leaves: bool,
 }
@@ -43,6 +45,7 @@ impl Default for Manners {
         Self {
             streams: 200,
             refuses: Refuses::None,
+            reads: u64::MAX,
             leaves: false,
         }
     }
@@ -169,7 +172,7 @@ async fn connection(
                     shared.refused.fetch_add(1, Ordering::SeqCst);
                     respond.send_reset(Reason::REFUSED_STREAM);
                 } else {
-                    streams.spawn(answer(request, respond, Arc::clone(&shared)));
+                    streams.spawn(answer(request, respond, manners.reads, Arc::clone(&shared)));
                 }
             }
             Some(done) = streams.join_next() => {
@@ -249,11 +252,16 @@ enum After {
 async fn answer(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    reads: u64,
     shared: Arc<Shared>,
 ) -> After {
     let (head, mut body) = request.into_parts();
     let mut whole = Vec::new();
-    while let Some(Ok(piece)) = body.data().await {
+    let length = head.headers.get("content-length");
+    let length: u64 = length.map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+    while length <= reads
+        && let Some(Ok(piece)) = body.data().await
+    {
         let _ = body.flow_control().release_capacity(piece.len());
         whole.extend_from_slice(&piece);
     }
