@@ -3,23 +3,23 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::answer::Tracked;
 use super::listen::Stream;
-use super::pulse::{Busy, Overdue, Pulse};
+use super::pulse::{Overdue, Pulse};
 use super::quiet::Quiet;
 use super::socket::{Socket, Spoken, Watch};
+use super::streams::{Spawner, Streams};
 use super::{Handler, Stage, Times};
 
 /// The longest head of a request, in bytes; 431 above it.
@@ -71,7 +71,7 @@ pub async fn serve<H: Handler>(
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);
             }
-            Ok::<_, Infallible>(answer.map(|body| Tracked { body, busy }))
+            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, busy)))
         }
     });
     let io = TokioIo::new(socket);
@@ -85,7 +85,9 @@ pub async fn serve<H: Handler>(
         }
         Spoken::Http2 => {
             guard.pulse.share();
-            let mut http2 = http2::Builder::new(TokioExecutor::new());
+            let streams = Streams::default();
+            let spawner = streams.spawner(Arc::clone(&guard.pulse));
+            let mut http2 = http2::Builder::new(spawner);
             http2
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
@@ -124,7 +126,7 @@ where
     }
 }
 
-impl<S> Conversation for http2::Connection<TokioIo<Socket>, S, TokioExecutor>
+impl<S> Conversation for http2::Connection<TokioIo<Socket>, S, Spawner>
 where
     S: HttpService<
             Incoming,
@@ -175,7 +177,13 @@ impl Guard<'_> {
                 }
             };
             match verdict {
-                Verdict::Drain => conversation.as_mut().finish(),
+                Verdict::Finish => {
+                    conversation.as_mut().finish();
+                    // From here on a client that asks nothing is left, one that sleeps as well.
+                    self.times.idle = self.times.idle.min(FAREWELL);
+                    // Should time be up, an answer under way sees it when polled: in HTTP/1.1 with the next turn.
+                    self.pulse.wake();
+                }
                 // A client of HTTP/2 is told which of its requests will not be answered, should one be on its way.
                 Verdict::Leave => {
                     conversation.as_mut().finish();
@@ -184,8 +192,6 @@ impl Guard<'_> {
                         return;
                     }
                 }
-                // The next turn polls the answer under way, and it sees that time is up.
-                Verdict::Close => {}
                 Verdict::End => return,
             }
         }
@@ -204,8 +210,7 @@ impl Guard<'_> {
                 },
                 changed = self.stage.changed() => match (changed, *self.stage.borrow_and_update()) {
                     (Ok(()), Stage::Open) => {}
-                    (Ok(()), Stage::Draining) => return Verdict::Drain,
-                    (Ok(()), Stage::Closing) => return Verdict::Close,
+                    (Ok(()), Stage::Draining | Stage::Closing) => return Verdict::Finish,
                     (Ok(()), Stage::Ended) | (Err(_), _) => return Verdict::End,
                 },
             }
@@ -215,43 +220,10 @@ impl Guard<'_> {
 
 /// What is to be done with a connection.
 enum Verdict {
-    /// Finish what is under way, and close.
-    Drain,
-    /// End what is under way with an error.
-    Close,
+    /// Finish what is under way, which knows whether it may take its time, and close.
+    Finish,
     /// Close, since nothing is under way.
     Leave,
     /// Close.
     End,
-}
-
-/// A body, and the knowledge that a request is under way until it ends.
-struct Tracked<B> {
-    body: B,
-    busy: Busy,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.busy.goes_on();
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(_))) {
-            self.busy.hands_over();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -5,11 +5,13 @@
 //! worker that has fewest, so that a handful of long-lived ones does not meet on one core. Knows no other room: what is
 //! done with a request is a handler it is given.
 
+mod answer;
 mod connection;
 mod listen;
 mod pulse;
 mod quiet;
 mod socket;
+mod streams;
 
 use std::future::Future;
 use std::io;

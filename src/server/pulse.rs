@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,12 +22,23 @@ pub(super) struct Pulse {
     busy: AtomicUsize,
     /// Many requests share the connection, as in HTTP/2.
     shared: AtomicBool,
-    /// For each request of a shared connection, since when a piece of its answer has been waiting: there a client can
-    /// read one answer and leave another.
-    waiting: Mutex<Vec<Arc<AtomicU64>>>,
+    flows: Mutex<Flows>,
+}
+
+/// The answers of a shared connection.
+#[derive(Default)]
+struct Flows {
+    all: Vec<Arc<Flow>>,
+    /// The one that was begun last, until its task asks for it.
+    newest: Option<Arc<Flow>>,
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// Milliseconds since then.
+fn since(born: Instant) -> u64 {
+    u64::try_from(born.elapsed().as_millis()).unwrap_or(NEVER - 1)
+}
 
 impl Pulse {
     pub(super) fn new(born: Instant) -> Arc<Self> {
@@ -37,12 +49,12 @@ impl Pulse {
             stalled: AtomicU64::new(NEVER),
             busy: AtomicUsize::new(0),
             shared: AtomicBool::new(false),
-            waiting: Mutex::default(),
+            flows: Mutex::default(),
         })
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(NEVER - 1)
+        since(self.born)
     }
 
     /// From here on many requests share the connection: their heads come in frames, and so do words that belong to
@@ -53,8 +65,18 @@ impl Pulse {
         self.idle.store(self.now(), Ordering::Relaxed);
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flows(&self) -> MutexGuard<'_, Flows> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer that was begun last, on a shared connection, to whoever asks first.
+    pub(super) fn newest(&self) -> Option<Arc<Flow>> {
+        self.flows().newest.take()
+    }
+
+    /// Has every answer of a shared connection polled.
+    pub(super) fn wake(&self) {
+        self.flows().all.iter().for_each(|flow| flow.wake());
     }
 
     /// Something was read.
@@ -87,14 +109,16 @@ impl Pulse {
         self.idle.store(NEVER, Ordering::Relaxed);
         self.head.store(NEVER, Ordering::Relaxed);
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let waits = self.shared.load(Ordering::Relaxed).then(|| {
-            let waits = Arc::new(AtomicU64::new(NEVER));
-            self.waiting().push(Arc::clone(&waits));
-            waits
+        let flow = self.shared.load(Ordering::Relaxed).then(|| {
+            let flow = Arc::new(Flow::new(self.born));
+            let mut flows = self.flows();
+            flows.all.push(Arc::clone(&flow));
+            flows.newest = Some(Arc::clone(&flow));
+            flow
         });
         Busy {
             pulse: Arc::clone(self),
-            waits,
+            flow,
         }
     }
 
@@ -103,21 +127,29 @@ impl Pulse {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// When to look again; or what has gone on for too long.
+    /// When to look again; or what has gone on for too long. An answer that its client leaves, on a shared connection,
+    /// is told so, and the others go on.
     pub(super) fn check(&self, times: Times, now: Instant) -> Result<Instant, Overdue> {
         let ends = |since: &AtomicU64, most: Duration| match since.load(Ordering::Relaxed) {
             NEVER => None,
             since => Some(self.born + Duration::from_millis(since) + most),
         };
-        let waiting = self.waiting();
-        let waiting = waiting.iter().filter_map(|since| ends(since, times.write));
+        let is_over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
+        let mut left = None;
+        for flow in &self.flows().all {
+            let end = ends(&flow.waits, times.write);
+            if is_over(end) {
+                flow.leave();
+            } else {
+                left = left.into_iter().chain(end).min();
+            }
+        }
         let own = [
             ends(&self.head, times.header),
             ends(&self.stalled, times.write),
         ];
-        let stuck = own.into_iter().flatten().chain(waiting).min();
+        let stuck = own.into_iter().flatten().min();
         let idle = ends(&self.idle, times.idle);
-        let is_over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
         if is_over(stuck) {
             return Err(Overdue::Stuck);
         }
@@ -126,7 +158,7 @@ impl Pulse {
         }
         // What begins after this look is seen before its own time is up: each begins to count only once seen to begin.
         let soonest = now + times.header.min(times.idle).min(times.write);
-        let ends = stuck.into_iter().chain(idle);
+        let ends = stuck.into_iter().chain(idle).chain(left);
         Ok(ends.fold(soonest, Instant::min))
     }
 }
@@ -143,35 +175,92 @@ pub(super) enum Overdue {
 /// A request under way.
 pub(super) struct Busy {
     pulse: Arc<Pulse>,
-    /// Since when a piece of its answer has been waiting, on a shared connection.
-    waits: Option<Arc<AtomicU64>>,
+    /// On a shared connection.
+    flow: Option<Arc<Flow>>,
 }
 
 impl Busy {
-    /// A piece of the answer was handed over, and waits for the client to make room.
-    pub(super) fn hands_over(&self) {
-        if let Some(waits) = &self.waits {
-            waits.store(self.pulse.now(), Ordering::Relaxed);
-        }
+    /// Whether the client has taken the piece before. Whoever answers is woken once it has.
+    pub(super) fn is_taken(&self) -> bool {
+        self.flow
+            .as_ref()
+            .is_none_or(|flow| flow.waits.load(Ordering::Relaxed) == NEVER)
     }
 
-    /// There is room for the next.
-    pub(super) fn goes_on(&self) {
-        if let Some(waits) = &self.waits {
-            waits.store(NEVER, Ordering::Relaxed);
-        }
+    /// Begins a piece of the answer. None if nobody need know when it is taken.
+    pub(super) fn hands_over(&self) -> Option<Arc<Flow>> {
+        self.flow.as_ref().inspect(|flow| flow.moves()).cloned()
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some(waits) = &self.waits {
-            self.pulse
-                .waiting()
-                .retain(|other| !Arc::ptr_eq(other, waits));
+        if let Some(flow) = &self.flow {
+            let mut flows = self.pulse.flows();
+            flows.all.retain(|other| !Arc::ptr_eq(other, flow));
         }
         if self.pulse.busy.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.pulse.idle.store(self.pulse.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// One answer of a shared connection, where a client can read one and leave another.
+pub(super) struct Flow {
+    born: Instant,
+    /// Since when nothing was taken of the piece that was handed over; [`NEVER`] while there is none.
+    waits: AtomicU64,
+    /// The client has left it for too long.
+    is_left: AtomicBool,
+    /// Who answers.
+    task: Mutex<Option<Waker>>,
+}
+
+impl Flow {
+    fn new(born: Instant) -> Self {
+        Self {
+            born,
+            waits: AtomicU64::new(NEVER),
+            is_left: AtomicBool::new(false),
+            task: Mutex::default(),
+        }
+    }
+
+    /// A piece was handed over, or a part of it taken.
+    pub(super) fn moves(&self) {
+        self.waits.store(since(self.born), Ordering::Relaxed);
+    }
+
+    /// The whole piece was taken, or never will be.
+    pub(super) fn ends(&self) {
+        self.waits.store(NEVER, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn leave(&self) {
+        if !self.is_left.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Whether the client has left it for too long.
+    pub(super) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
+
+    /// Says who is to be woken.
+    pub(super) fn answered_by(&self, task: &Waker) {
+        let mut known = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_mut() {
+            Some(known) => known.clone_from(task),
+            None => *known = Some(task.clone()),
+        }
+    }
+
+    fn wake(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task.as_ref() {
+            task.wake_by_ref();
         }
     }
 }
@@ -245,17 +334,30 @@ mod tests {
             pulse.check(times, start + secs(10_000)).is_ok(),
             "one is still under way"
         );
-        other.hands_over();
+        let third = pulse.busy();
+        let newest = pulse.newest().unwrap();
+        assert!(pulse.newest().is_none(), "it was asked for");
+        let flow = other.hands_over().unwrap();
+        assert!(!other.is_taken() && third.is_taken());
         assert_eq!(
-            pulse.check(times, start + secs(60)),
-            Err(Overdue::Stuck),
-            "the client leaves it"
+            pulse.check(times, start + secs(59)),
+            Ok(start + secs(60)),
+            "the client may have left it by then"
         );
-        other.goes_on();
-        assert!(pulse.check(times, start + secs(60)).is_ok());
         tokio::time::advance(secs(5)).await;
-        drop(other);
+        flow.moves();
+        assert!(pulse.check(times, start + secs(64)).is_ok());
+        assert!(!flow.is_left(), "a part was taken");
+        let after = start + secs(65);
+        assert!(
+            pulse.check(times, after).is_ok_and(|next| next > after),
+            "the connection goes on"
+        );
+        assert!(flow.is_left() && !newest.is_left());
+        flow.ends();
+        assert!(other.is_taken());
+        drop((other, third));
         assert_eq!(pulse.check(times, start + secs(125)), Err(Overdue::Idle));
-        assert!(pulse.waiting().is_empty());
+        assert!(pulse.flows().all.is_empty());
     }
 }

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::path::one;
 use crate::support::client::{self, get, open};
+use crate::support::frames;
 use crate::support::{Act, DONE, FINISH, Gateway, Provider, chat, chat_stream, delta, until};
+use crate::ways::{connect, request};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -71,6 +75,44 @@ async fn answers_that_take_too_long_end_with_an_error() {
     );
     until("it ended", || ended.is_finished()).await;
     until("the provider is told to stop", || provider.left() == 2).await;
+}
+
+#[tokio::test]
+async fn answers_over_http2_that_take_too_long_end_with_an_error() {
+    let provider = Provider::new([Act::Stall(vec![delta("a")]), Act::Hang]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let mut sender = connect(&gateway).await;
+    let stream = request(&gateway, chat_stream("fast"));
+    let stream = sender.send_request(stream).await.unwrap();
+    let second = request(&gateway, chat("fast"));
+    let waiting = tokio::task::spawn(async move { sender.send_request(second).await });
+    until("both are under way", || provider.count() == 2).await;
+    let ended = gateway.drain(Duration::ZERO, Duration::from_millis(200));
+    let body = stream.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    assert!(
+        text.starts_with(&delta("a"))
+            && text.contains(r#""code":"shutting_down""#)
+            && !text.contains("[DONE]"),
+        "{text}"
+    );
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.status().as_u16(), 503);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    assert!(text.contains(r#""code":"shutting_down""#), "{text}");
+    until("it ended", || ended.is_finished()).await;
+    until("the provider is told to stop", || provider.left() == 2).await;
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_sleeps_does_not_hold_it_up() {
+    let gateway = Gateway::start("[providers.echo]\n").await;
+    // It never says that it heard the goodbye.
+    let mut asleep = frames::open(gateway.address, &[]).await;
+    assert!(asleep.read_u8().await.is_ok(), "it is spoken to");
+    let ended = gateway.drain(Duration::ZERO, LONG);
+    until("it ended", || ended.is_finished()).await;
 }
 
 #[tokio::test]

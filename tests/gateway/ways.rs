@@ -13,16 +13,23 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::path::one;
 use crate::support::client::Socket;
 use crate::support::frames::{
-    self, CONTINUATION, DATA, GOAWAY, HEADERS, PREFACE, RESET, frame, literal, rest,
+    self, CONTINUATION, DATA, GOAWAY, HEADERS, PREFACE, RESET, WINDOW, frame, literal, rest,
 };
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, until,
 };
 
 /// A connection that speaks HTTP/2 from its first byte.
-async fn connect(gateway: &Gateway) -> SendRequest<Full<Bytes>> {
+pub async fn connect(gateway: &Gateway) -> SendRequest<Full<Bytes>> {
+    connect_with(gateway, 65_535).await
+}
+
+/// With so much room for each answer, in bytes.
+async fn connect_with(gateway: &Gateway, room: u32) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(room)
+        .handshake(TokioIo::new(stream))
         .await
         .unwrap();
     tokio::task::spawn(async move {
@@ -31,7 +38,7 @@ async fn connect(gateway: &Gateway) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-fn request(gateway: &Gateway, body: String) -> Request<Full<Bytes>> {
+pub fn request(gateway: &Gateway, body: String) -> Request<Full<Bytes>> {
     Request::builder()
         .method(Method::POST)
         .version(Version::HTTP_2)
@@ -202,23 +209,99 @@ async fn a_head_without_end_ends_the_connection() {
     assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
 }
 
+/// A chat request, as frames.
+fn asked(gateway: &Gateway, id: u32) -> Vec<u8> {
+    let head = frame(HEADERS, 0x4, id, &frames::head(gateway.address));
+    [head, frame(DATA, 0x1, id, chat("fast").as_bytes())].concat()
+}
+
 #[tokio::test]
-async fn a_client_that_makes_no_room_for_its_answer_is_hung_up_on() {
+async fn an_answer_that_its_client_makes_no_room_for_is_reset() {
     let long = format!("{{\"x\":\"{}\"}}", "y".repeat(1 << 20));
     let provider = Provider::new([Act::json(long), Act::json(completion("x"))]).await;
-    let server = "write_timeout = \"200ms\"\nidle_timeout = \"60s\"\nheader_timeout = \"60s\"";
+    let server = "write_timeout = \"200ms\"\nidle_timeout = \"600ms\"\nheader_timeout = \"60s\"";
     let gateway = Gateway::with(server, &one(&provider)).await;
     // SETTINGS_INITIAL_WINDOW_SIZE 0: the connection is read, this answer never.
     let mut stream = frames::open(gateway.address, &[0, 4, 0, 0, 0, 0]).await;
-    let body = chat("fast");
-    let asked = [
-        frame(HEADERS, 0x4, 1, &frames::head(gateway.address)),
-        frame(DATA, 0x1, 1, body.as_bytes()),
-    ];
-    stream.write_all(&asked.concat()).await.unwrap();
-    rest(stream).await;
+    stream.write_all(&asked(&gateway, 1)).await.unwrap();
+    let kinds = rest(stream).await;
+    let reset = kinds.iter().position(|kind| *kind == RESET);
+    let left = kinds.iter().position(|kind| *kind == GOAWAY);
+    assert!(reset.is_some() && reset < left, "{kinds:?}");
     until("nothing is under way", || gateway.in_flight() == 0).await;
     assert_eq!(ask(&gateway, chat("fast")).await.text(), completion("x"));
+}
+
+#[tokio::test]
+async fn answers_keep_their_places_until_they_are_taken_or_left() {
+    const COUNT: u32 = 10;
+    let long = completion(&"y".repeat(40_000));
+    let provider = Provider::new([Act::json(long)]).await;
+    let server = "write_timeout = \"1500ms\"\nidle_timeout = \"300ms\"";
+    let gateway = Gateway::with(server, &one(&provider)).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE 1: each answer begins, and none goes on.
+    let mut stream = frames::open(gateway.address, &[0, 4, 0, 0, 0, 1]).await;
+    for n in 0..COUNT {
+        let asked = asked(&gateway, 2 * n + 1);
+        stream.write_all(&asked).await.unwrap();
+    }
+    let mut begun = 0;
+    while begun < COUNT {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        begun += u32::from(head[3] == DATA);
+    }
+    assert_eq!(gateway.in_flight(), COUNT as usize);
+    let kinds = rest(stream).await;
+    let mut resets = kinds.clone();
+    resets.retain(|kind| *kind == RESET);
+    assert_eq!(resets.len(), COUNT as usize, "{kinds:?}");
+    until("nothing is under way", || gateway.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_does_not_end_the_others() {
+    let long = format!("{{\"x\":\"{}\"}}", "y".repeat(1 << 20));
+    let mut events: Vec<String> = (0..15).map(|n| delta(&n.to_string())).collect();
+    events.extend([FINISH.into(), DONE.into()]);
+    let slow = Act::Slow(Duration::from_millis(100), events.clone());
+    let provider = Provider::new([Act::json(long), slow]).await;
+    let gateway = Gateway::with("write_timeout = \"400ms\"", &one(&provider)).await;
+    let mut sender = connect_with(&gateway, 10_000).await;
+    let left = request(&gateway, chat("fast"));
+    let left = sender.send_request(left).await.unwrap();
+    let read = request(&gateway, chat_stream("fast"));
+    let read = sender.send_request(read).await.unwrap();
+    assert_eq!(text(read.into_body()).await, events.concat());
+    assert!(left.into_body().collect().await.is_err(), "it was reset");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_answer_bit_by_bit_is_not_idle() {
+    let long = completion(&"y".repeat(40_000));
+    let provider = Provider::new([Act::json(long.clone())]).await;
+    let server = "write_timeout = \"1s\"\nidle_timeout = \"300ms\"";
+    let gateway = Gateway::with(server, &one(&provider)).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE 4000, and as much again every fifth of a second.
+    let mut stream = frames::open(gateway.address, &[0, 4, 0, 0, 15, 160]).await;
+    stream.write_all(&asked(&gateway, 1)).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let grows = tokio::task::spawn(async move {
+        let more = frame(WINDOW, 0, 1, &4000_u32.to_be_bytes());
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        while writer.write_all(&more).await.is_ok() {
+            tick.tick().await;
+        }
+    });
+    let mut bytes = Vec::new();
+    let reading = reader.read_to_end(&mut bytes);
+    let closed = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    assert!(closed.is_ok(), "idle in the end");
+    assert!(bytes.len() > long.len(), "cut after {}", bytes.len());
+    grows.abort();
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub const HEADERS: u8 = 1;
 pub const RESET: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 /// A frame (RFC 9113, 4.1).
