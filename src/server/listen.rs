@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -34,19 +34,39 @@ impl fmt::Display for Address {
 pub enum Listener {
     /// On the network.
     Tcp(TcpListener),
-    /// In the file system.
-    Unix(UnixListener, Left),
+    /// In the file system. The name goes before the socket is closed: as long as it is open, nobody else's has its number.
+    Unix(Name, UnixListener),
 }
 
-/// A socket in the file system, taken away when nobody listens at it any more.
+/// The name of a socket in the file system, taken away when nobody listens at it any more.
 #[derive(Debug)]
-pub struct Left(PathBuf);
+pub struct Name {
+    path: PathBuf,
+    /// Device and inode.
+    number: (u64, u64),
+}
 
-impl Drop for Left {
-    fn drop(&mut self) {
-        // Whoever took it away before us did our work.
-        let _ = std::fs::remove_file(&self.0);
+impl Name {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            number: number(path)?,
+        })
     }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // The next process may have taken the name for a socket of its own. Whoever took ours away did our work.
+        if number(&self.path).is_ok_and(|number| number == self.number) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn number(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// A connection that belongs to no runtime yet.
@@ -92,9 +112,9 @@ fn unix(path: &Path) -> io::Result<(Listener, Address)> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let left = Left(path.to_owned());
+    let name = Name::of(path)?;
     Ok((
-        Listener::Unix(listener, left),
+        Listener::Unix(name, listener),
         Address::Unix(path.to_owned()),
     ))
 }
@@ -104,7 +124,7 @@ impl Listener {
         Poll::Ready(match self {
             Self::Tcp(listener) => ready!(listener.poll_accept(cx))
                 .and_then(|(stream, _)| stream.into_std().map(Stream::Tcp)),
-            Self::Unix(listener, _) => ready!(listener.poll_accept(cx))
+            Self::Unix(_, listener) => ready!(listener.poll_accept(cx))
                 .and_then(|(stream, _)| stream.into_std().map(Stream::Unix)),
         })
     }
@@ -153,5 +173,21 @@ mod tests {
         let (wrong, error) = bind(&at).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{wrong}");
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_another_process_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sock");
+        let at = [Address::Unix(path.clone())];
+        let (old, _) = bind(&at).await.unwrap();
+        // The name is taken for the next process while this one drains.
+        std::fs::remove_file(&path).unwrap();
+        let (new, _) = bind(&at).await.unwrap();
+        drop(old);
+        assert!(path.exists(), "the next one's was taken away");
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        drop(new);
+        assert!(!path.exists());
     }
 }
