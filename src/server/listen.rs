@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,16 +32,23 @@ impl fmt::Display for Address {
 
 /// A place that accepts connections.
 #[derive(Debug)]
-pub enum Listener {
+pub struct Listener {
+    socket: Socket,
+    /// The number of the connection it accepted last, among those of all that are asked together.
+    last: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Socket {
     /// On the network.
     Tcp(TcpListener),
     /// In the file system. The name goes before the socket is closed: as long as it is open, nobody else's has its number.
-    Unix(Name, UnixListener),
+    Unix { _name: Name, listener: UnixListener },
 }
 
 /// The name of a socket in the file system, taken away when nobody listens at it any more.
 #[derive(Debug)]
-pub struct Name {
+struct Name {
     path: PathBuf,
     /// Device and inode.
     number: (u64, u64),
@@ -89,21 +97,22 @@ pub async fn bind(
             Address::Tcp(address) => tcp(*address).await,
             Address::Unix(path) => unix(path),
         };
-        let (listener, at) = opened.map_err(|error| (address.clone(), error))?;
-        listeners.push(listener);
+        let (socket, at) = opened.map_err(|error| (address.clone(), error))?;
+        let last = AtomicU64::new(0);
+        listeners.push(Listener { socket, last });
         bound.push(at);
     }
     Ok((listeners, bound))
 }
 
-async fn tcp(address: SocketAddr) -> io::Result<(Listener, Address)> {
+async fn tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
     let listener = TcpListener::bind(address).await?;
     let at = listener.local_addr()?;
-    Ok((Listener::Tcp(listener), Address::Tcp(at)))
+    Ok((Socket::Tcp(listener), Address::Tcp(at)))
 }
 
 /// A socket that nobody listens at is left over from a process that was killed, and makes room. Nothing else does.
-fn unix(path: &Path) -> io::Result<(Listener, Address)> {
+fn unix(path: &Path) -> io::Result<(Socket, Address)> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     if is_socket
         && std::os::unix::net::UnixStream::connect(path)
@@ -112,35 +121,28 @@ fn unix(path: &Path) -> io::Result<(Listener, Address)> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let name = Name::of(path)?;
-    Ok((
-        Listener::Unix(name, listener),
-        Address::Unix(path.to_owned()),
-    ))
+    let socket = Socket::Unix {
+        _name: Name::of(path)?,
+        listener,
+    };
+    Ok((socket, Address::Unix(path.to_owned())))
 }
 
-impl Listener {
+impl Socket {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         Poll::Ready(match self {
             Self::Tcp(listener) => ready!(listener.poll_accept(cx))
                 .and_then(|(stream, _)| stream.into_std().map(Stream::Tcp)),
-            Self::Unix(_, listener) => ready!(listener.poll_accept(cx))
+            Self::Unix { listener, .. } => ready!(listener.poll_accept(cx))
                 .and_then(|(stream, _)| stream.into_std().map(Stream::Unix)),
         })
     }
 }
 
-/// The next connection of whichever listener has one.
+/// The next connection of whichever listener has one. They are asked in turn: a busy one does not starve the others.
 pub async fn accept_any(listeners: &[Listener]) -> Stream {
     loop {
-        let accepted = poll_fn(|cx| {
-            for listener in listeners {
-                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                    return Poll::Ready(accepted);
-                }
-            }
-            Poll::Pending
-        });
+        let accepted = poll_fn(|cx| poll_any(listeners, cx));
         match accepted.await {
             Ok(stream) => return stream,
             Err(error) => {
@@ -150,6 +152,21 @@ pub async fn accept_any(listeners: &[Listener]) -> Stream {
             }
         }
     }
+}
+
+/// Asks all of them, beginning after the one that accepted last.
+fn poll_any(listeners: &[Listener], cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    let last = |listener: &Listener| listener.last.load(Ordering::Relaxed);
+    let latest = listeners.iter().map(last).max().unwrap_or_default();
+    let before = listeners.iter().take_while(|it| last(it) != latest).count() + 1;
+    let (before, after) = listeners.split_at(before.min(listeners.len()));
+    for listener in after.iter().chain(before) {
+        if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
+            listener.last.store(latest + 1, Ordering::Relaxed);
+            return Poll::Ready(accepted);
+        }
+    }
+    Poll::Pending
 }
 
 #[cfg(test)]
@@ -189,5 +206,29 @@ mod tests {
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
         drop(new);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn no_listener_starves_another() {
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let (listeners, bound) = bind(&[any.clone(), any.clone(), any]).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            for at in &bound {
+                let Address::Tcp(at) = at else { panic!() };
+                held.push(tokio::net::TcpStream::connect(at).await.unwrap());
+            }
+        }
+        let mut turns = Vec::new();
+        for _ in 0..held.len() {
+            let Stream::Tcp(stream) = accept_any(&listeners).await else {
+                panic!()
+            };
+            let at = Address::Tcp(stream.local_addr().unwrap());
+            turns.push(bound.iter().position(|bound| *bound == at).unwrap());
+        }
+        let (first, rest) = turns.split_at(3);
+        assert!(rest.chunks(3).all(|next| next == first), "{turns:?}");
+        assert!([0, 1, 2].iter().all(|n| first.contains(n)), "{turns:?}");
     }
 }
