@@ -151,6 +151,10 @@ impl AsyncRead for Socket {
             let length = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(self.ahead.get(..length).unwrap_or_default());
             self.ahead.advance(length);
+            if self.ahead.is_empty() {
+                // What is left of it would keep the whole block for as long as the connection lives.
+                self.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -207,5 +211,30 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.write.shutdown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn the_first_block_is_read_again_and_given_back() {
+        let (mut client, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\n").unwrap();
+        let pulse = Pulse::new(Instant::now());
+        let (mut socket, _watch) = Socket::new(Stream::Unix(ours), pulse).unwrap();
+        assert_eq!(socket.opening().await.unwrap(), Spoken::Http1);
+        let block = socket.ahead.clone();
+        assert!(!block.is_unique(), "held by the socket as well");
+        let mut first = [0; 6];
+        socket.read_exact(&mut first).await.unwrap();
+        assert!(!block.is_unique(), "not all of it was read");
+        let mut rest = [0; 10];
+        socket.read_exact(&mut rest).await.unwrap();
+        assert_eq!([&first[..], &rest[..]].concat(), block);
+        assert!(block.is_unique(), "given back");
     }
 }
