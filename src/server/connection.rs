@@ -31,9 +31,6 @@ const MAX_BUFFER: usize = 2 * MAX_HEAD as usize;
 /// The requests that one connection of HTTP/2 may have under way.
 const MOST_STREAMS: u32 = 250;
 
-/// The most that is kept of an answer that a client of HTTP/2 does not take, in bytes.
-const MAX_UNSENT: usize = 64 << 10;
-
 /// A client of HTTP/2 that is silent is asked this often whether it is still there, and has as long to say so.
 const PING: Duration = Duration::from_secs(20);
 
@@ -92,7 +89,6 @@ pub async fn serve<H: Handler>(
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
                 .max_header_list_size(MAX_HEAD)
-                .max_send_buf_size(MAX_UNSENT)
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
             guard.over(http2.serve_connection(io, service)).await;
