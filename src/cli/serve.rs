@@ -38,6 +38,15 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
     log_to_stdout(loaded.config.server.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime for signals")?;
+    // Listened to before anybody is told that there is a gateway, so that the first is heard however soon it comes, and the
+    // second however soon it follows.
+    let mut signals = runtime
+        .block_on(async { Signals::listen() })
+        .context("signals cannot be heard")?;
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let running = start(&loaded, workers)?;
     for warning in &running.gateway.plan().warnings {
@@ -49,14 +58,6 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     for address in &running.admin {
         tracing::info!("metrics on {}", url(address, "/metrics"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime for signals")?;
-    // Listened to from the start, so that the second is heard however soon it follows the first.
-    let mut signals = runtime
-        .block_on(async { Signals::listen() })
-        .context("signals cannot be heard")?;
     runtime.block_on(signals.next());
     tracing::info!("draining; again to exit at once");
     let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
