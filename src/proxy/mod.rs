@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body};
-use crate::telemetry::{End, Record};
+use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, Call, Client, attempt};
 pub use discover::discover;
 
@@ -41,7 +41,7 @@ where
     let mut record = gateway.state.telemetry.begin(Instant::now(), api);
     let client_id = request
         .headers()
-        .get("x-request-id")
+        .get(RequestId::NAME)
         .filter(|id| id.len() <= LOGGED);
     record.client_id = client_id.cloned();
     let answered = {

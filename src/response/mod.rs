@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::admission::Slot;
-use crate::telemetry::{End, Record};
+use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody};
 use relay::Reader;
 pub use relay::{Broken, Relay};
@@ -131,10 +131,9 @@ fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
 /// Ours, on every answer.
 fn sign(headers: &mut HeaderMap, record: &Record) {
     const DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
-    const ID: HeaderName = HeaderName::from_static("x-request-id");
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
-    headers.insert(ID, record.id.header());
+    headers.insert(RequestId::NAME, record.id.header());
     if let Some(page) = &record.page {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
         let all = HeaderValue::from_static("*");

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::usage::Usage;
@@ -271,6 +271,9 @@ impl Drop for Record {
 pub struct RequestId([u8; 28]);
 
 impl RequestId {
+    /// The header that has it in an answer, and the client's own in a request.
+    pub const NAME: HeaderName = HeaderName::from_static("x-request-id");
+
     /// As text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -11,8 +11,6 @@ use crate::telemetry::RequestId;
 
 /// Where our id of a request goes, or the client's own.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
-/// Where a client writes its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All of a request but its body.
 pub(super) struct Ask<'a> {
@@ -68,7 +66,7 @@ impl Ask<'_> {
             headers.insert(name.clone(), value.clone());
         }
         if let Some(ours) = &self.id {
-            let theirs = self.given.get(REQUEST_ID).cloned();
+            let theirs = self.given.get(RequestId::NAME).cloned();
             headers.insert(CLIENT_ID, theirs.unwrap_or_else(|| ours.header()));
         }
         let mut request = Request::new(body);
