@@ -66,8 +66,9 @@ const TOLERANCE: f64 = 6.0 * 1024.0;
 const WARM: Duration = Duration::from_secs(60);
 /// Between two looks at the process.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long all may take to come to rest: clocks of a few seconds, the pool's 4 s, and two of the workers' sweeps.
-const REST: Duration = Duration::from_secs(20);
+/// How long all may take to come to rest: clocks of a few seconds, the 50 s for which a connection of HTTP/2 to a provider
+/// waits for another request, and two of the workers' sweeps.
+const REST: Duration = Duration::from_secs(70);
 
 fn main() -> ExitCode {
     if !std::env::args().any(|arg| arg == "--bench") {
