@@ -63,10 +63,6 @@ where
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most are the large one; a box would be one more allocation for each"
-)]
 enum Answered {
     Relayed(Answer, Slot),
     Said(Response<Bytes>),
@@ -164,6 +160,7 @@ where
     }
 
     // Send it, and try again while that can help.
+    let client_id = record.client_id.clone();
     let call = Call {
         endpoint,
         envelope: &envelope,
@@ -171,6 +168,7 @@ where
         stream,
         arrived: record.began,
         id: record.id,
+        client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
     let answer = attempt::run(client, &route, &call, record).await?;
     Ok(Answered::Relayed(answer, slot))

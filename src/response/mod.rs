@@ -76,23 +76,15 @@ pub fn relay(
             record.usage = usage;
             whole(bytes, record, Some(slot))
         }
-        AnswerBody::Long {
-            pieces,
-            skimmer,
-            inflow,
-        } => {
+        AnswerBody::Long(begun, skimmer) => {
             let reader = Reader::Long(skimmer);
-            Body::Relay(Box::new(Relay::new(pieces, reader, inflow, slot, record)))
+            Body::Relay(Box::new(Relay::new(*begun, reader, slot, record)))
         }
-        AnswerBody::Stream {
-            pieces,
-            decoder,
-            inflow,
-        } => {
+        AnswerBody::Stream(begun, decoder) => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             let reader = Reader::Stream(decoder, closing.clone());
-            Body::Relay(Box::new(Relay::new(pieces, reader, inflow, slot, record)))
+            Body::Relay(Box::new(Relay::new(*begun, reader, slot, record)))
         }
     };
     let mut response = Response::new(body);

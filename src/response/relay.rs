@@ -11,7 +11,7 @@ use super::Closing;
 use crate::admission::Slot;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
-use crate::upstream::{Broken as Cause, Inflow};
+use crate::upstream::{Begun, Broken as Cause, Inflow};
 
 /// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +46,12 @@ pub(super) enum Reader {
 
 impl Relay {
     /// With the pieces that have come already, after the first content.
-    pub(super) fn new(
-        pieces: Pieces,
-        reader: Reader,
-        inflow: Inflow,
-        slot: Slot,
-        mut record: Box<Record>,
-    ) -> Self {
+    pub(super) fn new(begun: Begun, reader: Reader, slot: Slot, mut record: Box<Record>) -> Self {
         record.streamed = matches!(reader, Reader::Stream(..));
         let mut relay = Self {
-            ready: pieces.into_iter().collect(),
+            ready: begun.pieces.into_iter().collect(),
             reader,
-            inflow: Some(inflow),
+            inflow: Some(begun.inflow),
             broken: None,
             in_burst: false,
             record,

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{AnswerBody, Broken, Call, Cause, Exchange, Inflow, Said};
+use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Inflow, Said};
 use crate::protocol::{Ended, Ending, ErrorBody, Pieces};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
@@ -186,11 +186,8 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, No
             let mut skimmer = provider.protocol.skimmer();
             pieces.iter().for_each(|piece| skimmer.feed(piece));
             inflow.flows(Instant::now());
-            Ok(AnswerBody::Long {
-                pieces,
-                skimmer,
-                inflow,
-            })
+            let begun = Box::new(Begun { pieces, inflow });
+            Ok(AnswerBody::Long(begun, skimmer))
         }
     }
 }
@@ -245,11 +242,8 @@ async fn stream(
         return Err(NoAnswer::Error(Box::new(Told { error, body, usage })));
     }
     inflow.flows(Instant::now());
-    Ok(AnswerBody::Stream {
-        pieces,
-        decoder,
-        inflow,
-    })
+    let begun = Box::new(Begun { pieces, inflow });
+    Ok(AnswerBody::Stream(begun, decoder))
 }
 
 /// Instead of a stream there is something else: an error, as a body of its own, or nothing we could use.

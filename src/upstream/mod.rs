@@ -67,6 +67,8 @@ pub struct Call<'c> {
     pub arrived: Instant,
     /// Our id for it.
     pub id: RequestId,
+    /// What providers hear as its id: the client's own, or else ours.
+    pub client_id: HeaderValue,
 }
 
 /// An answer that the client will get.
@@ -83,24 +85,18 @@ pub struct Answer {
 pub enum AnswerBody {
     /// Read to its end, with the usage it tells.
     Whole(Bytes, Option<Usage>),
-    /// Longer than is held: what has come, and what will.
-    Long {
-        /// What has come.
-        pieces: Pieces,
-        /// Reads the usage while it passes.
-        skimmer: Box<dyn Skimmer>,
-        /// What will come.
-        inflow: Inflow,
-    },
-    /// A stream that has had its first content.
-    Stream {
-        /// What has come.
-        pieces: Pieces,
-        /// Knows what has passed.
-        decoder: Box<dyn Decoder>,
-        /// What will come.
-        inflow: Inflow,
-    },
+    /// Longer than is held, with what reads the usage while it passes.
+    Long(Box<Begun>, Box<dyn Skimmer>),
+    /// A stream that has had its first content, with what knows what has passed.
+    Stream(Box<Begun>, Box<dyn Decoder>),
+}
+
+/// An answer of which there is more to come.
+pub struct Begun {
+    /// What has come.
+    pub pieces: Pieces,
+    /// What will.
+    pub inflow: Inflow,
 }
 
 /// A try that came to nothing: where, why, whose fault, and what could still help.
@@ -266,7 +262,7 @@ impl Client {
             method: Method::POST,
             endpoint: call.endpoint,
             given: call.headers,
-            id: Some(call.id),
+            id: Some(call.client_id.clone()),
         };
         self.carry(ask, body, span)
     }

@@ -7,9 +7,8 @@ use super::{Cause, tunnel};
 use crate::envelope::Rope;
 use crate::protocol::Endpoint;
 use crate::provider::{Provider, Site};
-use crate::telemetry::RequestId;
 
-/// Where our id of a request goes, or the client's own.
+/// Where the id of a request goes: the client's own, or else ours.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// All of a request but its body.
@@ -19,8 +18,8 @@ pub(super) struct Ask<'a> {
     pub(super) endpoint: Endpoint,
     /// The client's headers, of which some are passed on.
     pub(super) given: &'a HeaderMap,
-    /// Our id of it; the client's own goes before.
-    pub(super) id: Option<RequestId>,
+    /// Its id, if it was asked for by a client.
+    pub(super) id: Option<HeaderValue>,
 }
 
 impl Ask<'_> {
@@ -65,9 +64,8 @@ impl Ask<'_> {
         if let Some((name, value)) = &provider.credential {
             headers.insert(name.clone(), value.clone());
         }
-        if let Some(ours) = &self.id {
-            let theirs = self.given.get(RequestId::NAME).cloned();
-            headers.insert(CLIENT_ID, theirs.unwrap_or_else(|| ours.header()));
+        if let Some(id) = &self.id {
+            headers.insert(CLIENT_ID, id.clone());
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

@@ -90,6 +90,30 @@ async fn a_request_is_carried_through_and_only_what_must_be_is_changed() {
 }
 
 #[tokio::test]
+async fn a_provider_hears_the_id_that_the_log_has() {
+    let long = "l".repeat(201);
+    for (given, heard) in [
+        (None, None),
+        (Some("mine"), Some("mine")),
+        (Some(&*long), None),
+    ] {
+        let provider = Provider::new([Act::json(completion("hello"))]).await;
+        let gateway = Gateway::start(&one(&provider)).await;
+        let key = ("authorization", "Bearer sk-ann");
+        let headers: Vec<_> = [key]
+            .into_iter()
+            .chain(given.map(|id| ("x-request-id", id)))
+            .collect();
+        let path = "/v1/chat/completions";
+        let sent = client::send(gateway.address, Method::POST, path, &headers, chat("fast"));
+        let answer = whole(sent.await).await;
+        let ours = answer.header("x-request-id");
+        let received = provider.only();
+        assert_eq!(received.header("x-client-request-id"), heard.or(ours));
+    }
+}
+
+#[tokio::test]
 async fn a_stream_goes_out_as_it_came_and_its_usage_is_counted() {
     let events = [
         delta("a"),
