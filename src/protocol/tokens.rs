@@ -148,6 +148,7 @@ impl Tokens<'_> {
             cache_write,
             output: output - reasoning,
             reasoning,
+            ..Usage::default()
         })
     }
 }
@@ -309,8 +310,14 @@ pub(super) mod tests {
         input: 8,
         cached: 4,
         cache_write: 0,
+        cache_write_1h: 0,
+        audio_input: 0,
+        image_input: 0,
         output: 3,
         reasoning: 2,
+        audio_output: 0,
+        image_output: 0,
+        cost: None,
     };
 
     /// Each provider's own way, and what it means: input, cached, `cache_write`, output, reasoning.
@@ -457,7 +464,7 @@ pub(super) mod tests {
         assert_eq!(read(USAGE), Some(COUNTED));
         for (text, want) in PROVIDERS {
             assert_eq!(
-                read(text).map(|usage| usage.counts()),
+                read(text).map(|u| [u.input, u.cached, u.cache_write, u.output, u.reasoning]),
                 Some(*want),
                 "{text}"
             );

@@ -1,22 +1,51 @@
-//! What was used: tokens by class. Integers only; the classes are disjoint, so they add up.
+//! What was used, and what does it cost? Integers only; the classes of tokens are disjoint, so they add up.
+
+mod decimal;
+mod money;
+
+pub use decimal::{Decimal, NoDecimal};
+pub use money::Money;
 
 /// The tokens of one answer, by how they are billed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Input that was neither read from nor written to a cache.
+    /// Input of none of the further classes.
     pub input: u64,
     /// Input read from the provider's cache.
     pub cached: u64,
-    /// Input written to the provider's cache.
+    /// Input written to the provider's cache, for a few minutes.
     pub cache_write: u64,
-    /// Output that was not reasoning.
+    /// Input written to the provider's cache, for an hour.
+    pub cache_write_1h: u64,
+    /// Input that was sound.
+    pub audio_input: u64,
+    /// Input that was pictures.
+    pub image_input: u64,
+    /// Output of none of the further classes.
     pub output: u64,
     /// Output that was reasoning.
     pub reasoning: u64,
+    /// Output that was sound.
+    pub audio_output: u64,
+    /// Output that was pictures.
+    pub image_output: u64,
+    /// What the provider itself says that the answer costs. It goes before every price.
+    pub cost: Option<Money>,
 }
 
-/// The classes, by the name their label has.
-pub const KINDS: [&str; 5] = ["input", "cached", "cache_write", "output", "reasoning"];
+/// The classes of tokens, by the name that labels, columns and prices have.
+pub const KINDS: [&str; 10] = [
+    "input",
+    "cached",
+    "cache_write",
+    "cache_write_1h",
+    "audio_input",
+    "image_input",
+    "output",
+    "reasoning",
+    "audio_output",
+    "image_output",
+];
 
 impl Usage {
     /// The counts, in the order of [`KINDS`].
@@ -25,8 +54,13 @@ impl Usage {
             self.input,
             self.cached,
             self.cache_write,
+            self.cache_write_1h,
+            self.audio_input,
+            self.image_input,
             self.output,
             self.reasoning,
+            self.audio_output,
+            self.image_output,
         ]
     }
 }
