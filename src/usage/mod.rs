@@ -2,9 +2,11 @@
 
 mod decimal;
 mod money;
+mod price;
 
 pub use decimal::{Decimal, NoDecimal};
 pub use money::Money;
+pub use price::{NoRate, Price, Rate, Rates, Stated, Tier};
 
 /// The tokens of one answer, by how they are billed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
