@@ -9,7 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Skimmer;
-use crate::usage::Usage;
+use crate::usage::{Decimal, Money, Usage};
 
 /// `usage`, as OpenAI and those who follow it write it.
 #[derive(Default, Deserialize)]
@@ -31,26 +31,66 @@ pub(super) struct Tokens<'a> {
     num_cached_tokens: Count,
     /// DeepSeek.
     prompt_cache_hit_tokens: Count,
+    /// OpenRouter: dollars. Perplexity: an object that has them, with what its searches cost.
+    #[serde(borrow)]
+    cost: Option<&'a RawValue>,
+    /// OpenRouter: the cost is only its own fee, and the provider sends a bill of its own.
+    #[serde(borrow)]
+    is_byok: Option<&'a RawValue>,
+    /// OpenRouter: what the provider bills.
+    #[serde(borrow)]
+    cost_details: Option<&'a RawValue>,
+    /// xAI: a dollar has 10^10 of them.
+    #[serde(borrow)]
+    cost_in_usd_ticks: Option<&'a RawValue>,
 }
 
 /// What is told of a prompt or of a completion beside its length.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-struct Details {
+struct Details<'a> {
     cached_tokens: Count,
     cache_write_tokens: Count,
+    /// `LiteLLM`, by Anthropic's name; as many as of `cache_write_tokens`.
+    cache_creation_tokens: Count,
+    /// `LiteLLM`: how long what was written is kept.
+    #[serde(borrow)]
+    cache_creation_token_details: Option<&'a RawValue>,
     reasoning_tokens: Count,
+    audio_tokens: Count,
+    image_tokens: Count,
 }
 
-impl Details {
-    /// What is no object tells nothing, and does no harm to the rest.
-    fn read(raw: Option<&RawValue>) -> Self {
-        let object = raw.filter(|raw| raw.get().starts_with('{'));
-        object
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default()
-    }
+/// How long what was written to a cache is kept.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Written {
+    ephemeral_5m_input_tokens: Count,
+    ephemeral_1h_input_tokens: Count,
 }
+
+/// What is told of a cost beside the amount, or in its place.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CostDetails<'a> {
+    #[serde(borrow)]
+    upstream_inference_cost: Option<&'a RawValue>,
+    #[serde(borrow)]
+    total_cost: Option<&'a RawValue>,
+}
+
+/// What is no object tells nothing, and does no harm to the rest.
+fn object<'a, T: Default + Deserialize<'a>>(raw: Option<&'a RawValue>) -> T {
+    let object = raw.filter(|raw| raw.get().starts_with('{'));
+    object
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default()
+}
+
+/// An answer that costs more than ten thousand dollars is a mistake of who says so.
+const MOST_COST: Money = Money(10_000 * 1_000_000_000);
+/// xAI's ticks in a billionth of a dollar.
+const TICKS_PER_NANO: u64 = 10;
 
 /// A whole number below any plausible bound; anything else is unknown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +141,18 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// Takes up to so many out of those that are left: the classes stay disjoint, whatever a provider says of them.
+fn take(left: &mut u64, count: Option<u64>) -> u64 {
+    let taken = count.unwrap_or(0).min(*left);
+    *left -= taken;
+    taken
+}
+
+/// The larger of two counts, where both mean the same tokens.
+fn larger(one: Count, other: Count) -> Option<u64> {
+    one.0.max(other.0)
+}
+
 impl Tokens<'_> {
     /// Cached input is part of the prompt, except where there is more of it than of the prompt: then it came on top
     /// (xAI). Reasoning is part of the completion, except where a total or the count itself says otherwise: xAI leaves
@@ -108,12 +160,17 @@ impl Tokens<'_> {
     pub(super) fn usage(self) -> Option<Usage> {
         let prompt = self.prompt_tokens.0.unwrap_or(0);
         let completion = self.completion_tokens.0.unwrap_or(0);
+        let cost = self.cost();
         // Zeros all over are what servers that do not count write.
         if prompt == 0 && completion == 0 {
-            return None;
+            let cost = cost.filter(|cost| *cost > Money::ZERO)?;
+            return Some(Usage {
+                cost: Some(cost),
+                ..Usage::default()
+            });
         }
-        let of_prompt = [self.prompt_tokens_details, self.prompt_token_details].map(Details::read);
-        let [first, second] = of_prompt;
+        let first: Details<'_> = object(self.prompt_tokens_details);
+        let second: Details<'_> = object(self.prompt_token_details);
         // Each names them its own way, and who names them twice means the same ones.
         let cached = [
             first.cached_tokens,
@@ -129,27 +186,65 @@ impl Tokens<'_> {
         } else {
             prompt
         };
-        let fresh = whole_prompt - cached;
-        let written = of_prompt.iter().filter_map(|of| of.cache_write_tokens.0);
-        let cache_write = written.max().unwrap_or(0).min(fresh);
-        let details = Details::read(self.completion_tokens_details);
+        let mut input = whole_prompt - cached;
+        let (written, written_1h) = first.written().max(second.written());
+        let cache_write_1h = take(&mut input, Some(written_1h));
+        let cache_write = take(&mut input, Some(written.saturating_sub(written_1h)));
+        let audio_input = take(&mut input, larger(first.audio_tokens, second.audio_tokens));
+        let image_input = take(&mut input, larger(first.image_tokens, second.image_tokens));
+
+        let details: Details<'_> = object(self.completion_tokens_details);
         let reasoning = details.reasoning_tokens.0.unwrap_or(0);
         let total = self.total_tokens.0.unwrap_or(0);
         let is_beside = reasoning > completion || total == prompt + completion + reasoning;
-        let output = if is_beside {
+        let mut output = if is_beside {
             completion + reasoning
         } else {
             completion.max(total.saturating_sub(whole_prompt))
         };
-        let reasoning = reasoning.min(output);
         Some(Usage {
-            input: fresh - cache_write,
             cached,
             cache_write,
-            output: output - reasoning,
-            reasoning,
-            ..Usage::default()
+            cache_write_1h,
+            audio_input,
+            image_input,
+            input,
+            reasoning: take(&mut output, Some(reasoning)),
+            audio_output: take(&mut output, details.audio_tokens.0),
+            image_output: take(&mut output, details.image_tokens.0),
+            output,
+            cost,
         })
+    }
+
+    /// What the answer costs, if its provider says so, rounded up. Who pays the provider with a key of their own gets
+    /// two bills: then one of them alone is not the cost.
+    fn cost(&self) -> Option<Money> {
+        let billed = |raw: Option<&RawValue>| Money::billed(raw?.get()).ok();
+        let parts = || object::<CostDetails<'_>>(self.cost).total_cost;
+        let mut cost = billed(self.cost).or_else(|| billed(parts()));
+        if self.is_byok.is_some_and(|raw| raw.get() == "true") {
+            let details: CostDetails<'_> = object(self.cost_details);
+            let upstream = billed(details.upstream_inference_cost);
+            cost = cost.zip(upstream).map(|(fee, upstream)| fee.plus(upstream));
+        }
+        let told = cost.or_else(|| {
+            let ticks = Decimal::parse(self.cost_in_usd_ticks?.get(), 0);
+            let ticks = ticks.ok()?.up().ok()?;
+            Some(Money(ticks.div_ceil(TICKS_PER_NANO)))
+        });
+        told.filter(|cost| *cost <= MOST_COST)
+    }
+}
+
+impl Details<'_> {
+    /// How much was written to a cache, and how much of that for an hour.
+    fn written(&self) -> (u64, u64) {
+        let by_time: Written = object(self.cache_creation_token_details);
+        let minutes = by_time.ephemeral_5m_input_tokens.0.unwrap_or(0);
+        let hour = by_time.ephemeral_1h_input_tokens.0.unwrap_or(0);
+        let all = larger(self.cache_write_tokens, self.cache_creation_tokens);
+        (all.unwrap_or(0).max(minutes + hour), hour)
     }
 }
 
@@ -301,7 +396,10 @@ impl Skimmer for Skim {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::usage::KINDS;
 
     /// A usage with something in every class but one.
     pub(in crate::protocol) const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#;
@@ -320,138 +418,249 @@ pub(super) mod tests {
         cost: None,
     };
 
-    /// Each provider's own way, and what it means: input, cached, `cache_write`, output, reasoning.
-    const PROVIDERS: &[(&str, [u64; 5])] = &[
+    /// Each provider's own way, and what it means, in the order of `KINDS`: first what is input, then what is output.
+    const PROVIDERS: &[(&str, [u64; KINDS.len()])] = &[
         // OpenAI and Azure (platform.openai.com/docs/api-reference/chat/object): what is predicted and rejected is output.
         (
             r#"{"prompt_tokens":20,"completion_tokens":9,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":6,"cache_write_tokens":4,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":3,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":1}}"#,
-            [10, 6, 4, 6, 3],
+            [10, 6, 4, 0, 0, 0, 6, 3, 0, 0],
         ),
         // OpenAI's embeddings: no completion.
-        (r#"{"prompt_tokens":3,"total_tokens":3}"#, [3, 0, 0, 0, 0]),
+        (
+            r#"{"prompt_tokens":3,"total_tokens":3}"#,
+            [3, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
         // Groq (console.groq.com/docs/api-reference): seconds among the counts.
         (
             r#"{"queue_time":0.1,"prompt_tokens":12,"prompt_time":0.01,"completion_tokens":5,"completion_time":0.2,"total_tokens":17,"total_time":0.21,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#,
-            [8, 4, 0, 3, 2],
+            [8, 4, 0, 0, 0, 0, 3, 2, 0, 0],
         ),
         // OpenRouter (openrouter.ai/docs, "usage accounting"): with the cost.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"cost":0.00014,"is_byok":false,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2,"audio_tokens":0,"video_tokens":0},"cost_details":{"upstream_inference_cost":null},"completion_tokens_details":{"reasoning_tokens":2,"image_tokens":0}}"#,
-            [6, 4, 2, 3, 2],
+            [6, 4, 2, 0, 0, 0, 3, 2, 0, 0],
         ),
         // Ollama's own source: three counts. An older one leaves out the prompt where all of it was cached.
         (
             r#"{"prompt_tokens":26,"completion_tokens":298,"total_tokens":324}"#,
-            [26, 0, 0, 298, 0],
+            [26, 0, 0, 0, 0, 0, 298, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":0,"completion_tokens":298,"total_tokens":298}"#,
-            [0, 0, 0, 298, 0],
+            [0, 0, 0, 0, 0, 0, 298, 0, 0, 0],
         ),
         // llama.cpp's own source.
         (
             r#"{"completion_tokens":5,"prompt_tokens":12,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":11}}"#,
-            [1, 11, 0, 5, 0],
+            [1, 11, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // vLLM's own source: details are null unless they are switched on, and the completion at first.
         (
             r#"{"prompt_tokens":12,"total_tokens":12,"completion_tokens":0,"prompt_tokens_details":null}"#,
-            [12, 0, 0, 0, 0],
+            [12, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"total_tokens":12,"completion_tokens":null}"#,
-            [12, 0, 0, 0, 0],
+            [12, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ),
         // Anthropic's OpenAI interface (docs.anthropic.com): details empty.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{},"completion_tokens_details":{}}"#,
-            [12, 0, 0, 5, 0],
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // Gemini's OpenAI interface (ai.google.dev): thoughts only in the total; no completion where all was thought.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":57}"#,
-            [12, 0, 0, 45, 0],
+            [12, 0, 0, 0, 0, 0, 45, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"total_tokens":57}"#,
-            [12, 0, 0, 45, 0],
+            [12, 0, 0, 0, 0, 0, 45, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":57,"completion_tokens_details":{"reasoning_tokens":40}}"#,
-            [12, 0, 0, 5, 40],
+            [12, 0, 0, 0, 0, 0, 5, 40, 0, 0],
         ),
         // Mistral (docs.mistral.ai): three places for what was cached.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"num_cached_tokens":4}"#,
-            [8, 4, 0, 5, 0],
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_audio_seconds":{},"prompt_token_details":{"cached_tokens":4}}"#,
-            [8, 4, 0, 5, 0],
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"num_cached_tokens":4,"prompt_token_details":{"cached_tokens":4},"prompt_tokens_details":{"cached_tokens":4}}"#,
-            [8, 4, 0, 5, 0],
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // DeepSeek (api-docs.deepseek.com): hit and miss make up the prompt.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":8}"#,
-            [8, 4, 0, 5, 0],
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2},"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":8}"#,
-            [8, 4, 0, 3, 2],
+            [8, 4, 0, 0, 0, 0, 3, 2, 0, 0],
         ),
         // xAI (docs.x.ai): reasoning beside the completion; cached input may come on top of the prompt.
         (
             r#"{"prompt_tokens":3,"completion_tokens":2,"total_tokens":10,"completion_tokens_details":{"reasoning_tokens":5},"cost_in_usd_ticks":1}"#,
-            [3, 0, 0, 2, 5],
+            [3, 0, 0, 0, 0, 0, 2, 5, 0, 0],
         ),
         (
             r#"{"prompt_tokens":3,"completion_tokens":9,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}"#,
-            [3, 0, 0, 9, 5],
+            [3, 0, 0, 0, 0, 0, 9, 5, 0, 0],
         ),
         (
             r#"{"prompt_tokens":3,"completion_tokens":2,"completion_tokens_details":{"reasoning_tokens":5}}"#,
-            [3, 0, 0, 2, 5],
+            [3, 0, 0, 0, 0, 0, 2, 5, 0, 0],
         ),
         (
             r#"{"prompt_tokens":3,"completion_tokens":2,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":100},"completion_tokens_details":{"reasoning_tokens":5}}"#,
-            [3, 100, 0, 2, 5],
+            [3, 100, 0, 0, 0, 0, 2, 5, 0, 0],
         ),
         (
             r#"{"prompt_tokens":3,"completion_tokens":2,"total_tokens":105,"prompt_tokens_details":{"cached_tokens":100}}"#,
-            [3, 100, 0, 2, 0],
+            [3, 100, 0, 0, 0, 0, 2, 0, 0, 0],
         ),
         // Together (docs.together.ai): at the top.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"cached_tokens":4}"#,
-            [8, 4, 0, 5, 0],
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // Fireworks (docs.fireworks.ai).
         (
             r#"{"prompt_tokens":12,"total_tokens":17,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":0}}"#,
-            [12, 0, 0, 5, 0],
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // Where numbers are floats: those that are whole are counts.
         (
             r#"{"prompt_tokens":3.0,"completion_tokens":null}"#,
-            [3, 0, 0, 0, 0],
+            [3, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ),
         // A total that is less than its parts is wrong, and the parts are kept.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":1}"#,
-            [12, 0, 0, 5, 0],
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         // What cannot be read does no harm to what can.
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":{},"cached_tokens":[1],"num_cached_tokens":true,"prompt_tokens_details":"x","completion_tokens_details":[7]}"#,
-            [12, 0, 0, 5, 0],
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
         (
             r#"{"prompt_tokens":12,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-4},"completion_tokens_details":{"reasoning_tokens":"2"}}"#,
-            [12, 0, 0, 5, 0],
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
+        // OpenAI, sound in and out (platform.openai.com/docs/guides/audio); pictures and text have their counts, too.
+        (
+            r#"{"prompt_tokens":120,"completion_tokens":90,"total_tokens":210,"prompt_tokens_details":{"cached_tokens":10,"text_tokens":50,"audio_tokens":40,"image_tokens":30},"completion_tokens_details":{"reasoning_tokens":0,"text_tokens":20,"audio_tokens":70}}"#,
+            [40, 10, 0, 0, 40, 30, 20, 0, 70, 0],
+        ),
+        // OpenRouter with a model that paints (openrouter.ai/docs, "image generation").
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":1300,"total_tokens":1312,"cost":0.0389,"is_byok":false,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":3,"video_tokens":2},"completion_tokens_details":{"reasoning_tokens":4,"audio_tokens":0,"image_tokens":1290}}"#,
+            [9, 0, 0, 0, 3, 0, 6, 4, 0, 1290],
+        ),
+        // xAI (docs.x.ai): text, sound and pictures side by side with what was cached of them.
+        (
+            r#"{"prompt_tokens":199,"completion_tokens":1,"total_tokens":200,"prompt_tokens_details":{"text_tokens":179,"audio_tokens":0,"image_tokens":20,"cached_tokens":163},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0},"num_sources_used":0}"#,
+            [16, 163, 0, 0, 0, 20, 1, 0, 0, 0],
+        ),
+        // LiteLLM before Anthropic (its own source, `PromptTokensDetailsWrapper`): both writes are in the first count.
+        (
+            r#"{"prompt_tokens":100,"completion_tokens":5,"total_tokens":105,"prompt_tokens_details":{"cached_tokens":20,"cache_write_tokens":50,"cache_creation_tokens":50,"cache_creation_token_details":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":20}}}"#,
+            [30, 20, 30, 20, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"prompt_tokens":100,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_tokens":50}}"#,
+            [50, 0, 50, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"prompt_tokens":100,"completion_tokens":5,"prompt_tokens_details":{"cache_creation_token_details":{"ephemeral_1h_input_tokens":20}}}"#,
+            [80, 0, 0, 20, 0, 0, 5, 0, 0, 0],
+        ),
+        // Perplexity (docs.perplexity.ai/api-reference): words of its own beside the counts.
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"search_context_size":"low","cost":{"input_tokens_cost":0.0,"output_tokens_cost":0.0,"request_cost":0.005,"total_cost":0.005}}"#,
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        // Cohere's OpenAI interface (docs.cohere.com/docs/compatibility-api) and Cerebras (inference-docs.cerebras.ai).
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}"#,
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#,
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        // Classes that overlap, or that are more than there is, take no token twice.
+        (
+            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":4,"audio_tokens":40,"image_tokens":50},"completion_tokens_details":{"reasoning_tokens":3,"audio_tokens":9,"image_tokens":9}}"#,
+            [0, 4, 4, 0, 2, 0, 0, 3, 2, 0],
+        ),
+    ];
+
+    /// What the answer itself says that it costs, in billionths of a dollar.
+    const COSTS: &[(&str, Option<u64>)] = &[
+        // OpenRouter (openrouter.ai/docs, "usage accounting"). What is finer than a billionth is rounded up.
+        (r#""cost":0.00014,"is_byok":false"#, Some(140_000)),
+        (r#""cost":1.4e-4"#, Some(140_000)),
+        (r#""cost":0.0000000011"#, Some(2)),
+        (
+            r#""cost":0,"is_byok":false,"cost_details":{"upstream_inference_cost":null}"#,
+            Some(0),
+        ),
+        // With a key of one's own there: its fee, and the provider's bill.
+        (
+            r#""cost":0.05,"is_byok":true,"cost_details":{"upstream_inference_cost":1.25}"#,
+            Some(1_300_000_000),
+        ),
+        (
+            r#""cost":0,"is_byok":true,"cost_details":{"upstream_inference_cost":0.001}"#,
+            Some(1_000_000),
+        ),
+        (
+            r#""cost":0.05,"is_byok":false,"cost_details":{"upstream_inference_cost":1.25}"#,
+            Some(50_000_000),
+        ),
+        // One bill of two is not the cost.
+        (
+            r#""cost":0.05,"is_byok":true,"cost_details":{"upstream_inference_cost":null}"#,
+            None,
+        ),
+        (r#""cost":0.05,"is_byok":true,"cost_details":null"#, None),
+        (r#""cost":0.05,"is_byok":true"#, None),
+        // Perplexity.
+        (
+            r#""cost":{"request_cost":0.005,"total_cost":0.0062}"#,
+            Some(6_200_000),
+        ),
+        (r#""cost":{"request_cost":0.005}"#, None),
+        // xAI (docs.x.ai): ten ticks are a billionth.
+        (r#""cost_in_usd_ticks":37756000"#, Some(3_775_600)),
+        (r#""cost_in_usd_ticks":1"#, Some(1)),
+        (r#""cost_in_usd_ticks":10"#, Some(1)),
+        (r#""cost_in_usd_ticks":11"#, Some(2)),
+        (r#""cost_in_usd_ticks":0"#, Some(0)),
+        // What is no amount, or none that an answer may cost, is not told.
+        (r#""cost":-0.1"#, None),
+        (r#""cost":null"#, None),
+        (r#""cost":"0.1""#, None),
+        (r#""cost":"NaN""#, None),
+        (r#""cost":true"#, None),
+        (r#""cost":[0.1]"#, None),
+        (r#""cost":{}"#, None),
+        (r#""cost":{"total_cost":"1"}"#, None),
+        (r#""cost":1e300"#, None),
+        (r#""cost":10000.000000001"#, None),
+        (r#""cost":10000"#, Some(10_000_000_000_000)),
+        (r#""cost_in_usd_ticks":-1"#, None),
+        (r#""cost_in_usd_ticks":"1""#, None),
+        (r#""cost_in_usd_ticks":{}"#, None),
+        (r#""cost_in_usd_ticks":18446744073709551615"#, None),
+        (r#""cost_in_usd_ticks":18446744073709551616"#, None),
     ];
 
     fn read(text: &str) -> Option<Usage> {
@@ -463,11 +672,47 @@ pub(super) mod tests {
     fn every_providers_usage_is_read_where_it_puts_it() {
         assert_eq!(read(USAGE), Some(COUNTED));
         for (text, want) in PROVIDERS {
-            assert_eq!(
-                read(text).map(|u| [u.input, u.cached, u.cache_write, u.output, u.reasoning]),
-                Some(*want),
-                "{text}"
+            assert_eq!(read(text).map(|u| u.counts()), Some(*want), "{text}");
+        }
+        for n in 0..KINDS.len() {
+            let told = PROVIDERS.iter().any(|(_, want)| want[n] > 0);
+            assert!(told, "no provider tells {}", KINDS[n]);
+        }
+        assert!(PROVIDERS.len() >= 20);
+    }
+
+    #[test]
+    fn what_an_answer_says_that_it_costs_is_believed_if_it_can_be_true() {
+        for (text, want) in COSTS {
+            let text = format!(r#"{{"prompt_tokens":3,"completion_tokens":2,{text}}}"#);
+            let usage = read(&text).unwrap();
+            assert_eq!(usage.cost.map(|cost| cost.0), *want, "{text}");
+            assert_eq!((usage.input, usage.output), (3, 2), "{text}");
+        }
+        let only = read(r#"{"prompt_tokens":0,"completion_tokens":0,"cost":0.04}"#).unwrap();
+        assert_eq!((only.cost, only.input), (Some(Money(40_000_000)), 0));
+        assert_eq!(
+            read(r#"{"prompt_tokens":0,"completion_tokens":0,"cost":0}"#),
+            None
+        );
+    }
+
+    proptest! {
+        /// Whatever a provider says of the classes, together they are what it says of the whole.
+        #[test]
+        fn no_token_is_in_two_classes(n in proptest::array::uniform12(0..60_u64)) {
+            let text = format!(
+                r#"{{"prompt_tokens":{},"completion_tokens":{},"prompt_tokens_details":{{"cached_tokens":{},"cache_write_tokens":{},"audio_tokens":{},"image_tokens":{},"cache_creation_token_details":{{"ephemeral_5m_input_tokens":{},"ephemeral_1h_input_tokens":{}}}}},"completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{},"image_tokens":{}}},"cost":{}}}"#,
+                n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]
             );
+            if let Some(usage) = read(&text).filter(|_| n[0] + n[1] > 0) {
+                let counts = usage.counts();
+                let beside = if n[2] > n[0] { n[2] } else { 0 };
+                prop_assert_eq!(counts[..6].iter().sum::<u64>(), n[0] + beside);
+                // What was thought may come on top.
+                let (output, whole) = (counts[6..].iter().sum::<u64>(), n[1]);
+                prop_assert!(output == whole || output == whole + n[8], "{} of {}", output, whole);
+            }
         }
     }
 
