@@ -204,6 +204,10 @@ pub struct Provider {
     pub stream_usage: bool,
     /// Its own models are listed, too, where clients ask for those there are.
     pub discover: bool,
+    /// The section of the list of prices that its models are in; by default none, and what they cost is not known.
+    pub prices: Option<String>,
+    /// Its answers cost nothing: a price of 0 for every model.
+    pub free: bool,
     /// What it wants different.
     pub rules: Rules,
     /// What it wants different for models whose name, as it calls them, matches a pattern with `*`; of several patterns
@@ -244,6 +248,8 @@ impl Default for Provider {
             done_marker: true,
             stream_usage: true,
             discover: false,
+            prices: None,
+            free: false,
             rules: Rules::default(),
             rules_for: BTreeMap::new(),
             unverified: false,

@@ -1,5 +1,6 @@
 //! What was used, and what does it cost? Integers only; the classes of tokens are disjoint, so they add up.
 
+pub mod book;
 mod decimal;
 mod money;
 mod price;
