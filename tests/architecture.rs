@@ -85,6 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "server",
             "telemetry",
             "upstream",
+            "usage",
         ],
     ),
 ];

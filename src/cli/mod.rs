@@ -1,6 +1,7 @@
 //! What an operator types.
 
 pub mod check;
+pub mod prices;
 pub mod providers;
 pub mod serve;
 
@@ -13,6 +14,7 @@ use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
 use crate::config::{Config, Diagnostic};
 use crate::provider;
+use crate::usage::import::Format;
 
 /// A routing gateway for language models.
 #[derive(Debug, Parser)]
@@ -38,6 +40,36 @@ pub enum Command {
     },
     /// List the built-in presets
     Providers,
+    /// What is known of prices: show, import, diff
+    #[command(subcommand)]
+    Prices(Prices),
+}
+
+/// What to do with prices.
+#[derive(Debug, Subcommand)]
+pub enum Prices {
+    /// Print the prices in force, in US dollars per million tokens
+    Show {
+        /// Only of this provider, or of this model of it
+        #[arg(value_name = "PROVIDER[/MODEL]")]
+        what: Option<String>,
+    },
+    /// Read a list of prices and keep it beside the configuration, over what is built in
+    Import {
+        /// Whose list it is: litellm or genai
+        #[arg(long)]
+        format: Format,
+        /// Such a list, which you have downloaded
+        file: PathBuf,
+    },
+    /// Print what importing a list would change
+    Diff {
+        /// Whose list it is: litellm or genai
+        #[arg(long)]
+        format: Format,
+        /// Such a list, which you have downloaded
+        file: PathBuf,
+    },
 }
 
 /// Why a command failed, by whose mistake it is.
@@ -72,6 +104,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
         Command::Serve => serve::run(&file, environment),
         Command::Check { probe } => check::run(&file, environment, probe),
         Command::Providers => providers::run(),
+        Command::Prices(Prices::Show { what }) => prices::show(&file, what.as_deref()),
+        Command::Prices(Prices::Import { format, file: list }) => {
+            prices::import(&file, format, &list)
+        }
+        Command::Prices(Prices::Diff { format, file: list }) => prices::diff(&file, format, &list),
     }
 }
 

@@ -69,9 +69,22 @@ impl Book {
     /// The built-in list, under an imported one if there is one.
     pub fn load(imported: Option<&str>) -> Result<Self, NoList> {
         let imported = imported.map(List::parse).transpose()?;
-        Ok(Self {
-            imported: imported.unwrap_or_default(),
-        })
+        Ok(Self::over(imported.unwrap_or_default()))
+    }
+
+    /// The built-in list under another, whose prices go before. What that other does not say of a model's limits stays:
+    /// a list that knows prices only takes nothing away.
+    pub fn over(mut imported: List) -> Self {
+        for (section, models) in &mut imported.sections {
+            for (model, entry) in models {
+                if let Some(known) = BUILT_IN.find(section, model) {
+                    entry.context = entry.context.or(known.context);
+                    entry.max_output = entry.max_output.or(known.max_output);
+                    entry.reasoning |= known.reasoning;
+                }
+            }
+        }
+        Self { imported }
     }
 
     /// What is known of a model, by its section and the name that its provider has for it.
@@ -159,6 +172,15 @@ impl List {
 
     fn find(&self, section: &str, model: &str) -> Option<&Entry> {
         self.sections.get(section)?.get(model)
+    }
+
+    pub(super) fn has(&self, section: &str, model: &str) -> bool {
+        self.find(section, model).is_some()
+    }
+
+    /// What its prices are called.
+    pub(super) fn version(&self) -> Arc<str> {
+        Arc::clone(&self.version)
     }
 
     /// Every model with its section, in order.
@@ -389,6 +411,12 @@ mod tests {
         assert!(book.sections().contains("acme") && !plain.sections().contains("acme"));
         assert_eq!(book.entries().len(), plain.entries().len() + 2);
         assert_eq!(book.versions()[1], "made up");
+        let limits = |book: &Book| {
+            let entry = book.find("groq", "openai/gpt-oss-120b").unwrap();
+            (entry.context, entry.max_output, entry.reasoning)
+        };
+        assert_eq!(limits(&book), limits(&plain), "what it does not say stays");
+        assert!(limits(&book).0.is_some() && limits(&book).2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod book;
 mod decimal;
+pub mod import;
 mod money;
 mod price;
 

@@ -35,3 +35,4 @@ mod ways;
 mod smuggling;
 mod crowds;
 mod cli;
+mod prices;
