@@ -400,6 +400,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::usage::KINDS;
+    use crate::usage::book::Book;
 
     /// A usage with something in every class but one.
     pub(in crate::protocol) const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#;
@@ -694,6 +695,51 @@ pub(super) mod tests {
         assert_eq!(
             read(r#"{"prompt_tokens":0,"completion_tokens":0,"cost":0}"#),
             None
+        );
+    }
+
+    /// From a provider's words to what they cost, as somebody worked it out by hand: `tests/fixtures/usage`.
+    #[test]
+    fn what_an_answer_costs_is_what_was_worked_out_by_hand() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Case<'a> {
+            provider: String,
+            #[serde(borrow)]
+            usage: &'a RawValue,
+            #[serde(borrow)]
+            price: &'a RawValue,
+            cost: String,
+            why: String,
+        }
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/usage");
+        let mut providers = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let at = path.display();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let case: Case<'_> = serde_json::from_str(&text).expect(&text);
+            let list = format!(
+                r#"{{"schema":1,"version":"","providers":{{"x":{{"y":{}}}}}}}"#,
+                case.price
+            );
+            let book = Book::load(Some(&list)).unwrap();
+            let price = &book.find("x", "y").unwrap().price;
+            let usage = read(case.usage.get()).unwrap();
+            let cost = price.cost(&usage);
+            assert_eq!(Ok(cost), Money::parse(&case.cost), "{at}: {}", case.why);
+            if usage.cost.is_none() {
+                let counts = usage.counts();
+                let (input, output) = (counts[..6].iter().sum(), counts[6..].iter().sum());
+                assert!(cost <= price.bound(input, output), "{at}");
+            }
+            providers.insert(case.provider);
+            count += 1;
+        }
+        assert!(
+            count >= 20 && providers.len() >= 15,
+            "{count} {providers:?}"
         );
     }
 
