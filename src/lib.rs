@@ -61,6 +61,7 @@ pub mod usage;
 pub mod envelope;
 // Rooms.
 pub mod telemetry;
+pub mod ledger;
 pub mod admission;
 pub mod protocol;
 pub mod provider;

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("usage", &[]),
     ("envelope", &[]),
     ("telemetry", &["usage"]),
+    ("ledger", &["usage"]),
     ("admission", &[]),
     ("protocol", &["envelope", "usage"]),
     ("provider", &["envelope", "protocol"]),
@@ -177,6 +178,7 @@ fn the_only_places_that_know_an_outside_crate_are_its_home() {
         ("anyhow::", &["src/cli/"]),
         // TLS is made once for a plan, and shared by all workers so that sessions resume: hence not in `upstream`.
         ("rustls::", &["src/provider/trust.rs"]),
+        ("rusqlite::", &["src/ledger/"]),
         (
             "hyper::",
             &[

@@ -1,0 +1,260 @@
+//! What is there of one budget, right now? The arithmetic of an account in memory, without clocks, locks or files.
+//!
+//! `spent + held` never passes the limit by a hold's doing: what fits is decided by [`Book::room`] alone. Blocks only see
+//! to it that the disk knows of at least as much as is held here, so that a crash frees nothing.
+
+use std::sync::Arc;
+
+use super::{Account, Balance, Budget, Per, window};
+use crate::usage::Money;
+
+/// Whether it is known what was spent in this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// No, and nobody asked.
+    No,
+    /// The store was asked. What is spent meanwhile is counted already.
+    Asked,
+    /// Yes.
+    Yes,
+}
+
+/// One account, as it stands in memory.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) account: Arc<Account>,
+    pub(super) budget: Budget,
+    /// Whether the configuration has it; what it had may still be spent by requests under way.
+    pub(super) in_force: bool,
+    /// Whether it was told in this window that much is spent.
+    warned: bool,
+    /// The window's first hour.
+    pub(super) start: i64,
+    /// Counts windows: a hold of an older one is no longer held here.
+    pub(super) turn: u32,
+    /// Counts windows and changes of the period: blocks of an older series are not ours.
+    pub(super) series: u32,
+    pub(super) known: Known,
+    /// Spent in this window, in billionths of a dollar as all that follows.
+    pub(super) spent: u64,
+    /// Set aside for requests under way.
+    pub(super) held: u64,
+    /// What is left of the blocks that the store knows of.
+    pub(super) left: u64,
+    /// Blocks that the store was asked for.
+    pub(super) pending: u64,
+    /// What those who wait for a block need, all together.
+    pub(super) wanted: u64,
+    /// When it was used last, in ticks.
+    pub(super) used: u64,
+    /// Whether it is on the list of those that may have something to give back.
+    pub(super) warm: bool,
+}
+
+/// What one hold holds of one account.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) account: Arc<Account>,
+    turn: u32,
+    series: u32,
+    /// The window of which it is part.
+    pub(super) start: i64,
+    pub(super) held: u64,
+}
+
+/// An amount by which what the store knows as drawn is to be lowered.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) account: Arc<Account>,
+    pub(super) start: i64,
+    pub(super) amount: u64,
+}
+
+impl Book {
+    /// Without a budget nothing can be held.
+    pub(super) fn new(account: Arc<Account>, hour: i64) -> Self {
+        let budget = Budget {
+            limit: Money::ZERO,
+            per: Per::Total,
+            warn: None,
+        };
+        Self {
+            account,
+            budget,
+            in_force: false,
+            warned: false,
+            start: budget.per.start(hour),
+            turn: 0,
+            series: 0,
+            known: Known::No,
+            spent: 0,
+            held: 0,
+            left: 0,
+            pending: 0,
+            wanted: 0,
+            used: 0,
+            warm: false,
+        }
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        Balance {
+            account: Arc::clone(&self.account),
+            budget: self.budget,
+            spent: Money(self.spent),
+            held: Money(self.held),
+            left: Money(self.room()),
+        }
+    }
+
+    /// Whether so much is spent that it is to be told, for the first time in this window.
+    pub(super) fn warns(&mut self) -> bool {
+        let Some(part) = self.budget.warn.filter(|_| self.in_force && !self.warned) else {
+            return false;
+        };
+        let from = u128::from(self.budget.limit.0) * u128::from(part);
+        self.warned = u128::from(self.spent) * 1_000_000 >= from;
+        self.warned
+    }
+
+    /// What may still be held.
+    pub(super) fn room(&self) -> u64 {
+        let taken = self.spent.saturating_add(self.held);
+        self.budget.limit.0.saturating_sub(taken)
+    }
+
+    /// What is in no block.
+    fn free(&self) -> u64 {
+        self.room()
+            .saturating_sub(self.left)
+            .saturating_sub(self.pending)
+    }
+
+    /// The block to ask for, so that all who wait can go on; nothing if what was asked for already is enough.
+    pub(super) fn block(&self) -> u64 {
+        let there = self.left.saturating_add(self.pending);
+        let lacking = self.wanted.saturating_sub(there);
+        if lacking == 0 {
+            return 0;
+        }
+        share(self.free(), lacking)
+    }
+
+    /// Moves on to the window in which an hour lies, never back. What was left in the old one's block is to be given
+    /// back.
+    pub(super) fn turn_to(&mut self, hour: i64) -> Option<Cut> {
+        let start = self.budget.per.start(hour);
+        if start <= self.start {
+            return None;
+        }
+        // All that is spent passes through here, so that nothing was spent yet in a window that begins.
+        if self.known == Known::Asked {
+            self.known = Known::No;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        self.held = 0;
+        self.spent = 0;
+        self.begin(start)
+    }
+
+    /// Takes a new budget. What was spent is kept; if the period is another, it has to be read anew.
+    pub(super) fn rebudget(&mut self, budget: Budget, hour: i64) -> Option<Cut> {
+        let old = std::mem::replace(&mut self.budget, budget);
+        if old.per == budget.per {
+            return None;
+        }
+        // What is held stays held, also for holds of before: they may still count in the new window.
+        self.known = Known::No;
+        self.spent = 0;
+        self.begin(budget.per.start(hour))
+    }
+
+    fn begin(&mut self, start: i64) -> Option<Cut> {
+        let back = self.give_back();
+        self.start = start;
+        self.series = self.series.wrapping_add(1);
+        self.pending = 0;
+        self.warned = false;
+        back
+    }
+
+    /// Empties the block.
+    pub(super) fn give_back(&mut self) -> Option<Cut> {
+        let amount = std::mem::take(&mut self.left);
+        (amount > 0).then(|| Cut {
+            account: Arc::clone(&self.account),
+            start: self.start,
+            amount,
+        })
+    }
+
+    /// Takes an amount from the block. The caller has seen that it is there.
+    pub(super) fn take(&mut self, amount: u64) -> Part {
+        self.left = self.left.saturating_sub(amount);
+        self.held = self.held.saturating_add(amount);
+        Part {
+            account: Arc::clone(&self.account),
+            turn: self.turn,
+            series: self.series,
+            start: self.start,
+            held: amount,
+        }
+    }
+
+    /// Whether a part is of this window and period, so that it can be raised and given back here.
+    pub(super) fn is_mine(&self, part: &Part) -> bool {
+        part.series == self.series
+    }
+
+    /// Gives back what a part holds beyond an amount.
+    pub(super) fn shrink(&mut self, part: &mut Part, to: u64) {
+        let rest = part.held.saturating_sub(to);
+        if rest > 0 && self.is_mine(part) {
+            self.held = self.held.saturating_sub(rest);
+            self.left = self.left.saturating_add(rest);
+            part.held = to;
+        }
+    }
+
+    /// Ends a part, of which so much was spent in that hour. What the store is to lower for it, if anything.
+    pub(super) fn settle(&mut self, part: Part, cost: u64, hour: i64) -> Option<Cut> {
+        let amount = if self.is_mine(&part) {
+            let more = cost.saturating_sub(part.held);
+            let from_block = more.min(self.left);
+            self.held = self.held.saturating_sub(part.held);
+            self.left = self.left.saturating_add(part.held.saturating_sub(cost)) - from_block;
+            self.spent = self.spent.saturating_add(cost);
+            // What was billed beyond all blocks was never drawn.
+            cost - (more - from_block)
+        } else {
+            if part.turn == self.turn {
+                self.held = self.held.saturating_sub(part.held);
+            }
+            self.count(cost, hour);
+            part.held
+        };
+        (amount > 0).then_some(Cut {
+            account: part.account,
+            start: part.start,
+            amount,
+        })
+    }
+
+    /// Counts what was spent without a part.
+    pub(super) fn count(&mut self, cost: u64, hour: i64) {
+        if hour >= self.start && self.known != Known::No {
+            self.spent = self.spent.saturating_add(cost);
+        }
+    }
+}
+
+/// The block for someone who lacks an amount: 1 % of what is free, so that many crashes never empty a budget, or what is
+/// lacking if that is more.
+pub(super) fn share(free: u64, lacking: u64) -> u64 {
+    free.min(lacking.max(free / 100))
+}
+
+/// The end of the window in which an hour lies.
+pub(super) fn resets(budget: &Budget, hour: i64) -> Option<std::time::SystemTime> {
+    budget.per.end(hour).map(window::moment_of)
+}

@@ -1,0 +1,332 @@
+//! The ledger under faults: what cannot be written, what is no ledger, and what is too old.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::tests::{NOON, at, budget, count, entry, flush, folder, now, open, settings, spend};
+use super::trials::runtime;
+use super::*;
+
+#[test]
+fn while_nothing_can_be_written_nothing_is_lost_and_nothing_is_entered_twice() {
+    let folder = folder();
+    let runtime = runtime();
+    let ledger = Ledger::open(
+        &Settings {
+            settle_wait: Duration::from_millis(50),
+            seats: 400,
+            ..settings(&folder)
+        },
+        now(),
+    )
+    .unwrap();
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Day))];
+    runtime.block_on(async {
+        let mut under_way = ledger.hold(&accounts, Money(500), now()).await.unwrap();
+        ledger
+            .0
+            .inner
+            .with(|state| state.pragma = Some("PRAGMA max_page_count = 1"));
+        let mut entered = 0;
+        loop {
+            let mut hold = ledger.hold(&[], Money(0), now()).await.unwrap();
+            hold.begin(entry(1));
+            entered += 1;
+            if !hold.settle().await {
+                break;
+            }
+            assert!(entered < 300, "the disk is never full");
+        }
+        assert!(ledger.observe().unavailable);
+        assert_eq!(ledger.observe().late, 1);
+        assert!(matches!(
+            ledger.hold(&accounts, Money(1), now()).await,
+            Err(Refused::Unavailable)
+        ));
+        under_way.begin(entry(400));
+        assert!(!under_way.settle().await, "it ends within settle_wait");
+        // Requests without a budget go on until the seats are taken.
+        let mut free = Vec::new();
+        let refused = loop {
+            match ledger.hold(&[], Money(0), now()).await {
+                Ok(hold) => free.push(hold),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!((refused, free.len()), (Refused::Unavailable, 398));
+        drop(free);
+        ledger
+            .0
+            .inner
+            .with(|state| state.pragma = Some("PRAGMA max_page_count = 1000000"));
+        while ledger.observe().unavailable {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        flush(&ledger);
+        assert!(ledger.hold(&accounts, Money(1), now()).await.is_ok());
+        assert!(ledger.close());
+        assert_eq!(count(&folder, "SELECT count(*) FROM entry"), entered + 1);
+        assert_eq!(
+            count(&folder, "SELECT sum(amount) FROM spent WHERE scope = 0"),
+            entered + 400
+        );
+        assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_block_while_the_file_is_locked_is_refused() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000, Per::Day))];
+    let other = Connection::open(folder.path().join("ledger.db")).unwrap();
+    flush(&ledger);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = runtime().block_on(ledger.hold(&accounts, Money(1), now()));
+    assert!(matches!(refused, Err(Refused::Unavailable)), "{refused:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    flush(&ledger);
+    assert!(
+        runtime()
+            .block_on(ledger.hold(&accounts, Money(1_000), now()))
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_second_gateway_waits_and_is_refused_while_reports_are_read_beside_the_first() {
+    let folder = folder();
+    let ledger = open(&folder);
+    runtime().block_on(spend(&ledger, &[], 0, 7, now()));
+    let path = folder.path().join("ledger.db");
+    let rows = Report::read(&path, &[By::Key, By::Day, By::User], None).unwrap();
+    let want = Row {
+        by: vec!["ann".into(), "2024-02-29".into(), String::new()],
+        entries: 1,
+        tokens: [3, 0, 0, 0, 0, 0, 4, 0, 0, 0],
+        cost: Money(7),
+        ..Row::default()
+    };
+    assert_eq!(rows, [want]);
+    assert_eq!(Report::read(&path, &[], Some(at(NOON + 1))).unwrap(), []);
+    let copy = folder.path().join("copy.db");
+    backup(&path, &copy).unwrap();
+    assert!(matches!(
+        backup(&path, &copy),
+        Err(ReportError::Exists { .. })
+    ));
+    assert_eq!(Report::read(&copy, &[], None).unwrap()[0].cost, Money(7));
+    let refused = Ledger::open(&settings(&folder), now()).unwrap_err();
+    assert!(matches!(refused, OpenError::Locked { .. }));
+    assert!(refused.to_string().contains("ledger.db"), "{refused}");
+    // One that leaves in time is waited for.
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        ledger.close()
+    });
+    assert!(open(&folder).close());
+    assert!(leaving.join().unwrap());
+}
+
+#[test]
+fn what_is_no_ledger_is_refused_and_left_as_it_is() {
+    let folder = folder();
+    let path = folder.path().join("ledger.db");
+    let refusal = || Ledger::open(&settings(&folder), now()).unwrap_err();
+
+    fs::write(
+        &path,
+        "These are my notes, and they are long enough to have a header. ".repeat(20),
+    )
+    .unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(
+        matches!(refusal(), OpenError::Foreign { .. }),
+        "{}",
+        refusal()
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::remove_file(&path).unwrap();
+
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE mine (x)").unwrap();
+    drop(other);
+    let before = fs::read(&path).unwrap();
+    assert!(
+        matches!(refusal(), OpenError::Foreign { .. }),
+        "{}",
+        refusal()
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::remove_file(&path).unwrap();
+
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(refusal(), OpenError::Folder { .. }));
+    fs::remove_dir(&path).unwrap();
+
+    assert!(open(&folder).close());
+    let later = Connection::open(&path).unwrap();
+    later.pragma_update(None, "user_version", 99).unwrap();
+    drop(later);
+    assert!(matches!(refusal(), OpenError::Newer { found: 99, .. }));
+    let missing = Settings {
+        store: Place::File(folder.path().join("none/ledger.db")),
+        ..settings(&folder)
+    };
+    let refused = Ledger::open(&missing, now()).unwrap_err();
+    assert!(matches!(refused, OpenError::Unwritable { .. }), "{refused}");
+    assert!(matches!(
+        Report::read(&folder.path().join("none.db"), &[], None),
+        Err(ReportError::Missing { .. })
+    ));
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_left_as_it_is() {
+    let folder = folder();
+    let path = folder.path().join("ledger.db");
+    let ledger = open(&folder);
+    runtime().block_on(async {
+        for _ in 0..300 {
+            spend(&ledger, &[], 0, 1, now()).await;
+        }
+    });
+    // As a crash leaves it, but with all that is in the log brought into the file.
+    ledger.crash();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .unwrap();
+    drop(conn);
+    let mut bytes = fs::read(&path).unwrap();
+    for byte in bytes.iter_mut().skip(2 * 4_096) {
+        *byte = 0xa5;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let refused = Ledger::open(&settings(&folder), now()).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn old_entries_are_rolled_up_and_still_count() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let runtime = runtime();
+    let total = [ledger.given(Scope::Key, "ann", budget(10_000, Per::Total))];
+    runtime.block_on(async {
+        for _ in 0..250 {
+            spend(&ledger, &total, 2, 2, now()).await;
+        }
+    });
+    let day = 86_400;
+    let (much_later, later) = (at(NOON + 401 * day), at(NOON + 390 * day));
+    runtime.block_on(spend(&ledger, &total, 5, 5, later));
+    assert!(ledger.close());
+    let path = folder.path().join("ledger.db");
+    let by = [By::Team, By::Target, By::Day];
+    let before = Report::read(&path, &by, None).unwrap();
+    let view = "SELECT sum(replace(usd, '.', '')) FROM spend_by_day";
+    assert_eq!((before.len(), count(&folder, view)), (2, 505));
+
+    let ledger = Ledger::open(&settings(&folder), much_later).unwrap();
+    flush(&ledger);
+    assert_eq!(count(&folder, "SELECT count(*) FROM entry"), 1);
+    assert_eq!(count(&folder, "SELECT count(*) FROM past"), 1);
+    assert_eq!(Report::read(&path, &by, None).unwrap(), before);
+    assert_eq!(count(&folder, view), 505);
+    assert_eq!(
+        count(
+            &folder,
+            "SELECT amount FROM spent WHERE scope = 0 AND hour = 0"
+        ),
+        500
+    );
+    let total = [ledger.given(Scope::Key, "ann", budget(10_000, Per::Total))];
+    let _hold = runtime
+        .block_on(ledger.hold(&total, Money(1), much_later))
+        .unwrap();
+    assert_eq!(ledger.left(&total[0], much_later), Some(Money(9_494)));
+}
+
+#[test]
+fn people_read_entries_in_words_of_their_own() {
+    let folder = folder();
+    let ledger = open(&folder);
+    runtime().block_on(spend(
+        &ledger,
+        &[],
+        0,
+        1_234_567_891,
+        at(NOON) + Duration::from_millis(7),
+    ));
+    assert!(ledger.close());
+    let conn = Connection::open(folder.path().join("ledger.db")).unwrap();
+    let row: (String, String, String, i64, String) = conn
+        .query_row(
+            "SELECT at, usd, request_id, \"output\", scope FROM entries",
+            [],
+            |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                ))
+            },
+        )
+        .unwrap();
+    let want = ("2024-02-29T13:00:00.007Z", "1.234567891", "r", 4, "request");
+    assert_eq!((&*row.0, &*row.1, &*row.2, row.3, &*row.4), want);
+    let day: (String, String) = conn
+        .query_row("SELECT day, usd FROM spend_by_day", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!((&*day.0, &*day.1), ("2024-02-29", "1.234567891"));
+}
+
+#[test]
+fn a_ledger_in_memory_does_the_same() {
+    let folder = folder();
+    let ledger = Ledger::open(
+        &Settings {
+            store: Place::Memory,
+            ..settings(&folder)
+        },
+        now(),
+    )
+    .unwrap();
+    let accounts = [ledger.given(Scope::Key, "ann", budget(100, Per::Day))];
+    runtime().block_on(spend(&ledger, &accounts, 100, 40, now()));
+    assert_eq!(ledger.left(&accounts[0], now()), Some(Money(60)));
+    assert!(ledger.close());
+}
+
+#[tokio::test]
+async fn every_seat_is_free_again_when_its_entries_are_written() {
+    let folder = folder();
+    let ledger = Ledger::open(
+        &Settings {
+            seats: 2,
+            ..settings(&folder)
+        },
+        now(),
+    )
+    .unwrap();
+    let mut first = ledger.hold(&[], Money(0), now()).await.unwrap();
+    let second = ledger.hold(&[], Money(0), now()).await.unwrap();
+    assert!(matches!(
+        ledger.hold(&[], Money(0), now()).await,
+        Err(Refused::Full)
+    ));
+    drop(second);
+    assert_eq!(ledger.observe().seated, 1);
+    first.begin(entry(1));
+    assert!(first.settle().await);
+    assert!(first.settle().await, "once more is nothing more");
+    drop(first);
+    assert_eq!(ledger.observe().seated, 0);
+    assert_eq!(ledger.observe().written, 1);
+}

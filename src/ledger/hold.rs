@@ -1,0 +1,367 @@
+//! What is set aside for one request, from before it is sent until it is entered. Whatever ends it settles it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use smallvec::SmallVec;
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::bell::Slot;
+use super::book::Part;
+use super::inner::Inner;
+use super::state::{Item, Parts, Said, Settled, State, Taken, Want};
+use super::window::moment_of;
+use super::{Account, Entry, Refused, Scope};
+use crate::usage::Money;
+
+/// Money set aside for one request, and a seat in the ledger's queue. Dropping it settles it.
+#[derive(Debug)]
+pub struct Hold {
+    inner: Arc<Inner>,
+    amount: u64,
+    parts: Parts,
+    hour: i64,
+    at: SystemTime,
+    billed: Vec<Entry>,
+    current: Option<Entry>,
+    is_settled: bool,
+}
+
+/// Takes back what was said, when a hold no longer waits.
+struct Waiting {
+    inner: Arc<Inner>,
+    said: Said,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.said.is_empty() {
+            let said = &mut self.said;
+            self.inner.with(|state| state.unsay(said));
+        }
+    }
+}
+
+/// How much is to be held of each account, all together.
+type Needs = SmallVec<[(Arc<Account>, u64); 4]>;
+
+impl Hold {
+    pub(super) async fn make(
+        inner: &Arc<Inner>,
+        accounts: &[Arc<Account>],
+        amount: Money,
+        now: SystemTime,
+    ) -> Result<Self, Refused> {
+        let hour = inner.with(|state| {
+            let hour = state.reach(now);
+            state.sit().map(|()| hour)
+        })?;
+        // From here on the seat is given back by `Drop`.
+        let mut hold = Self {
+            inner: Arc::clone(inner),
+            amount: amount.0,
+            parts: Parts::new(),
+            hour,
+            at: moment_of(hour).max(now),
+            billed: Vec::new(),
+            current: None,
+            is_settled: false,
+        };
+        let mut needs = Needs::new();
+        for account in accounts {
+            if !needs.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
+                needs.push((Arc::clone(account), amount.0));
+            }
+        }
+        hold.acquire(&needs, now).await?;
+        Ok(hold)
+    }
+
+    /// Holds as much as is needed of each account, or nothing more than before. Waits for the store if it must; what it
+    /// would take is not held meanwhile.
+    async fn acquire(
+        &mut self,
+        needs: &[(Arc<Account>, u64)],
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        if needs.is_empty() {
+            return Ok(());
+        }
+        let inner = Arc::clone(&self.inner);
+        let mut waiting = Waiting {
+            inner: Arc::clone(&inner),
+            said: Said::new(),
+        };
+        loop {
+            let said = &mut waiting.said;
+            // Heard from here on: whoever rings needs the lock that is taken below.
+            let bells: SmallVec<[_; 4]> = needs
+                .iter()
+                .map(|(account, _)| account.bell.notified())
+                .collect();
+            let taken = inner.with(|state| {
+                state.unsay(said);
+                self.step(state, needs, now, said)
+            });
+            let id = match taken {
+                Taken::All(_) => return Ok(()),
+                Taken::Not(refused) => return Err(refused),
+                Taken::Wait(id) => id,
+            };
+            let pairs = needs.iter().zip(bells);
+            let Some((_, bell)) = pairs.into_iter().find(|((it, _), _)| it.id == id) else {
+                return Err(Refused::Unavailable);
+            };
+            let rung = timeout(inner.settle_wait, bell).await;
+            rung.map_err(|_| Refused::Unavailable)?;
+        }
+    }
+
+    fn step(
+        &mut self,
+        state: &mut State,
+        needs: &[(Arc<Account>, u64)],
+        now: SystemTime,
+        said: &mut Said,
+    ) -> Taken {
+        let hour = state.reach(now);
+        let mut wants: SmallVec<[Want<'_>; 4]> = SmallVec::new();
+        let mut lacks = false;
+        for (account, need) in needs {
+            let part = self
+                .parts
+                .iter()
+                .find(|part| Arc::ptr_eq(&part.account, account));
+            let held = part.map_or(0, |part| part.held);
+            lacks |= part.is_none() || held < *need;
+            // A part of an older window is taken anew, in full.
+            let is_mine = part.is_some_and(|part| state.is_mine(part, hour));
+            let amount = if is_mine {
+                need.saturating_sub(held)
+            } else {
+                *need
+            };
+            if !is_mine || amount > 0 {
+                wants.push(Want { account, amount });
+            }
+        }
+        if !lacks {
+            return Taken::All(Parts::new());
+        }
+        let taken = state.take(&wants, hour, said);
+        if let Taken::All(parts) = taken {
+            for part in parts {
+                self.join(state, part, hour);
+            }
+            self.hour = hour;
+            self.at = moment_of(hour).max(now);
+            return Taken::All(Parts::new());
+        }
+        taken
+    }
+
+    /// Adds a part to those there are.
+    fn join(&mut self, state: &mut State, part: Part, hour: i64) {
+        let id = part.account.id;
+        let Some(old) = self.parts.iter_mut().find(|old| old.account.id == id) else {
+            self.parts.push(part);
+            return;
+        };
+        if state.is_mine(old, hour) {
+            old.held = old.held.saturating_add(part.held);
+            return;
+        }
+        let old = std::mem::replace(old, part);
+        let cut = state.on(id, |book| book.settle(old, 0, hour)).flatten();
+        state.queue.extend(cut.map(Item::Back));
+    }
+
+    /// What is set aside, without what is for a provider alone.
+    pub fn held(&self) -> Money {
+        Money(self.amount)
+    }
+
+    /// Before a try that costs at most `bound`: sees to it that what is held covers that and what earlier tries may have
+    /// cost, and that the provider's account, if it has one, has room for it. What was held for other providers is given
+    /// back beyond what their tries may have cost. If it has to hold more, it moves to the window of `now`, all of it. A
+    /// refusal leaves the hold as it was, and so does dropping the future.
+    pub async fn cover(
+        &mut self,
+        provider: Option<&Arc<Account>>,
+        bound: Money,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        self.uncover(provider);
+        let needed = self.cost().plus(bound).max(Money(self.amount));
+        let mut needs = Needs::new();
+        for part in &self.parts {
+            if part.account.scope != Scope::Provider {
+                needs.push((Arc::clone(&part.account), needed.0));
+            }
+        }
+        if let Some(provider) = provider {
+            let needed = self.cost_in(provider).plus(bound);
+            needs.push((Arc::clone(provider), needed.0));
+        }
+        self.acquire(&needs, now).await?;
+        self.amount = needed.0;
+        Ok(())
+    }
+
+    /// What all tries may have cost, the one under way included.
+    pub(super) fn cost(&self) -> Money {
+        let costs = self.billed.iter().chain(&self.current);
+        costs.filter_map(|entry| entry.cost).sum()
+    }
+
+    /// What an account pays of that.
+    fn cost_in(&self, account: &Account) -> Money {
+        let entries = self.billed.iter().chain(&self.current);
+        let paid = entries.filter(|entry| entry.is_paid_by(account));
+        paid.filter_map(|entry| entry.cost).sum()
+    }
+
+    /// Gives back what is held for other providers beyond what their tries may have cost.
+    fn uncover(&mut self, provider: Option<&Arc<Account>>) {
+        let is_other = |part: &Part| {
+            part.account.scope == Scope::Provider
+                && provider.is_none_or(|it| !Arc::ptr_eq(it, &part.account))
+        };
+        if !self.parts.iter().any(is_other) {
+            return;
+        }
+        let mut parts = std::mem::take(&mut self.parts);
+        self.inner.with(|state| {
+            for part in parts.iter_mut().filter(|part| is_other(part)) {
+                let cost = self.cost_in(&part.account).0;
+                state.on(part.account.id, |book| book.shrink(part, cost));
+            }
+        });
+        self.parts = parts;
+    }
+
+    /// Begins a try: this is how it would be entered if all ended now. One that is under way already counts as billed.
+    pub fn begin(&mut self, entry: Entry) {
+        self.bill();
+        self.current = Some(entry);
+    }
+
+    /// The entry of the try under way, to be kept up to date.
+    pub fn current(&mut self) -> Option<&mut Entry> {
+        self.current.as_mut()
+    }
+
+    /// The try under way was billed: its entry is kept.
+    pub fn bill(&mut self) {
+        self.billed.extend(self.current.take());
+    }
+
+    /// The try under way was not billed: it leaves no entry.
+    pub fn waive(&mut self) {
+        self.current = None;
+    }
+
+    /// Enters every try that was billed and the one under way, and gives back what was not spent, at once. The future
+    /// ends when the entries are written, and need not be waited for. Whatever is done with the hold later is entered no
+    /// more.
+    pub fn settle(&mut self) -> Settling {
+        self.bill();
+        let slot = (!self.is_settled && !self.billed.is_empty()).then(Arc::default);
+        let settling = Settling {
+            inner: Arc::clone(&self.inner),
+            slot: slot.clone(),
+            clock: None,
+        };
+        self.end(slot);
+        settling
+    }
+
+    fn end(&mut self, slot: Option<Arc<Slot>>) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        self.bill();
+        let mut entries = std::mem::take(&mut self.billed);
+        for entry in &mut entries {
+            entry.at = self.at;
+        }
+        let parts = std::mem::take(&mut self.parts);
+        let hour = self.hour;
+        self.amount = 0;
+        self.inner.with(|state| {
+            state.count(&entries, &parts, hour);
+            let cuts = parts.into_iter().filter_map(|part| {
+                let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
+                let cost: Money = paid.filter_map(|entry| entry.cost).sum();
+                let id = part.account.id;
+                state
+                    .on(id, |book| book.settle(part, cost.0, hour))
+                    .flatten()
+            });
+            let cuts: SmallVec<[_; 4]> = cuts.collect();
+            if entries.is_empty() {
+                state.seated = state.seated.saturating_sub(1);
+                state.queue.extend(cuts.into_iter().map(Item::Back));
+            } else {
+                state.queue.push_back(Item::Settled(Box::new(Settled {
+                    entries,
+                    hour,
+                    cuts,
+                    slot,
+                })));
+            }
+        });
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+/// Ends when the entries of a settled hold are written, or when that takes longer than `settle_wait`. Then they stay
+/// queued, and it says false.
+#[derive(Debug)]
+#[must_use = "the entries are on their way, but not written yet"]
+pub struct Settling {
+    inner: Arc<Inner>,
+    slot: Option<Arc<Slot>>,
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Future for Settling {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        let this = &mut *self;
+        let Some(slot) = &this.slot else {
+            return Poll::Ready(true);
+        };
+        if slot.poll(cx.waker()) {
+            this.slot = None;
+            return Poll::Ready(true);
+        }
+        let wait = this.inner.settle_wait;
+        let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(wait)));
+        if clock.as_mut().poll(cx).is_ready() {
+            this.inner.is_late();
+            if let Some(slot) = this.slot.take() {
+                slot.leave();
+            }
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.leave();
+        }
+    }
+}

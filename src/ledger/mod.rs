@@ -1,0 +1,387 @@
+//! What was spent? Budgets that cannot be overspent, and a ledger that survives a crash.
+//!
+//! There are two layers. In memory one short lock stands over all accounts: a [`Hold`] sets money aside before a request
+//! is sent, from every account that is concerned or from none, and gives back what was not spent. On disk a thread of its
+//! own writes what was spent, in groups. While the process lives memory decides; the disk only has to be at least as
+//! pessimistic: an account takes blocks of its budget there before it holds anything from them, so that after a crash
+//! whatever was held counts as spent.
+//!
+//! For each account and window: drawn on disk >= held + spent and not yet written + left of the blocks.
+
+mod bell;
+mod book;
+mod hold;
+mod inner;
+mod keep;
+mod open;
+mod report;
+mod state;
+mod store;
+mod window;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::usage::{Money, Usage};
+pub use hold::{Hold, Settling};
+use inner::Inner;
+pub use open::OpenError;
+pub use report::{By, Report, ReportError, Row, backup};
+use state::Stop;
+pub use window::Per;
+
+/// Whose money it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One caller's.
+    Key,
+    /// That of several callers.
+    Team,
+    /// What one provider bills.
+    Provider,
+    /// All of it.
+    Total,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 4] = [Self::Key, Self::Team, Self::Provider, Self::Total];
+
+    /// The name that labels and columns have.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::Provider => "provider",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// How much may be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// At most, in one window.
+    pub limit: Money,
+    /// How often it starts anew.
+    pub per: Per,
+    /// When to warn, in millionths of the limit.
+    pub warn: Option<u32>,
+}
+
+/// Where the ledger is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file, which is made if there is none.
+    File(PathBuf),
+    /// Nowhere: it ends with the process.
+    Memory,
+}
+
+/// What a settled request survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process, however it comes.
+    Process,
+    /// A power cut, too.
+    Power,
+}
+
+/// How the ledger is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where.
+    pub store: Place,
+    /// What a settled request survives.
+    pub durability: Durability,
+    /// How long the end of an answer may wait for its entry; also how long a hold waits for the store.
+    pub settle_wait: Duration,
+    /// How long entries are kept one by one.
+    pub keep: Duration,
+    /// How many holds there may be, those included whose entries are not written yet.
+    pub seats: usize,
+}
+
+/// The name of the one account of [`Scope::Total`].
+const TOTAL: &str = "total";
+
+/// A budget that requests share. What it holds and what was spent is known to the ledger that made it.
+#[derive(Debug)]
+pub struct Account {
+    id: usize,
+    scope: Scope,
+    name: Arc<str>,
+    /// Rings when the store has answered.
+    bell: Notify,
+}
+
+impl Account {
+    /// Whose it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Its owner's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// One try that is billed.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The request's id.
+    pub request: Arc<str>,
+    /// Which of the request's tries it is, from 1.
+    pub attempt: u32,
+    /// When the hold was made. The ledger sets it when the hold is settled: it decides in which window the entry counts.
+    pub at: SystemTime,
+    /// What was called.
+    pub api: &'static str,
+    /// Who asked.
+    pub key: Arc<str>,
+    /// Their team.
+    pub team: Option<Arc<str>>,
+    /// What was asked for.
+    pub model: Arc<str>,
+    /// Where it went: `provider/model`.
+    pub target: Arc<str>,
+    /// Who bills it.
+    pub provider: Arc<str>,
+    /// The tokens, if they are known.
+    pub usage: Option<Usage>,
+    /// What it costs. None: there is no price.
+    pub cost: Option<Money>,
+    /// Whether tokens or cost are a guess of ours.
+    pub estimated: bool,
+    /// How the try ended.
+    pub end: &'static str,
+    /// The version of the price.
+    pub prices: Arc<str>,
+}
+
+impl Entry {
+    /// The accounts that pay for it, whether or not they have a budget.
+    fn payers(&self) -> impl Iterator<Item = (Scope, &str)> {
+        [
+            Some((Scope::Key, &*self.key)),
+            self.team.as_deref().map(|team| (Scope::Team, team)),
+            Some((Scope::Provider, &*self.provider)),
+            Some((Scope::Total, TOTAL)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn is_paid_by(&self, account: &Account) -> bool {
+        self.payers()
+            .any(|payer| payer == (account.scope, &*account.name))
+    }
+}
+
+/// Why nothing was held.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The budget does not suffice.
+    #[error("the budget of {} {name} ({limit} US dollars) has {left} left, which is not enough for this request{}", scope.name(), until(*resets))]
+    Short {
+        /// Whose budget.
+        scope: Scope,
+        /// Its owner's name.
+        name: Arc<str>,
+        /// How much may be spent in a window.
+        limit: Money,
+        /// What may still be held.
+        left: Money,
+        /// When the window ends; none if it never does.
+        resets: Option<SystemTime>,
+    },
+    /// Nothing can be written.
+    #[error(
+        "the ledger cannot write at the moment, and a budget cannot be kept without it; try again in a moment"
+    )]
+    Unavailable,
+    /// There is no seat.
+    #[error(
+        "as many requests are under way or wait to be written as there may be; try again in a moment"
+    )]
+    Full,
+}
+
+fn until(resets: Option<SystemTime>) -> &'static str {
+    match resets {
+        Some(_) => "; it starts anew with the next window",
+        None => "",
+    }
+}
+
+/// What the ledger looks like from outside, for gauges.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// How many settled requests and messages wait to be written.
+    pub queue: usize,
+    /// How many seats are taken.
+    pub seated: usize,
+    /// How many ends of answers did not wait for their entry, since the start.
+    pub late: u64,
+    /// Whether nothing can be written at the moment.
+    pub unavailable: bool,
+    /// How many entries were written since the start.
+    pub written: u64,
+    /// In how many groups, other messages included.
+    pub groups: u64,
+    /// Each account of which it is known what was spent.
+    pub accounts: Vec<Balance>,
+}
+
+/// One account's balance in the window that it is in.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    /// Whose.
+    pub account: Arc<Account>,
+    /// Its budget.
+    pub budget: Budget,
+    /// What was spent.
+    pub spent: Money,
+    /// What is set aside.
+    pub held: Money,
+    /// The limit without both.
+    pub left: Money,
+}
+
+/// The ledger. A clone is the same one.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<House>);
+
+/// What ends when the last clone is dropped.
+#[derive(Debug)]
+struct House {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.inner.stop(Stop::Written);
+    }
+}
+
+/// How long [`Ledger::close`] waits for the store.
+const CLOSING: Duration = Duration::from_secs(5);
+
+impl Ledger {
+    /// Opens the store, which is made or brought to this version if need be, and starts the thread that writes. What a
+    /// crash left counts as spent. Waits up to 5 seconds for another gateway to leave the file.
+    pub fn open(settings: &Settings, now: SystemTime) -> Result<Self, OpenError> {
+        let store = store::Store::open(settings, window::hour_of(now))?;
+        let inner = Arc::new(Inner::new(settings, store.hour));
+        let threads = Mutex::new(writer::start(&inner, store)?);
+        Ok(Self(Arc::new(House { inner, threads })))
+    }
+
+    /// One that nothing is held in and nothing is written to: for those who only ask what a configuration means.
+    pub fn unopened() -> Self {
+        let settings = Settings {
+            store: Place::Memory,
+            durability: Durability::Process,
+            settle_wait: Duration::ZERO,
+            keep: Duration::ZERO,
+            seats: 0,
+        };
+        let inner = Inner::new(&settings, 0);
+        inner.stop(Stop::Now);
+        Self(Arc::new(House {
+            inner: Arc::new(inner),
+            threads: Mutex::default(),
+        }))
+    }
+
+    /// The account of this name, the same one whenever it is asked for. A new one has no budget until [`Self::enforce`]
+    /// gives it one. There is one account of [`Scope::Total`], whatever the name.
+    pub fn account(&self, scope: Scope, name: &str) -> Arc<Account> {
+        let name = if scope == Scope::Total { TOTAL } else { name };
+        self.0.inner.with(|state| state.account(scope, name))
+    }
+
+    /// Puts these budgets in force, and no others. What was spent stays spent when a limit changes, and is counted anew when
+    /// a period does.
+    pub fn enforce(&self, budgets: &[(Arc<Account>, Budget)]) {
+        self.0.inner.with(|state| state.enforce(budgets));
+    }
+
+    /// Sets an amount aside from each account, or from none. Without accounts it still takes a seat. Waits for the store
+    /// when a block has run out, at most `settle_wait`. Dropping the future gives everything back.
+    pub async fn hold(
+        &self,
+        accounts: &[Arc<Account>],
+        amount: Money,
+        now: SystemTime,
+    ) -> Result<Hold, Refused> {
+        Hold::make(&self.0.inner, accounts, amount, now).await
+    }
+
+    /// The limit without what was spent and is held. None before it was first read.
+    pub fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
+        self.0.inner.with(|state| state.left(account, now))
+    }
+
+    /// What it looks like from outside.
+    pub fn observe(&self) -> Observed {
+        let late = self.0.inner.late();
+        Observed {
+            late,
+            ..self.0.inner.with(|state| state.observe())
+        }
+    }
+
+    /// To be called about every 250 ms: accounts that were not used for a while give their blocks back. Tells of budgets of
+    /// which as much is spent as they want to be warned of, once in each window.
+    pub fn tick(&self, now: SystemTime) -> Vec<Balance> {
+        self.0.inner.with(|state| state.tick(now))
+    }
+
+    /// Gives the blocks back, writes everything and ends the thread. Blocks for at most 5 seconds; what cannot be written
+    /// by then counts as spent at the next start. False if so. Holds are refused from now on.
+    pub fn close(&self) -> bool {
+        self.0.inner.stop(Stop::Clean);
+        let done = self.0.inner.wait_until_stopped(CLOSING);
+        if !done {
+            self.0.inner.stop(Stop::Now);
+        }
+        let threads = self.0.threads.lock();
+        let threads = std::mem::take(&mut *threads.unwrap_or_else(PoisonError::into_inner));
+        for thread in threads.into_iter().filter(|_| done) {
+            let _ = thread.join();
+        }
+        done
+    }
+
+    /// The account of this name, with this budget from now on.
+    #[cfg(test)]
+    fn given(&self, scope: Scope, name: &str, budget: Budget) -> Arc<Account> {
+        let account = self.account(scope, name);
+        self.enforce(&[(Arc::clone(&account), budget)]);
+        account
+    }
+
+    /// Ends the thread as a crash would: nothing more is written.
+    #[cfg(test)]
+    fn crash(&self) {
+        self.0.inner.stop(Stop::Now);
+        for thread in std::mem::take(&mut *self.0.threads.lock().unwrap()) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod trials;

@@ -1,0 +1,182 @@
+//! Is there a ledger in this file, is it ours alone, and is it whole? Whatever is not so is said, and nothing is changed.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::store::about;
+
+/// Why the ledger could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another gateway writes to it.
+    #[error("another gateway is using the ledger {}; stop it, or give this one a ledger of its own", path.display())]
+    Locked {
+        /// The ledger's file.
+        path: PathBuf,
+    },
+    /// The path is that of a folder.
+    #[error("the ledger {} is a folder; name a file in it", path.display())]
+    Folder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file cannot be made or written.
+    #[error("the ledger {} cannot be written: {why}; its folder must exist, and both must be writable", path.display())]
+    Unwritable {
+        /// The file in question.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// There is something else in the file.
+    #[error("{} is not a ledger of tollgate; name another file", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by a later version.
+    #[error("the ledger {} was written by a later version of tollgate (its schema is {found}, this one knows {known}); use that version", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's version.
+        found: i64,
+        /// The latest that we know.
+        known: i64,
+    },
+    /// The file does not hold together.
+    #[error("the ledger {} is damaged: {what}; restore a backup, or move it away to begin anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
+    /// Anything else that SQLite says.
+    #[error("the ledger {} could not be opened: {why}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        why: rusqlite::Error,
+    },
+    /// There is no thread for it.
+    #[error("the ledger's thread could not be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// What brings the file from each version of the schema to the next; the first makes it.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// The latest version of the schema.
+pub(super) fn latest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Marks a file as ours: "toll".
+pub(super) const MARK: i64 = 0x746f_6c6c;
+/// How long to wait for another gateway to leave the file.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The file, and the lock beside it.
+pub(super) fn open_file(path: &Path) -> Result<(Connection, File), OpenError> {
+    if path.is_dir() {
+        return Err(OpenError::Folder { path: path.into() });
+    }
+    let lock = lock(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let store = |why| because(Some(path), why);
+    let conn = Connection::open_with_flags(path, flags).map_err(store)?;
+    check(&conn, path)?;
+    Ok((conn, lock))
+}
+
+/// Looks whether the file is ours and of a version that we know, and changes nothing. True if it is new.
+pub(super) fn look(conn: &Connection, path: &Path) -> Result<bool, OpenError> {
+    let store = |why| because(Some(path), why);
+    let number = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let version = number("user_version").map_err(store)?;
+    let known = latest();
+    let tables: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .map_err(store)?;
+    let mark = number("application_id").map_err(store)?;
+    if tables > 0 && mark != MARK {
+        return Err(OpenError::Foreign { path: path.into() });
+    }
+    if version > known {
+        let (path, found) = (path.into(), version);
+        return Err(OpenError::Newer { path, found, known });
+    }
+    Ok(tables == 0)
+}
+
+/// Looks whether the file can be written, and whether it is whole if it was not closed in order.
+fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let store = |why| because(Some(path), why);
+    let is_new = look(conn, path)?;
+    if conn.is_readonly("main").map_err(store)? {
+        let (path, why) = (path.into(), "it is read-only".into());
+        return Err(OpenError::Unwritable { path, why });
+    }
+    if is_new || about(conn, "clean").map_err(store)? == Some(1) {
+        return Ok(());
+    }
+    let what: String = conn
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(store)?;
+    if what == "ok" {
+        return Ok(());
+    }
+    let path = path.into();
+    Err(OpenError::Damaged { path, what })
+}
+
+/// Keeps other gateways out, or waits until they have left.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let beside = PathBuf::from(name);
+    let unwritable = |why: io::Error| OpenError::Unwritable {
+        path: beside.clone(),
+        why: why.to_string(),
+    };
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&beside)
+        .map_err(unwritable)?;
+    let step = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(why)) => return Err(unwritable(why)),
+            Err(TryLockError::WouldBlock) if waited >= PATIENCE => {
+                return Err(OpenError::Locked { path: path.into() });
+            }
+            Err(TryLockError::WouldBlock) => sleep(step),
+        }
+        waited += step;
+    }
+}
+
+/// What SQLite says, as a person would.
+pub(super) fn because(path: Option<&Path>, why: rusqlite::Error) -> OpenError {
+    let path = path.map_or_else(|| PathBuf::from(":memory:"), Path::to_path_buf);
+    let text = why.to_string();
+    match why.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, what: text },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            OpenError::Unwritable { path, why: text }
+        }
+        _ => OpenError::Store { path, why },
+    }
+}

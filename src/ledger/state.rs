@@ -1,0 +1,531 @@
+//! Who may take what, now? All accounts under one lock, and the queue of what the store has yet to learn.
+//!
+//! The lock is held for a few steps at a time, never across an `await` or a write. What is queued is queued under it, so
+//! that the store hears of things in the order in which they happened here.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::bell::Slot;
+use super::book::{Book, Cut, Known, Part, resets};
+use super::window::hour_of;
+use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
+use crate::usage::Money;
+
+/// Something that the store has yet to learn.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A request has ended.
+    Settled(Box<Settled>),
+    /// An account needs a block.
+    Draw(Draw),
+    /// A block, or a part of one, is given back.
+    Back(Cut),
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) entries: Vec<Entry>,
+    /// The hour in which they count.
+    pub(super) hour: i64,
+    pub(super) cuts: SmallVec<[Cut; 4]>,
+    /// Who waits for it.
+    pub(super) slot: Option<Arc<Slot>>,
+}
+
+/// A block that an account asks for.
+#[derive(Debug)]
+pub(super) struct Draw {
+    pub(super) account: Arc<Account>,
+    pub(super) series: u32,
+    pub(super) start: i64,
+    /// The hour in which it counts as spent after a crash.
+    pub(super) hour: i64,
+    pub(super) amount: Amount,
+}
+
+/// How large the block is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amount {
+    /// So much.
+    Exactly(u64),
+    /// What was spent is to be read first; then as much as befits what is free below `most`, so that `wanted` is there.
+    Read { most: u64, wanted: u64 },
+}
+
+/// What the store answered to a [`Draw`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Granted {
+    pub(super) block: u64,
+    pub(super) spent: Option<u64>,
+}
+
+/// How the thread that writes is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    /// Not at all.
+    No,
+    /// Once all is written.
+    Written,
+    /// Once all is given back and written: a clean end.
+    Clean,
+    /// At once.
+    Now,
+    /// It has ended.
+    Done,
+}
+
+/// An amount that someone wants to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want<'a> {
+    pub(super) account: &'a Arc<Account>,
+    pub(super) amount: u64,
+}
+
+pub(super) type Parts = SmallVec<[Part; 4]>;
+/// What someone who waits has said that they need, by account.
+pub(super) type Said = SmallVec<[(usize, u64); 4]>;
+
+/// What came of a try to hold.
+pub(super) enum Taken {
+    All(Parts),
+    /// The store was asked; this account's bell will ring.
+    Wait(usize),
+    Not(Refused),
+}
+
+/// After so many ticks without use an account gives its block back.
+const IDLE: u64 = 3;
+
+/// After so many ticks it is looked for what is too old to be kept.
+const SWEEP: u64 = 240;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) books: Vec<Book>,
+    index: [HashMap<Arc<str>, usize>; 4],
+    /// Accounts that may have something to give back.
+    warm: Vec<usize>,
+    pub(super) seats: usize,
+    pub(super) seated: usize,
+    /// The latest hour seen: what comes earlier is taken for it, so that a clock that jumps back opens nothing.
+    pub(super) hour: i64,
+    ticks: u64,
+    pub(super) queue: VecDeque<Item>,
+    /// From how many items on the thread that writes is to be woken; none while it is awake.
+    pub(super) wakes_at: Option<usize>,
+    /// Whether someone waits for a block before a request can be sent.
+    pub(super) hurry: bool,
+    pub(super) unavailable: bool,
+    pub(super) stop: Stop,
+    pub(super) written: u64,
+    /// How many groups were written.
+    pub(super) groups: u64,
+    /// Whether it is time to look for what is too old to be kept.
+    pub(super) sweep: bool,
+    /// Budgets of which much is spent, not told of yet: at most one for each and its window.
+    warnings: Vec<Balance>,
+    /// Said to the connection before the next group.
+    #[cfg(test)]
+    pub(super) pragma: Option<&'static str>,
+}
+
+impl State {
+    pub(super) fn new(settings: &Settings, hour: i64) -> Self {
+        Self {
+            books: Vec::new(),
+            index: Default::default(),
+            warm: Vec::new(),
+            seats: settings.seats,
+            seated: 0,
+            hour,
+            ticks: 0,
+            queue: VecDeque::new(),
+            wakes_at: None,
+            hurry: false,
+            unavailable: false,
+            stop: Stop::No,
+            written: 0,
+            groups: 0,
+            sweep: true,
+            warnings: Vec::new(),
+            #[cfg(test)]
+            pragma: None,
+        }
+    }
+
+    /// Puts budgets in force, and no others. Requests under way may still spend from an account that has none any more, by
+    /// the one it had.
+    pub(super) fn enforce(&mut self, budgets: &[(Arc<Account>, Budget)]) {
+        let hour = self.hour;
+        for book in &mut self.books {
+            book.in_force = false;
+        }
+        for (account, budget) in budgets {
+            let Some(book) = self.books.get_mut(account.id) else {
+                continue;
+            };
+            book.in_force = true;
+            let backs = [book.turn_to(hour), book.rebudget(*budget, hour)];
+            self.queue
+                .extend(backs.into_iter().flatten().map(Item::Back));
+        }
+    }
+
+    pub(super) fn account(&mut self, scope: Scope, name: &str) -> Arc<Account> {
+        let hour = self.hour;
+        let known = self.id(scope, name).and_then(|id| self.books.get(id));
+        if let Some(book) = known {
+            return Arc::clone(&book.account);
+        }
+        let id = self.books.len();
+        let account = Arc::new(Account {
+            id,
+            scope,
+            name: name.into(),
+            bell: Notify::new(),
+        });
+        if let Some(index) = self.index.get_mut(scope as usize) {
+            index.insert(Arc::clone(&account.name), id);
+        }
+        self.books.push(Book::new(Arc::clone(&account), hour));
+        account
+    }
+
+    fn id(&self, scope: Scope, name: &str) -> Option<usize> {
+        let index = self.index.get(scope as usize)?;
+        if index.is_empty() {
+            return None;
+        }
+        index.get(name).copied()
+    }
+
+    /// The latest hour seen, this one included.
+    pub(super) fn reach(&mut self, now: SystemTime) -> i64 {
+        self.hour = self.hour.max(hour_of(now));
+        self.hour
+    }
+
+    /// The account's book, in the window of an hour.
+    fn book(&mut self, id: usize, hour: i64) -> Option<&mut Book> {
+        let book = self.books.get_mut(id)?;
+        let back = book.turn_to(hour);
+        self.queue.extend(back.map(Item::Back));
+        Some(book)
+    }
+
+    /// Takes a seat.
+    pub(super) fn sit(&mut self) -> Result<(), Refused> {
+        if self.stop != Stop::No {
+            return Err(Refused::Unavailable);
+        }
+        if self.seated >= self.seats {
+            return Err(match self.unavailable {
+                true => Refused::Unavailable,
+                false => Refused::Full,
+            });
+        }
+        self.seated += 1;
+        Ok(())
+    }
+
+    /// Takes all that is wanted, or nothing. If blocks are missing they are asked for, and `said` tells what for.
+    pub(super) fn take(&mut self, wants: &[Want<'_>], hour: i64, said: &mut Said) -> Taken {
+        if wants.is_empty() {
+            return Taken::All(Parts::new());
+        }
+        if self.unavailable || self.stop != Stop::No {
+            return Taken::Not(Refused::Unavailable);
+        }
+        let mut lacks = None;
+        let mut short: Option<(u64, Refused)> = None;
+        for want in wants {
+            let Some(book) = self.book(want.account.id, hour) else {
+                continue;
+            };
+            if book.known != Known::Yes {
+                lacks = lacks.or(Some(want.account));
+                continue;
+            }
+            let room = book.room();
+            if want.amount > room {
+                let by = want.amount - room;
+                if short.as_ref().is_none_or(|(most, _)| by > *most) {
+                    short = Some((by, refusal(book, hour)));
+                }
+            } else if want.amount > book.left {
+                lacks = lacks.or(Some(want.account));
+            }
+        }
+        if let Some((_, refused)) = short {
+            return Taken::Not(refused);
+        }
+        if let Some(account) = lacks {
+            self.ask(wants, hour, said);
+            return Taken::Wait(account.id);
+        }
+        let now = self.ticks;
+        let mut parts = Parts::new();
+        for want in wants {
+            if let Some(book) = self.books.get_mut(want.account.id) {
+                book.used = now;
+                parts.push(book.take(want.amount));
+            }
+        }
+        Taken::All(parts)
+    }
+
+    /// Asks the store for the blocks that are missing.
+    fn ask(&mut self, wants: &[Want<'_>], hour: i64, said: &mut Said) {
+        for want in wants {
+            let Some(book) = self.books.get_mut(want.account.id) else {
+                continue;
+            };
+            if book.known == Known::Yes && book.left >= want.amount {
+                continue;
+            }
+            book.wanted = book.wanted.saturating_add(want.amount);
+            said.push((want.account.id, want.amount));
+            let amount = match book.known {
+                Known::Asked => continue,
+                Known::No => {
+                    book.known = Known::Asked;
+                    book.spent = 0;
+                    Amount::Read {
+                        most: book.budget.limit.0.saturating_sub(book.held),
+                        wanted: book.wanted,
+                    }
+                }
+                Known::Yes => {
+                    let block = book.block();
+                    if block == 0 {
+                        continue;
+                    }
+                    book.pending = book.pending.saturating_add(block);
+                    Amount::Exactly(block)
+                }
+            };
+            let draw = Draw {
+                account: Arc::clone(&book.account),
+                series: book.series,
+                start: book.start,
+                hour,
+                amount,
+            };
+            self.queue.push_back(Item::Draw(draw));
+            self.hurry = true;
+        }
+    }
+
+    /// Takes back what was said.
+    pub(super) fn unsay(&mut self, said: &mut Said) {
+        for (id, amount) in said.drain(..) {
+            if let Some(book) = self.books.get_mut(id) {
+                book.wanted = book.wanted.saturating_sub(amount);
+            }
+        }
+    }
+
+    /// The store has written a draw.
+    pub(super) fn granted(&mut self, draw: &Draw, granted: Granted) {
+        let Some(book) = self.books.get_mut(draw.account.id) else {
+            return;
+        };
+        if book.series != draw.series {
+            if granted.block > 0 {
+                self.queue.push_back(Item::Back(Cut {
+                    account: Arc::clone(&draw.account),
+                    start: draw.start,
+                    amount: granted.block,
+                }));
+            }
+            return;
+        }
+        match granted.spent {
+            Some(spent) => {
+                book.known = Known::Yes;
+                book.spent = book.spent.saturating_add(spent);
+            }
+            None => book.pending = book.pending.saturating_sub(granted.block),
+        }
+        book.left = book.left.saturating_add(granted.block);
+        book.used = self.ticks;
+        self.warm_up(draw.account.id);
+    }
+
+    /// Looks whether an account has to be told of, once something was spent from it.
+    fn look_at(&mut self, id: usize) {
+        if let Some(book) = self.books.get_mut(id)
+            && book.warns()
+        {
+            self.warnings.push(book.balance());
+        }
+    }
+
+    fn warm_up(&mut self, id: usize) {
+        if let Some(book) = self.books.get_mut(id)
+            && !book.warm
+            && book.left > 0
+        {
+            book.warm = true;
+            self.warm.push(id);
+        }
+    }
+
+    /// Whether a part is of its account's window and period in this hour.
+    pub(super) fn is_mine(&mut self, part: &Part, hour: i64) -> bool {
+        self.book(part.account.id, hour)
+            .is_some_and(|book| book.is_mine(part))
+    }
+
+    /// Works on the book of a part: it may have more to give back afterwards.
+    pub(super) fn on<R>(&mut self, id: usize, work: impl FnOnce(&mut Book) -> R) -> Option<R> {
+        let done = self.books.get_mut(id).map(work);
+        self.look_at(id);
+        self.warm_up(id);
+        done
+    }
+
+    /// Counts entries in the accounts that pay for them but of which nothing was held.
+    pub(super) fn count(&mut self, entries: &[Entry], parts: &[Part], hour: i64) {
+        if self.books.is_empty() {
+            return;
+        }
+        for entry in entries {
+            let Some(cost) = entry.cost.filter(|cost| *cost > Money::ZERO) else {
+                continue;
+            };
+            for (scope, name) in entry.payers() {
+                let is_held = parts
+                    .iter()
+                    .any(|part| part.account.scope == scope && *part.account.name == *name);
+                if is_held {
+                    continue;
+                }
+                if let Some(id) = self.id(scope, name)
+                    && let Some(book) = self.book(id, hour)
+                {
+                    book.count(cost.0, hour);
+                    self.look_at(id);
+                }
+            }
+        }
+    }
+
+    /// Whether the thread that writes rests and should not any longer.
+    pub(super) fn is_to_wake(&self) -> bool {
+        self.wakes_at.is_some_and(|most| {
+            self.queue.len() >= most
+                || self.hurry
+                || self.stop != Stop::No
+                || (self.sweep && self.queue.is_empty() && most == 1)
+        })
+    }
+
+    pub(super) fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
+        let book = self.books.get(account.id)?;
+        let hour = self.hour.max(hour_of(now));
+        if book.known != Known::Yes {
+            return None;
+        }
+        // Nothing is spent in a window before its book has turned.
+        let has_turned = book.budget.per.start(hour) <= book.start;
+        Some(if has_turned {
+            Money(book.room())
+        } else {
+            book.budget.limit
+        })
+    }
+
+    pub(super) fn observe(&self) -> Observed {
+        let known = self.books.iter();
+        let known = known.filter(|book| book.in_force && book.known == Known::Yes);
+        Observed {
+            queue: self.queue.len(),
+            seated: self.seated,
+            late: 0,
+            unavailable: self.unavailable,
+            written: self.written,
+            groups: self.groups,
+            accounts: known.map(Book::balance).collect(),
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: SystemTime) -> Vec<Balance> {
+        let hour = self.reach(now);
+        self.ticks += 1;
+        self.sweep |= self.ticks.is_multiple_of(SWEEP);
+        let mut warm = std::mem::take(&mut self.warm);
+        warm.retain(|id| {
+            let now = self.ticks;
+            let Some(book) = self.book(*id, hour) else {
+                return false;
+            };
+            let is_idle = book.used + IDLE <= now;
+            let back = if is_idle { book.give_back() } else { None };
+            book.warm = !is_idle;
+            self.queue.extend(back.map(Item::Back));
+            !is_idle
+        });
+        self.warm = warm;
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Every block is given back.
+    pub(super) fn give_all_back(&mut self) {
+        let backs = self.books.iter_mut().filter_map(Book::give_back);
+        self.queue.extend(backs.map(Item::Back));
+    }
+}
+
+fn refusal(book: &Book, hour: i64) -> Refused {
+    Refused::Short {
+        scope: book.account.scope,
+        name: Arc::clone(&book.account.name),
+        limit: book.budget.limit,
+        left: Money(book.room()),
+        resets: resets(&book.budget, hour),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOON, at, budget, folder, now, settings};
+    use super::*;
+    use crate::ledger::Per;
+
+    #[test]
+    fn a_block_that_comes_after_its_window_is_given_back() {
+        let mut state = State::new(&settings(&folder()), hour_of(now()));
+        let account = state.account(Scope::Key, "ann");
+        state.enforce(&[(Arc::clone(&account), budget(100, Per::Hour))]);
+        let wants = [Want {
+            account: &account,
+            amount: 10,
+        }];
+        let taken = state.take(&wants, hour_of(now()), &mut Said::new());
+        assert!(matches!(taken, Taken::Wait(0)));
+        let Some(Item::Draw(draw)) = state.queue.pop_front() else {
+            panic!("the store was not asked");
+        };
+        let hour = state.reach(at(NOON + 3_600));
+        let taken = state.take(&wants, hour, &mut Said::new());
+        assert!(matches!(taken, Taken::Wait(0)));
+        state.queue.clear();
+        let answer = Granted {
+            block: 10,
+            spent: Some(90),
+        };
+        state.granted(&draw, answer);
+        let Some(Item::Back(cut)) = state.queue.pop_front() else {
+            panic!("it was kept");
+        };
+        assert_eq!((cut.amount, cut.start), (10, draw.start));
+        assert_eq!(state.left(&account, at(NOON + 3_600)), None);
+    }
+}

@@ -1,0 +1,402 @@
+//! How is the ledger kept on disk? One SQLite file, one connection that writes, one transaction for a group.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::book::{Cut, share};
+use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
+use super::state::{Amount, Draw, Granted, Item};
+use super::{Account, Durability, Entry, Place, Scope, Settings, keep};
+
+/// How long to wait for others who write: nobody should.
+const BUSY: Duration = Duration::from_millis(250);
+
+/// The ledger on disk.
+#[derive(Debug)]
+pub(super) struct Store {
+    conn: Connection,
+    /// Keeps other gateways out as long as it is open.
+    _lock: Option<File>,
+    pub(super) path: Option<PathBuf>,
+    /// The latest hour that was seen, as the file knows it.
+    pub(super) hour: i64,
+    insert: String,
+    /// For how many hours entries are kept.
+    keep: i64,
+}
+
+/// What a transaction comes to for one owner, beside its entries.
+#[derive(Debug, Default)]
+struct Sums {
+    spent: HashMap<(Scope, Arc<str>, i64), u64>,
+    leases: HashMap<(Scope, Arc<str>, i64), Lease>,
+}
+
+#[derive(Debug, Default)]
+struct Lease {
+    more: u64,
+    less: u64,
+    hour: i64,
+}
+
+impl Store {
+    pub(super) fn open(settings: &Settings, hour: i64) -> Result<Self, OpenError> {
+        let (conn, lock, path) = match &settings.store {
+            Place::Memory => {
+                let conn = Connection::open_in_memory();
+                let path = PathBuf::from(":memory:");
+                (
+                    conn.map_err(|why| OpenError::Store { path, why })?,
+                    None,
+                    None,
+                )
+            }
+            Place::File(path) => {
+                let (conn, lock) = open_file(path)?;
+                (conn, Some(lock), Some(path.clone()))
+            }
+        };
+        let mut store = Self {
+            conn,
+            _lock: lock,
+            path,
+            hour: 0,
+            insert: insertion(),
+            keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
+        };
+        let opened = store.prepare(settings.durability, hour);
+        opened.map_err(|why| because(store.path.as_deref(), why))?;
+        Ok(store)
+    }
+
+    fn prepare(&mut self, durability: Durability, hour: i64) -> rusqlite::Result<()> {
+        let conn = &mut self.conn;
+        conn.busy_timeout(BUSY)?;
+        conn.set_prepared_statement_cache_capacity(32);
+        if self.path.is_some() {
+            conn.pragma_update(None, "journal_mode", "WAL")?;
+            // Checkpoints run on a connection of their own.
+            conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        }
+        let synchronous = match durability {
+            Durability::Process => "NORMAL",
+            Durability::Power => "FULL",
+        };
+        conn.pragma_update(None, "synchronous", synchronous)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let done = usize::try_from(version).unwrap_or_default();
+        for migration in MIGRATIONS.iter().skip(done) {
+            tx.execute_batch(migration)?;
+        }
+        tx.pragma_update(None, "application_id", MARK)?;
+        tx.pragma_update(None, "user_version", latest())?;
+        let seen = about(&tx, "hour")?.unwrap_or_default();
+        charge(&tx)?;
+        write_about(&tx, "clean", 0)?;
+        tx.commit()?;
+        self.hour = seen.max(hour);
+        Ok(())
+    }
+
+    /// Writes a group, whole or not at all. Answers its draws, in order.
+    pub(super) fn write(&mut self, items: &[Item], hour: i64) -> rusqlite::Result<Vec<Granted>> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut sums = Sums::default();
+        let mut answers = Vec::new();
+        {
+            let mut insert = tx.prepare_cached(&self.insert)?;
+            for item in items {
+                match item {
+                    Item::Settled(settled) => {
+                        for entry in &settled.entries {
+                            enter(&mut insert, entry)?;
+                            sums.count(entry, settled.hour);
+                        }
+                        settled.cuts.iter().for_each(|cut| sums.cut(cut));
+                    }
+                    Item::Back(cut) => sums.cut(cut),
+                    Item::Draw(draw) => {
+                        let granted = grant(&tx, draw, &mut sums)?;
+                        sums.draw(draw, granted.block);
+                        answers.push(granted);
+                    }
+                }
+            }
+        }
+        sums.write(&tx)?;
+        if hour > self.hour {
+            write_about(&tx, "hour", hour)?;
+        }
+        tx.commit()?;
+        self.hour = self.hour.max(hour);
+        Ok(answers)
+    }
+
+    /// Rolls up a few of the entries that are too old to be kept, as seen from this hour. True if there are more.
+    pub(super) fn sweep(&mut self, hour: i64) -> rusqlite::Result<bool> {
+        keep::sweep(&mut self.conn, hour, self.keep)
+    }
+
+    #[cfg(test)]
+    pub(super) fn say(&self, pragma: &str) {
+        self.conn.execute_batch(pragma).unwrap();
+    }
+
+    /// Brings all that is in the log into the file, so that the log begins anew. Only if the log has grown long: the
+    /// connection that does so all the time could not catch up.
+    pub(super) fn restart_log(&self) -> rusqlite::Result<()> {
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+    }
+
+    /// Notes that all was given back and written.
+    pub(super) fn close(self) -> rusqlite::Result<()> {
+        write_about(&self.conn, "clean", 1)
+    }
+}
+
+impl Sums {
+    fn count(&mut self, entry: &Entry, hour: i64) {
+        let Some(cost) = entry.cost.filter(|cost| cost.0 > 0) else {
+            return;
+        };
+        let total = || Arc::from(super::TOTAL);
+        let payers = [
+            Some((Scope::Key, Arc::clone(&entry.key))),
+            entry.team.clone().map(|team| (Scope::Team, team)),
+            Some((Scope::Provider, Arc::clone(&entry.provider))),
+            Some((Scope::Total, total())),
+        ];
+        for (scope, name) in payers.into_iter().flatten() {
+            let spent = self.spent.entry((scope, name, hour)).or_default();
+            *spent = spent.saturating_add(cost.0);
+        }
+    }
+
+    fn lease(&mut self, account: &Account, start: i64) -> &mut Lease {
+        let key = (account.scope, Arc::clone(&account.name), start);
+        self.leases.entry(key).or_default()
+    }
+
+    fn cut(&mut self, cut: &Cut) {
+        let lease = self.lease(&cut.account, cut.start);
+        lease.less = lease.less.saturating_add(cut.amount);
+    }
+
+    fn draw(&mut self, draw: &Draw, block: u64) {
+        if block > 0 {
+            let lease = self.lease(&draw.account, draw.start);
+            lease.more = lease.more.saturating_add(block);
+            lease.hour = lease.hour.max(draw.hour);
+        }
+    }
+
+    fn write(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.write_spent(tx)?;
+        if self.leases.is_empty() {
+            return Ok(());
+        }
+        let mut change = tx.prepare_cached(
+            "INSERT INTO lease (scope, name, start, amount, hour) VALUES (?1, ?2, ?3, max(0, ?4), ?5)
+             ON CONFLICT DO UPDATE SET amount = max(0, amount + ?4), hour = max(hour, ?5)",
+        )?;
+        let mut delete = tx.prepare_cached(
+            "DELETE FROM lease WHERE scope = ?1 AND name = ?2 AND start = ?3 AND amount = 0",
+        )?;
+        for ((scope, name, start), lease) in self.leases.drain() {
+            let by = stored(lease.more).saturating_sub(stored(lease.less));
+            change.execute(params![scope as i64, &*name, start, by, lease.hour])?;
+            if by < 0 {
+                delete.execute(params![scope as i64, &*name, start])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_spent(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        if self.spent.is_empty() {
+            return Ok(());
+        }
+        let mut add = tx.prepare_cached(ADD_SPENT)?;
+        for ((scope, name, hour), amount) in self.spent.drain() {
+            add.execute(params![scope as i64, &*name, hour, stored(amount)])?;
+        }
+        Ok(())
+    }
+}
+
+/// More than SQLite can count is the most that it can.
+pub(super) const ADD_SPENT: &str = "INSERT INTO spent (scope, name, hour, amount) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT DO UPDATE SET amount = CASE WHEN amount > 9223372036854775807 - ?4 THEN 9223372036854775807 ELSE amount + ?4 END";
+
+/// An amount as SQLite counts it, at most 9 billion dollars.
+pub(super) fn stored(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// Answers a draw. What was spent is read after all that was queued before it.
+fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums) -> rusqlite::Result<Granted> {
+    let (most, wanted) = match draw.amount {
+        Amount::Exactly(block) => {
+            return Ok(Granted { block, spent: None });
+        }
+        Amount::Read { most, wanted } => (most, wanted),
+    };
+    sums.write_spent(tx)?;
+    let mut read = tx
+        .prepare_cached("SELECT amount FROM spent WHERE scope = ?1 AND name = ?2 AND hour >= ?3")?;
+    let account = &draw.account;
+    let mut rows = read.query(params![account.scope as i64, &*account.name, draw.start])?;
+    let mut spent = 0_u64;
+    while let Some(row) = rows.next()? {
+        spent = spent.saturating_add(row.get::<_, i64>(0)?.unsigned_abs());
+    }
+    Ok(Granted {
+        block: share(most.saturating_sub(spent), wanted),
+        spent: Some(spent),
+    })
+}
+
+fn insertion() -> String {
+    let kinds = crate::usage::KINDS;
+    let marks = vec!["?"; 13 + kinds.len()].join(", ");
+    format!(
+        "INSERT INTO entry (at, request, attempt, api, key, team, model, target, provider, cost, estimated, \"end\", prices, {}) VALUES ({marks})",
+        kinds.join(", ")
+    )
+}
+
+fn enter(insert: &mut rusqlite::CachedStatement<'_>, entry: &Entry) -> rusqlite::Result<()> {
+    let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    insert.raw_bind_parameter(1, at)?;
+    insert.raw_bind_parameter(2, &*entry.request)?;
+    insert.raw_bind_parameter(3, entry.attempt)?;
+    insert.raw_bind_parameter(4, entry.api)?;
+    insert.raw_bind_parameter(5, &*entry.key)?;
+    insert.raw_bind_parameter(6, entry.team.as_deref())?;
+    insert.raw_bind_parameter(7, &*entry.model)?;
+    insert.raw_bind_parameter(8, &*entry.target)?;
+    insert.raw_bind_parameter(9, &*entry.provider)?;
+    insert.raw_bind_parameter(10, entry.cost.map(|cost| stored(cost.0)))?;
+    insert.raw_bind_parameter(11, entry.estimated)?;
+    insert.raw_bind_parameter(12, entry.end)?;
+    insert.raw_bind_parameter(13, &*entry.prices)?;
+    let counts = entry.usage.map(|usage| usage.counts());
+    for at in 0..crate::usage::KINDS.len() {
+        let count = counts.and_then(|counts| counts.get(at).map(|n| (*n).min(MOST_TOKENS)));
+        insert.raw_bind_parameter(14 + at, count.map(stored))?;
+    }
+    insert.raw_execute()?;
+    Ok(())
+}
+
+/// More tokens than any answer has: so sums do not overflow.
+const MOST_TOKENS: u64 = 1 << 53;
+
+/// What a crash left of each lease counts as spent.
+fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut read =
+        tx.prepare("SELECT scope, name, start, amount, hour FROM lease WHERE amount > 0")?;
+    let mut add = tx.prepare(ADD_SPENT)?;
+    let mut rows = read.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, name, start): (u8, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (amount, hour): (i64, i64) = (row.get(3)?, row.get(4)?);
+        let Some(scope) = Scope::ALL.get(usize::from(number)).copied() else {
+            continue;
+        };
+        let column = match scope {
+            Scope::Key | Scope::Total => "key",
+            Scope::Team => "team",
+            Scope::Provider => "provider",
+        };
+        let owner = (scope != Scope::Total).then_some(&name);
+        tx.execute(
+            &format!(
+                "INSERT INTO entry (at, scope, request, attempt, api, {column}, cost, estimated, \"end\", prices)
+                 VALUES (?1, ?2, '', 0, '', ?3, ?4, 1, 'crashed', '')"
+            ),
+            params![hour * 3_600_000, scope.name(), owner, amount],
+        )?;
+        add.execute(params![scope as i64, name, hour, amount])?;
+        tracing::warn!(
+            scope = scope.name(),
+            name,
+            window = start,
+            "a crash left {} US dollars unsettled, which count as spent",
+            crate::usage::Money(amount.unsigned_abs())
+        );
+    }
+    drop(rows);
+    tx.execute("DELETE FROM lease", [])?;
+    Ok(())
+}
+
+pub(super) fn about(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    conn.query_row("SELECT value FROM about WHERE name = ?1", [name], |row| {
+        row.get(0)
+    })
+    .optional()
+}
+
+fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)")?
+        .execute(params![name, value])
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::SmallVec;
+
+    use super::super::state::Settled;
+    use super::super::tests::{budget, entry, folder, now, settings};
+    use super::super::window::hour_of;
+    use super::super::{Ledger, Per};
+    use super::*;
+
+    #[test]
+    fn what_was_spent_is_read_after_all_that_was_queued_before() {
+        let settings = Settings {
+            store: Place::Memory,
+            ..settings(&folder())
+        };
+        let ledger = Ledger::open(&settings, now()).unwrap();
+        let account = ledger.given(Scope::Key, "ann", budget(100, Per::Day));
+        let hour = hour_of(now());
+        let settled = || {
+            Item::Settled(Box::new(Settled {
+                entries: vec![entry(30)],
+                hour,
+                cuts: SmallVec::new(),
+                slot: None,
+            }))
+        };
+        let draw = || {
+            Item::Draw(Draw {
+                account: Arc::clone(&account),
+                series: 0,
+                start: Per::Day.start(hour),
+                hour,
+                amount: Amount::Read {
+                    most: 100,
+                    wanted: 50,
+                },
+            })
+        };
+        let mut store = Store::open(&settings, hour).unwrap();
+        let group = [draw(), settled(), draw(), settled(), draw(), settled()];
+        let answers = store.write(&group, hour).unwrap();
+        let answers: Vec<_> = answers.iter().map(|it| (it.spent, it.block)).collect();
+        assert_eq!(answers, [(Some(0), 50), (Some(30), 50), (Some(60), 40)]);
+    }
+}

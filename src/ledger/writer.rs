@@ -1,0 +1,258 @@
+//! When is it written? A thread takes all that is queued, writes it in one transaction and tells those who wait.
+//!
+//! What cannot be written is kept and tried again, whole: a group that failed was rolled back, so that nothing is written
+//! twice. Until then the ledger is unavailable.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::bell::Slot;
+use super::inner::Inner;
+use super::state::{Granted, Item, State, Stop};
+use super::store::Store;
+
+/// The most that is written in one transaction.
+const GROUP: usize = 1_024;
+/// How far apart groups begin, at least, when there is much to write: what it costs to begin one is shared by more, and
+/// those who queue need not wake the thread. Ends of answers wait for half of it, on average.
+const SPACE: Duration = Duration::from_micros(300);
+/// How long to rest after failures, at least and at most.
+const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// How often the log is looked at, and after how many groups it is brought into the file, or else after how many looks.
+const LOOK: Duration = Duration::from_secs(1);
+const MANY: u64 = 500;
+const LONG_AGO: u32 = 30;
+/// How many pages of the log are too many: the writer then has to pause for it.
+const LONG: i64 = 16_384;
+
+/// Starts the thread, and one beside it that brings the log into the file.
+pub(super) fn start(inner: &Arc<Inner>, store: Store) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    if let Some(path) = store.path.clone() {
+        let inner = Arc::clone(inner);
+        let thread = thread::Builder::new().name("ledger-log".into());
+        threads.push(thread.spawn(move || tend(&inner, &path))?);
+    }
+    let writer = Arc::clone(inner);
+    let started = thread::Builder::new().name("ledger".into()).spawn(move || {
+        run(&writer, store);
+        writer.has_stopped();
+    });
+    if started.is_err() {
+        inner.has_stopped();
+    }
+    threads.push(started?);
+    Ok(threads)
+}
+
+/// Brings the log into the file from time to time, beside the writer.
+fn tend(inner: &Inner, path: &Path) {
+    let mut conn = None;
+    let (mut done, mut looks) = (0, 0);
+    while !inner.wait_until_stopped(LOOK) {
+        let groups = inner.lock().groups;
+        looks += 1;
+        let since = groups - done;
+        if since < MANY && (since == 0 || looks < LONG_AGO) {
+            continue;
+        }
+        (done, looks) = (groups, 0);
+        if conn.is_none() {
+            conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).ok();
+        }
+        let Some(conn) = &conn else { continue };
+        let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            row.get::<_, i64>(1)
+        });
+        match pages {
+            Ok(pages) => inner.log_is_long.store(pages > LONG, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger's log could not be brought into its file");
+            }
+        }
+    }
+}
+
+fn run(inner: &Inner, mut store: Store) {
+    let mut group = Vec::with_capacity(GROUP);
+    let mut begun = None;
+    while let Some(work) = next(inner, &mut group, begun) {
+        match work {
+            Work::Write(hour) => {
+                begun = Some(now());
+                let Some(answers) = write(inner, &mut store, &group, hour) else {
+                    return;
+                };
+                acknowledge(inner, &group, &answers);
+                group.clear();
+            }
+            Work::Sweep(hour) => {
+                // What cannot be rolled up now will be at another time.
+                let is_more = store.sweep(hour).unwrap_or_default();
+                inner.lock().sweep = is_more;
+            }
+            Work::Restart => {
+                if let Err(error) = store.restart_log() {
+                    tracing::warn!(%error, "the ledger's log could not be begun anew");
+                }
+            }
+        }
+    }
+    let is_clean = inner.lock().stop == Stop::Clean;
+    if is_clean && let Err(error) = store.close() {
+        tracing::warn!(%error, "the ledger could not note that it was closed; the next start will check it");
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the thread's own pace, of which nothing else depends"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What the thread does next.
+enum Work {
+    Write(i64),
+    Sweep(i64),
+    Restart,
+}
+
+/// Waits for something to write. None when it is time to end.
+fn next(inner: &Inner, group: &mut Vec<Item>, begun: Option<Instant>) -> Option<Work> {
+    let mut state = inner.lock();
+    loop {
+        if state.stop >= Stop::Now {
+            return None;
+        }
+        if inner.log_is_long.swap(false, Ordering::Relaxed) {
+            return Some(Work::Restart);
+        }
+        if !state.queue.is_empty() {
+            state = linger(inner, state, begun);
+            let most = state.queue.len().min(GROUP);
+            group.extend(state.queue.drain(..most));
+            state.hurry = false;
+            return Some(Work::Write(state.hour));
+        }
+        if state.stop == Stop::Clean {
+            // Also what was settled meanwhile.
+            state.give_all_back();
+            if !state.queue.is_empty() {
+                continue;
+            }
+        }
+        if state.stop != Stop::No {
+            return None;
+        }
+        if state.sweep {
+            return Some(Work::Sweep(state.hour));
+        }
+        state.wakes_at = Some(1);
+        state = inner
+            .work
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.wakes_at = None;
+    }
+}
+
+/// Lets a little time pass since the last group was begun, so that more comes together, unless someone is in a hurry.
+fn linger<'a>(
+    inner: &'a Inner,
+    mut state: MutexGuard<'a, State>,
+    begun: Option<Instant>,
+) -> MutexGuard<'a, State> {
+    let rest = begun.map_or(Duration::ZERO, |begun| {
+        SPACE.saturating_sub(begun.elapsed())
+    });
+    if rest.is_zero() {
+        return state;
+    }
+    state.wakes_at = Some(GROUP / 2);
+    if state.is_to_wake() {
+        state.wakes_at = None;
+        return state;
+    }
+    let waited = inner.work.wait_timeout_while(state, rest, |state| {
+        state.wakes_at.is_some() && !state.is_to_wake()
+    });
+    let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    state.wakes_at = None;
+    state
+}
+
+/// Writes a group, as often as it takes. None if it is time to end before that.
+fn write(inner: &Inner, store: &mut Store, group: &[Item], hour: i64) -> Option<Vec<Granted>> {
+    let mut rest = REST.0;
+    loop {
+        #[cfg(test)]
+        if let Some(pragma) = inner.lock().pragma.take() {
+            store.say(pragma);
+        }
+        match store.write(group, hour) {
+            Ok(answers) => {
+                if std::mem::replace(&mut inner.lock().unavailable, false) {
+                    tracing::info!("the ledger can write again");
+                }
+                return Some(answers);
+            }
+            Err(error) => {
+                let mut state = inner.lock();
+                if !std::mem::replace(&mut state.unavailable, true) {
+                    tracing::error!(%error, "the ledger cannot write; requests with a budget are refused until it can");
+                }
+                for item in group.iter().chain(&state.queue) {
+                    if let Item::Draw(draw) = item {
+                        draw.account.bell.notify_waiters();
+                    }
+                }
+                let (state, _) = inner
+                    .work
+                    .wait_timeout_while(state, rest, |state| state.stop < Stop::Now)
+                    .unwrap_or_else(PoisonError::into_inner);
+                if state.stop >= Stop::Now {
+                    return None;
+                }
+                rest = (rest * 2).min(REST.1);
+            }
+        }
+    }
+}
+
+/// Tells everyone what was written.
+fn acknowledge(inner: &Inner, group: &[Item], answers: &[Granted]) {
+    let mut slots: Vec<&Slot> = Vec::new();
+    let mut answers = answers.iter();
+    let mut state = inner.lock();
+    state.groups += 1;
+    for item in group {
+        match item {
+            Item::Settled(settled) => {
+                state.seated = state.seated.saturating_sub(1);
+                state.written += settled.entries.len() as u64;
+                slots.extend(settled.slot.as_deref());
+            }
+            Item::Draw(draw) => {
+                if let Some(granted) = answers.next() {
+                    state.granted(draw, *granted);
+                }
+            }
+            Item::Back(_) => {}
+        }
+    }
+    drop(state);
+    for item in group {
+        if let Item::Draw(draw) = item {
+            draw.account.bell.notify_waiters();
+        }
+    }
+    Slot::ring(&slots);
+}
