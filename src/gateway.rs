@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 
 use crate::config::{Config, Diagnostic};
+use crate::ledger::Ledger;
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Observed;
 
 /// Everything that runs.
 pub struct Gateway {
@@ -28,12 +30,14 @@ impl Gateway {
     pub fn new(
         config: &Config,
         telemetry: Arc<Telemetry>,
+        ledger: Ledger,
         surroundings: Surroundings<'_>,
     ) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let state = State {
             in_flight: crate::admission::InFlight::default(),
             memory: crate::admission::Memory::default(),
             discovered: ArcSwap::default(),
+            ledger,
             telemetry,
         };
         let plan = Plan::compile(config, &state, surroundings)?;
@@ -48,6 +52,28 @@ impl Gateway {
     /// The plan in force. A request takes it once.
     pub fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
+    }
+
+    /// Every metric, as Prometheus reads it. Takes milliseconds: never on a thread that serves clients.
+    pub fn metrics(&self) -> String {
+        let seen = self.state.ledger.observe();
+        let balances = seen.accounts.iter();
+        let metrics = &self.state.telemetry.metrics;
+        metrics.observe(&Observed {
+            queue: seen.queue,
+            late: seen.late,
+            up: !seen.unavailable,
+            budgets: balances
+                .map(|it| {
+                    (
+                        it.account.scope().name(),
+                        Arc::clone(it.account.name()),
+                        it.left,
+                    )
+                })
+                .collect(),
+        });
+        metrics.text()
     }
 
     /// Puts another configuration in force. With a flaw in it, nothing changes. Listeners and their own limits stay as

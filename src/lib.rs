@@ -17,12 +17,13 @@
 //!    [`plan::Plan`] is taken once.
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
 //!    is room. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the model's name
-//!    into a [`route::Route`].
+//!    into a [`route::Route`]; the most that the request may cost at its targets is set aside in a [`ledger::Hold`].
 //! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
-//! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. Its
-//!    body holds the guards: whatever ends it gives everything back.
+//! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. What it
+//!    cost is written to the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
+//!    everything back.
 //!
 //! # Three kinds of data
 //!
@@ -40,6 +41,7 @@
 //! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
 //!   once.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
+//! * A try begins only if what is held covers it; each billed try is one entry, however it ended. Money is integers.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.
 //! * A secret shows itself only where credentials are written. Nothing a client writes becomes a label.
 //! * Decisions take `now` as an argument; only timers that are awaited look at the clock themselves.

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::admission::door::Stranger;
 use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
+use crate::ledger::Refused;
+use crate::protocol::demand::Boundless;
 use crate::protocol::{Complaint, NoEndpoint};
 use crate::provider::errors::Fault;
 use crate::upstream::attempt::Exhausted;
@@ -34,6 +36,12 @@ pub enum Rejection {
     /// The caller may not use this model.
     #[error("this key may not use the model `{0}`")]
     ModelNotAllowed(Box<str>),
+    /// The request has no bound, or may not have one, and its caller has a budget.
+    #[error(transparent)]
+    Boundless(#[from] Boundless),
+    /// It may cost more than is left, or nobody can say what is left.
+    #[error(transparent)]
+    Budget(#[from] Refused),
     /// Nobody here goes by this name.
     #[error("there is no model `{0}`; GET /v1/models lists those there are")]
     ModelNotFound(Box<str>),
@@ -74,6 +82,11 @@ pub enum Rejection {
     /// Who asks did not show a key we know.
     #[error(transparent)]
     UnknownKey(#[from] UnknownKey),
+    /// Nobody knows what it may cost, and its caller has a budget.
+    #[error(
+        "no target of this model has a price, or the request points at what cannot be measured: callers with a budget need both; see docs/budgets.md"
+    )]
+    Unpriced,
     /// The body was not read.
     #[error(transparent)]
     Unread(#[from] Unread),
@@ -103,6 +116,7 @@ impl Rejection {
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadMember(..)
+            | Self::Boundless(_)
             | Self::Encoded(_)
             | Self::RefusedMember(_)
             | Self::Malformed(
@@ -125,9 +139,16 @@ impl Rejection {
             Self::Stranger(Stranger::Host(_)) => (StatusCode::FORBIDDEN, "host_not_allowed"),
             Self::Stranger(Stranger::Hosts) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::Stranger(Stranger::Page(_)) => (StatusCode::FORBIDDEN, "origin_not_allowed"),
-            Self::Crowded(_) | Self::Overloaded(_) => {
+            Self::Crowded(_) | Self::Overloaded(_) | Self::Budget(Refused::Full) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
             }
+            Self::Budget(Refused::Short { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "budget_exceeded")
+            }
+            Self::Budget(Refused::Unavailable) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable")
+            }
+            Self::Unpriced => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
             Self::Provider(said) => (said.status, "upstream_error"),
             Self::RateLimited(..) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
@@ -146,6 +167,7 @@ impl Rejection {
     fn param(&self) -> Option<&str> {
         match self {
             Self::BadMember(name, _) => Some(name),
+            Self::Boundless(boundless) => Some(boundless.param()),
             Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
             Self::ModelNotAllowed(_) | Self::ModelNotFound(_) | Self::NoTarget { .. } => {
@@ -163,7 +185,12 @@ impl Rejection {
             Self::Crowded(crowded) => (true, Some(crowded.retry_after)),
             Self::Overloaded(full) => (true, Some(full.retry_after)),
             Self::RateLimited(_, wait) => (true, *wait),
-            Self::NoTarget { .. } => (false, None),
+            Self::Budget(Refused::Full | Refused::Unavailable) => {
+                (true, Some(Duration::from_secs(1)))
+            }
+            Self::NoTarget { .. } | Self::Unpriced | Self::Budget(Refused::Short { .. }) => {
+                (false, None)
+            }
             Self::ShuttingDown => (true, None),
             Self::NoEndpoint(NoEndpoint::Method(takes)) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(takes));
@@ -248,6 +275,14 @@ impl From<Exhausted> for Rejection {
         let members: Option<Vec<Box<str>>> = failures.iter().map(refused).collect();
         if let Some(name) = members.and_then(|members| members.into_iter().next()) {
             return Self::RefusedMember(name);
+        }
+        // Nothing was asked because nothing fitted: that is the caller's budget, or its provider's.
+        let is_unasked = |f: &Failure| matches!(f.cause, Cause::Budget(_) | Cause::Unpriced);
+        if failures.iter().all(is_unasked) {
+            return match failures.into_iter().next().map(|f| f.cause) {
+                Some(Cause::Budget(refused)) => Self::Budget(refused),
+                _ => Self::Unpriced,
+            };
         }
         let told = summary(&failures);
         if failures.iter().all(Failure::is_busy) {

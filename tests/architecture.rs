@@ -17,15 +17,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("envelope", &[]),
     ("telemetry", &["usage"]),
     ("ledger", &["usage"]),
-    ("admission", &[]),
+    // A caller holds what it may spend from.
+    ("admission", &["ledger"]),
     ("protocol", &["envelope", "usage"]),
     ("provider", &["envelope", "protocol"]),
     // `telemetry`: meters are looked up once per plan and kept with what they measure.
-    ("route", &["provider", "telemetry"]),
     (
+        "route",
+        &["ledger", "protocol", "provider", "telemetry", "usage"],
+    ),
+    (
+        // `ledger`: a try begins only if the hold covers it, and what it cost is known where it fails.
         "upstream",
         &[
             "envelope",
+            "ledger",
             "protocol",
             "provider",
             "route",
@@ -35,27 +41,43 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "response",
-        &["admission", "protocol", "telemetry", "upstream"],
+        &["admission", "ledger", "protocol", "telemetry", "upstream"],
     ),
     (
         "plan",
         &[
             "admission",
             "config",
+            "ledger",
             "protocol",
             "provider",
             "route",
             "telemetry",
+            "usage",
         ],
     ),
     // The error types of the rooms, and `protocol` to write them.
     (
         "rejection",
-        &["admission", "envelope", "protocol", "provider", "upstream"],
+        &[
+            "admission",
+            "envelope",
+            "ledger",
+            "protocol",
+            "provider",
+            "upstream",
+        ],
     ),
     (
         "gateway",
-        &["admission", "config", "plan", "response", "telemetry"],
+        &[
+            "admission",
+            "config",
+            "ledger",
+            "plan",
+            "response",
+            "telemetry",
+        ],
     ),
     (
         "proxy",
@@ -63,12 +85,15 @@ const ROOMS: &[(&str, &[&str])] = &[
             "admission",
             "envelope",
             "gateway",
+            "ledger",
             "plan",
             "protocol",
             "rejection",
             "response",
+            "route",
             "telemetry",
             "upstream",
+            "usage",
         ],
     ),
     ("server", &[]),
@@ -79,6 +104,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "admin",
             "config",
             "gateway",
+            "ledger",
             "plan",
             "provider",
             "proxy",
@@ -256,17 +282,16 @@ fn the_examples_of_the_pages_are_valid() {
 }
 
 fn flaws(text: &str) -> Vec<String> {
-    use tollgate::{cli::Loaded, config::load::Source, gateway::Gateway, telemetry};
+    use tollgate::{cli::Loaded, config::load::Source};
     let source = match Source::parse("x".into(), PathBuf::new(), text) {
         Ok(source) => source,
         Err(flaws) => return flaws.0,
     };
     let loaded = Loaded::read(source, tollgate::config::secret::Environment::default());
-    let telemetry = telemetry::Telemetry::new(telemetry::metrics::Metrics::new(), None);
-    let found = Gateway::new(&loaded.config, telemetry, loaded.surroundings())
+    loaded
+        .compile()
         .err()
-        .unwrap_or_default();
-    loaded.report(found).0
+        .map_or_else(Vec::new, |flaws| flaws.0)
 }
 
 fn sources() -> Vec<PathBuf> {

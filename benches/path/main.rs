@@ -167,8 +167,10 @@ async fn start(options: &Options, pins: &Pins, dir: &Path, upstream: u16) -> Res
     let before = options.beside.as_deref().map(|program| Build {
         name: "before",
         program,
+        price: "",
+        budget: "",
     });
-    if let Some(Build { name, program }) = before {
+    if let Some(Build { name, program, .. }) = before {
         println!("\n{name}: {program}");
     }
     for build in [Some(Build::THIS), before].into_iter().flatten() {

@@ -23,6 +23,10 @@ pub(crate) struct Build<'a> {
     pub(crate) name: &'static str,
     /// Where its program lies.
     pub(crate) program: &'a str,
+    /// What its targets cost; nothing for one that knows no prices.
+    pub(crate) price: &'a str,
+    /// What its one caller may spend.
+    pub(crate) budget: &'a str,
 }
 
 impl Build<'_> {
@@ -30,6 +34,8 @@ impl Build<'_> {
     pub(crate) const THIS: Build<'static> = Build {
         name: "tollgate",
         program: env!("CARGO_BIN_EXE_tollgate"),
+        price: ", price = { input = 0.1, output = 0.4 }",
+        budget: "budget = { usd = 1000000000, per = \"month\" }\n[defaults]\noutput_cap = 1000000",
     };
 }
 
@@ -52,10 +58,10 @@ impl Proxy {
         upstream: u16,
         log: &str,
     ) -> Result<Self> {
-        let Build { name, program } = *build;
+        let Build { name, program, .. } = *build;
         let [port, admin] = free_ports()?;
         let file = dir.join(format!("{name}.toml"));
-        fs::write(&file, gateway_config(port, admin, upstream, log))?;
+        fs::write(&file, gateway_config(build, [port, admin], upstream, log))?;
         let mut command = pinned(core, program);
         command.arg("serve").arg("-c").arg(&file);
         // A log is written, but not kept: the disk is not what is measured.
@@ -185,7 +191,8 @@ fn free_ports() -> Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-fn gateway_config(port: u16, admin: u16, upstream: u16, log: &str) -> String {
+fn gateway_config(build: &Build<'_>, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
+    let Build { price, budget, .. } = build;
     format!(
         r#"[server]
 listen = "127.0.0.1:{port}"
@@ -199,16 +206,17 @@ preset = "openai-compatible"
 base_url = "http://127.0.0.1:{upstream}/v1"
 
 [models.bench]
-targets = ["bench/bench"]
+targets = [{{ to = "bench/bench"{price} }}]
 
 [models.flood]
-targets = ["bench/flood"]
+targets = [{{ to = "bench/flood"{price} }}]
 
 [models.paced]
-targets = ["bench/paced"]
+targets = [{{ to = "bench/paced"{price} }}]
 
 [keys.bench]
 key = "{KEY}"
+{budget}
 "#
     )
 }

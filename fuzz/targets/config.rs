@@ -5,9 +5,6 @@ use std::path::PathBuf;
 use tollgate::cli::Loaded;
 use tollgate::config::load::Source;
 use tollgate::config::secret::Environment;
-use tollgate::gateway::Gateway;
-use tollgate::telemetry::Telemetry;
-use tollgate::telemetry::metrics::Metrics;
 
 /// The first line is a variable's value, the rest is the file.
 pub(crate) fn check(input: &[u8]) {
@@ -47,13 +44,6 @@ fn read(variable: &str, text: &str) -> Result<String, Vec<String>> {
             false => Err(loaded.report(Vec::new()).0),
         };
     }
-    let telemetry = Telemetry::new(Metrics::new(), None);
-    let compiled = Gateway::new(&loaded.config, telemetry, loaded.surroundings());
-    match compiled {
-        Ok(gateway) if loaded.flaws.is_empty() => {
-            Ok(format!("{shown}{:?}", gateway.plan().warnings))
-        }
-        Ok(_) => Err(loaded.report(Vec::new()).0),
-        Err(found) => Err(loaded.report(found).0),
-    }
+    let plan = loaded.compile().map_err(|flaws| flaws.0)?;
+    Ok(format!("{shown}{:?}", plan.warnings))
 }

@@ -53,9 +53,7 @@ impl Handler for Window {
         match path {
             "/metrics" => {
                 let gateway = Arc::clone(&self.gateway);
-                let text =
-                    tokio::task::spawn_blocking(move || gateway.state.telemetry.metrics.text());
-                match text.await {
+                match tokio::task::spawn_blocking(move || gateway.metrics()).await {
                     Ok(text) => said(StatusCode::OK, metrics::CONTENT_TYPE, text),
                     Err(_) => said(
                         StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,7 +1,7 @@
 //! May it pass? From what a caller shows to who is calling, and whether there is room.
 //!
 //! A key is looked up by its SHA-256 digest: the key itself is kept nowhere. (A plain hash is right for keys that are
-//! random; a slow one would cost every request.) Knows nothing it does not need yet.
+//! random; a slow one would cost every request.) Knows `ledger`.
 
 pub mod door;
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::ledger::Account;
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest as _, Sha256};
 
@@ -54,7 +55,7 @@ impl Digest {
 }
 
 /// Someone who may call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Caller {
     /// The key's name.
     pub name: Arc<str>,
@@ -62,6 +63,12 @@ pub struct Caller {
     pub models: Option<Vec<String>>,
     /// From when on the key is refused.
     pub expires: Option<SystemTime>,
+    /// The name of its team.
+    pub team: Option<Arc<str>>,
+    /// What it may spend from: its own account, its team's, and everybody's, as far as they have a budget.
+    pub accounts: Vec<Arc<Account>>,
+    /// What is left does not cover a request: lower its output instead of refusing it.
+    pub clamps: bool,
 }
 
 impl Caller {
@@ -269,8 +276,8 @@ mod tests {
         let caller = |name: &str, expires| {
             Arc::new(Caller {
                 name: name.into(),
-                models: None,
                 expires,
+                ..Caller::default()
             })
         };
         ring.add(Digest::of("sk-ann"), caller("ann", None));
@@ -321,6 +328,7 @@ mod tests {
             name: "open".into(),
             models: None,
             expires: None,
+            ..Caller::default()
         }));
         assert_eq!(who(&ring, "x-api-key", "whatever").as_deref(), Some("open"));
         assert_eq!(who(&ring, "x-api-key", "sk-ann").as_deref(), Some("ann"));

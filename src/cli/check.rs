@@ -10,23 +10,14 @@ use tokio::task::JoinSet;
 use super::{Failed, Loaded};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
-use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::provider::Origin;
-use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::Metrics;
 use crate::upstream::Client;
 
 /// Reads, compiles and says what there is. With `probe`, also asks each provider for its models.
 pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
-    let telemetry = Telemetry::new(Metrics::new(), None);
-    let gateway = match Gateway::new(&loaded.config, telemetry, loaded.surroundings()) {
-        Ok(gateway) if loaded.flaws.is_empty() => gateway,
-        Ok(_) => return Err(loaded.report(Vec::new()).into()),
-        Err(found) => return Err(loaded.report(found).into()),
-    };
-    let plan = gateway.plan();
+    let plan = loaded.compile()?;
     let mut lines = plan.warnings.clone();
     for (name, proxy) in proxies(&plan) {
         lines.push(format!("{name}: through the proxy {proxy}"));

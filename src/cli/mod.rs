@@ -4,16 +4,24 @@ pub mod check;
 pub mod prices;
 pub mod providers;
 pub mod serve;
+pub mod usage;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
 use crate::config::{Config, Diagnostic};
+use crate::gateway::Gateway;
+use crate::ledger::{By, Ledger};
+use crate::plan::Plan;
 use crate::provider;
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
 use crate::usage::import::Format;
 
 /// A routing gateway for language models.
@@ -40,6 +48,23 @@ pub enum Command {
     },
     /// List the built-in presets
     Providers,
+    /// Who spent what: read from the ledger, also beside a gateway that runs
+    Usage {
+        /// What the rows are told apart by: key, model, target, team, day; several with commas
+        #[arg(long, value_delimiter = ',', default_value = "key")]
+        by: Vec<By>,
+        /// Only what is no older than this: 12h, 7d, 30d
+        #[arg(long, value_parser = usage::age)]
+        since: Option<Duration>,
+        /// How it is written: table, json, csv
+        #[arg(long, default_value = "table")]
+        format: usage::Format,
+    },
+    /// Copy the ledger to a file, also beside a gateway that runs
+    Backup {
+        /// A file that is not there yet
+        file: PathBuf,
+    },
     /// What is known of prices: show, import, diff
     #[command(subcommand)]
     Prices(Prices),
@@ -104,6 +129,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
         Command::Serve => serve::run(&file, environment),
         Command::Check { probe } => check::run(&file, environment, probe),
         Command::Providers => providers::run(),
+        Command::Backup { file: to } => usage::backup(&file, environment, &to),
+        Command::Usage { by, since, format } => usage::run(&file, environment, &by, since, format),
         Command::Prices(Prices::Show { what }) => prices::show(&file, what.as_deref()),
         Command::Prices(Prices::Import { format, file: list }) => {
             prices::import(&file, format, &list)
@@ -156,6 +183,17 @@ impl Loaded {
         crate::plan::Surroundings {
             folder: self.source.folder(),
             environment: &self.environment,
+        }
+    }
+
+    /// What it means, without anything that runs, and without the ledger's file; or every flaw.
+    pub fn compile(&self) -> Result<Arc<Plan>, Flaws> {
+        let telemetry = Telemetry::new(Metrics::new(), None);
+        let ledger = Ledger::unopened();
+        match Gateway::new(&self.config, telemetry, ledger, self.surroundings()) {
+            Ok(gateway) if self.flaws.is_empty() => Ok(gateway.plan()),
+            Ok(_) => Err(self.report(Vec::new())),
+            Err(found) => Err(self.report(found)),
         }
     }
 

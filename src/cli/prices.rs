@@ -13,33 +13,23 @@ use super::Failed;
 use crate::config::Provider;
 use crate::config::load::{Source, presets};
 use crate::config::secret::Environment;
+use crate::plan::money::{IMPORTED, book};
 use crate::provider;
 use crate::usage::book::{Book, Entry};
 use crate::usage::import::{Format, Imported};
 use crate::usage::{KINDS, Rates};
 
-/// What was imported, beside the configuration.
-const FILE: &str = "prices.json";
-
 /// A longer list, in bytes, is none: the longest there is has 3 MiB.
 const LONGEST: u64 = 64 << 20;
 
-/// The prices in force for the configuration of a folder: those that were imported there, over those that are built in.
-pub fn book(folder: &Path) -> Result<Book, Failed> {
-    let file = folder.join(FILE);
-    if !file.exists() {
-        return Ok(Book::default());
-    }
-    let text = read(&file)?;
-    Book::load(Some(&text)).map_err(|e| {
-        let advice = "import it again with `tollgate prices import`, or remove it";
-        Failed::User(anyhow!("{}: {e}; {advice}", file.display()))
-    })
+/// The prices in force for a configuration.
+fn in_force(configuration: &Path) -> Result<Book, Failed> {
+    book(folder(configuration)).map_err(|wrong| Failed::User(anyhow::Error::msg(wrong)))
 }
 
 /// Prints the prices in force: of all, of one provider, or of one model.
 pub fn show(configuration: &Path, what: Option<&str>) -> Result<(), Failed> {
-    let book = book(folder(configuration))?;
+    let book = in_force(configuration)?;
     let mut lines = Vec::new();
     let (provider, model) = match what.map(|what| what.split_once('/').unwrap_or((what, ""))) {
         None => (None, ""),
@@ -83,7 +73,7 @@ pub fn show(configuration: &Path, what: Option<&str>) -> Result<(), Failed> {
 /// Reads somebody's list and keeps it beside the configuration, in the place of what was imported before.
 pub fn import(configuration: &Path, format: Format, file: &Path) -> Result<(), Failed> {
     let imported = foreign(format, file)?;
-    let kept = folder(configuration).join(FILE);
+    let kept = folder(configuration).join(IMPORTED);
     // Whole or not at all: a gateway may start meanwhile.
     let beside = kept.with_extension(format!("{}.new", std::process::id()));
     let written = std::fs::write(&beside, imported.list.write());
@@ -108,7 +98,7 @@ pub fn import(configuration: &Path, format: Format, file: &Path) -> Result<(), F
 /// Prints what importing a list would change.
 pub fn diff(configuration: &Path, format: Format, file: &Path) -> Result<(), Failed> {
     let imported = foreign(format, file)?;
-    let before = book(folder(configuration))?;
+    let before = in_force(configuration)?;
     let after = Book::over(imported.list);
     let (before, after) = (before.entries(), after.entries());
     let mut lines = Vec::new();

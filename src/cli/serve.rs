@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use http::{Request, Response};
@@ -20,6 +20,8 @@ use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::config::{Listen, Log};
 use crate::gateway::Gateway;
+use crate::ledger::Ledger;
+use crate::plan::money;
 use crate::proxy;
 use crate::response::Body;
 use crate::server::{self, Address, Handler, Listener, Stage, Times, Workers};
@@ -30,6 +32,9 @@ use crate::upstream::Client;
 
 /// Connections to the operators' listener, at most; further ones wait in its queue.
 const MOST_OPERATORS: usize = 256;
+
+/// How often the ledger looks for accounts that are idle.
+const LEDGER_TICK: Duration = Duration::from_millis(250);
 
 /// How long answers that were told to end may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -170,7 +175,12 @@ pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
         }
     };
     let telemetry = Telemetry::new(Metrics::new(), lines);
-    let gateway = match Gateway::new(config, telemetry, loaded.surroundings()) {
+    // Before the ledger's file is touched.
+    loaded.compile()?;
+    let settings = money::ledger(config, loaded.source.folder());
+    let ledger = Ledger::open(&settings, SystemTime::now())
+        .map_err(|error| Failed::User(anyhow::Error::new(error).context("[ledger]")))?;
+    let gateway = match Gateway::new(config, telemetry, ledger, loaded.surroundings()) {
         Ok(gateway) if loaded.flaws.is_empty() => gateway,
         Ok(_) => return Err(loaded.report(Vec::new()).into()),
         Err(found) => return Err(loaded.report(found).into()),
@@ -264,6 +274,7 @@ impl Control {
             tokio::select! {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
+                () = keep_ledger(&self.gateway) => {}
             }
         };
         let thread = std::thread::Builder::new().name("control".into());
@@ -285,6 +296,19 @@ impl Control {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 () = server::past(&mut stage, Stage::Closing) => return,
             }
+        }
+    }
+}
+
+/// Lets the ledger take back what nobody uses.
+async fn keep_ledger(gateway: &Gateway) {
+    loop {
+        tokio::time::sleep(LEDGER_TICK).await;
+        for it in gateway.state.ledger.tick(SystemTime::now()) {
+            let (scope, name) = (it.account.scope().name(), &**it.account.name());
+            gateway.state.telemetry.metrics.warned(scope, name);
+            let (spent, limit) = (it.spent, it.budget.limit);
+            tracing::warn!(scope, name, %spent, %limit, "a budget is nearly spent");
         }
     }
 }
@@ -332,6 +356,8 @@ impl Running {
             if let Some(workers) = Arc::get_mut(&mut self.workers) {
                 workers.join();
             }
+            // After the last answer.
+            self.gateway.state.ledger.close();
         }
     }
 }

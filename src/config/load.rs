@@ -23,11 +23,6 @@ const MOST_FLAWS: usize = 100;
 const NOT_YET: &[&str] = &[
     "server.tls",
     "admin.token",
-    "ledger",
-    "teams",
-    "defaults",
-    "total",
-    "providers.*.budget",
     "providers.*.prelude",
     "providers.*.keepalive",
     "providers.*.on_disconnect",
@@ -39,13 +34,9 @@ const NOT_YET: &[&str] = &[
     "models.*.targets.*.weight",
     "models.*.targets.*.tier",
     "models.*.targets.*.limits",
-    "models.*.targets.*.price",
-    "models.*.targets.*.context",
-    "models.*.targets.*.max_output",
-    "keys.*.team",
     "keys.*.limits",
-    "keys.*.budget",
-    "keys.*.on_shortfall",
+    "teams.*.limits",
+    "defaults.limits",
 ];
 
 /// The built-in providers, read as an operator's are.
@@ -58,7 +49,7 @@ pub fn presets<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, figment:
 }
 
 /// The sections whose scalars the environment may override.
-const OVERRIDABLE: &[&str] = &["server", "admin"];
+const OVERRIDABLE: &[&str] = &["server", "admin", "ledger", "defaults"];
 
 /// A configuration's text, and where in it each value stands.
 #[derive(Debug)]
@@ -179,7 +170,35 @@ impl Source {
                 (None, None) => {}
             }
         }
-        figment.merge(Toml::string(self.document.raw())).extract()
+        let merged = figment.merge(Toml::string(self.document.raw()));
+        let mut merged = Value::from(merged.extract::<Dict>()?);
+        self.keep_amounts(self.document.as_item(), &mut Vec::new(), &mut merged);
+        merged
+            .into_dict()
+            .ok_or_else(|| "not a table".to_owned().into())
+    }
+
+    /// Puts amounts of money back as they are written: what reads TOML has made floats of them.
+    fn keep_amounts(&self, item: &Item, path: &mut Vec<String>, tree: &mut Value) {
+        let is_amount = |part: &String| part == "budget" || part == "price";
+        if let Some(table) = item.as_table_like() {
+            for (name, below) in table.iter() {
+                path.push(name.to_owned());
+                self.keep_amounts(below, path, tree);
+                path.pop();
+            }
+        } else if let Some(list) = item.as_array() {
+            for (n, below) in list.iter().enumerate() {
+                path.push(n.to_string());
+                self.keep_amounts(&Item::Value(below.clone()), path, tree);
+                path.pop();
+            }
+        } else if item.is_float()
+            && path.iter().any(is_amount)
+            && let Some(text) = item.span().and_then(|span| self.document.raw().get(span))
+        {
+            put(tree, path, Some(Value::from(text)));
+        }
     }
 
     /// Lays the environment's values over the file's. They are text here; [`Reader`] reads them as the field's type.
@@ -198,7 +217,7 @@ impl Source {
             if !OVERRIDABLE.contains(&section.as_str()) {
                 flaws.push(Diagnostic::new::<String>(
                     [],
-                    format!("{variable}: only scalars of [server] and [admin] can be overridden"),
+                    format!("{variable}: only scalars of [server], [admin], [ledger] and [defaults] can be overridden"),
                 ));
                 continue;
             }
@@ -424,7 +443,10 @@ fn put(tree: &mut Value, path: &[String], new: Option<Value>) -> bool {
         Value::Dict(_, fields) => fields.get_mut(part).is_some_and(|v| put(v, rest, new)),
         Value::Array(_, list) => match part.parse::<usize>() {
             Ok(n) if n < list.len() && rest.is_empty() => {
-                list.remove(n);
+                match (new, list.get_mut(n)) {
+                    (Some(new), Some(old)) => *old = new,
+                    _ => drop(list.remove(n)),
+                }
                 true
             }
             Ok(n) => list.get_mut(n).is_some_and(|v| put(v, rest, new)),
@@ -462,6 +484,7 @@ pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String 
 #[cfg(test)]
 mod tests {
     use super::super::Listen;
+    use super::super::money::Store;
     use super::*;
 
     const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\nrules_for.\"o1.*\" = { drop = [\"x\"], refuse = [\"y\"] }\n";
@@ -501,9 +524,9 @@ targets = [
 ]
 [models.slow]
 [keys.ann]
-budget = { usd = 1 }
-[ledger]
-store = "memory:"
+limits = { rpm = 1 }
+[admin]
+token = "x"
 "#;
         let (config, lines) = read(text, &[]);
         let want = [
@@ -518,11 +541,77 @@ store = "memory:"
             "t.toml:16: models.fast.targets[2].weight: `weight` is not yet built; this version cannot honour it, so it is refused",
             "t.toml:17: models.fast.targets[3]: expected \"provider/model\" or { to = \"provider/model\" }, found bool false",
             "t.toml:19: models.slow.targets: `targets` is missing",
-            "t.toml:21: keys.ann.budget: `budget` is not yet built; this version cannot honour it, so it is refused",
-            "t.toml:22: ledger: `ledger` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:21: keys.ann.limits: `limits` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:23: admin.token: `token` is not yet built; this version cannot honour it, so it is refused",
         ];
         assert_eq!(lines, want);
         assert_eq!(config.models["fast"].targets.len(), 2);
+    }
+
+    #[test]
+    fn amounts_are_read_from_the_files_text() {
+        let text = r#"
+[total]
+budget = { usd = 0.1234567890123456789, per = "month", warn = 0.8 }
+[keys.ann]
+key = "k"
+budget = { usd = "25.000000001", per = "day" }
+[models.fast]
+targets = ["groq/a", { to = "groq/b", context = 8192, price = { input = 1_0.05, output = 3, tiers = [{ above = 200000, input = 1e-3 }] } }]
+[ledger]
+store = "memory:"
+keep = "1000d"
+[providers.groq]
+budget = { usd = 7, per = "week" }
+"#;
+        let (config, lines) = read(text, &[("TOLLGATE_LEDGER__SETTLE_WAIT", "2s")]);
+        assert_eq!(lines, [""; 0]);
+        let total = config.total.budget.unwrap();
+        assert_eq!(total.usd.0, "0.1234567890123456789");
+        assert_eq!(total.warn.unwrap().0, "0.8");
+        assert_eq!(
+            config.keys["ann"].budget.as_ref().unwrap().usd.0,
+            "25.000000001"
+        );
+        let price = config.models["fast"].targets[1].price.as_ref().unwrap();
+        assert_eq!(price.rates["input"].0, "10.05");
+        assert_eq!(price.rates["output"].0, "3");
+        assert_eq!(price.tiers[0].rates["input"].0, "1e-3");
+        assert_eq!(config.ledger.store, Store::Memory);
+        assert_eq!(config.ledger.settle_wait.as_secs(), 2);
+        assert_eq!(config.ledger.keep.as_secs(), 86_400_000);
+        let groq = &config.providers["groq"];
+        assert_eq!(groq.budget.as_ref().unwrap().usd.0, "7");
+    }
+
+    #[test]
+    fn flawed_amounts_have_their_lines() {
+        let text = r#"
+[total]
+budget = { usd = true, per = "month" }
+[defaults]
+output_cap = 0
+budget = { usd = 1, per = "year" }
+[ledger]
+store = "postgres:x"
+keep = "1h"
+[keys.ann]
+key = "k"
+budget = { usd = 1 }
+[models.fast]
+targets = [{ to = "groq/b", context = -1 }]
+"#;
+        let (_, lines) = read(text, &[]);
+        let want = [
+            "t.toml:3: total.budget.usd: expected a number such as 25 or 0.15, found bool true",
+            "t.toml:5: defaults.output_cap: 0 is no number of tokens; write one from 1 to 1000000000",
+            "t.toml:6: defaults.budget.per: `year` is not one of hour, day, week, month, total",
+            "t.toml:8: ledger.store: `postgres:x` is no store; write \"sqlite:tollgate.db\" or \"memory:\"",
+            "t.toml:9: ledger.keep: `1h` is not between a day and a hundred years",
+            "t.toml:12: keys.ann.budget.per: `per` is missing",
+            "t.toml:14: models.fast.targets[0].context: expected u64, found signed int `-1`",
+        ];
+        assert_eq!(lines, want);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! not built are refused as "not yet" ([`load`] knows them). Knows no other room.
 
 pub mod load;
+pub mod money;
 pub mod secret;
 mod value;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use secret::Secret;
+pub use value::parse_duration as duration;
 
 /// A whole configuration, as written and merged, not yet checked for sense.
 #[derive(Debug, Default, Deserialize)]
@@ -25,12 +27,20 @@ pub struct Config {
     pub server: Server,
     /// Where operators and Prometheus connect.
     pub admin: Admin,
+    /// Where entries and budgets are kept.
+    pub ledger: money::Ledger,
     /// Who serves models, by name; each already merged over its preset.
     pub providers: BTreeMap<String, Provider>,
     /// The names clients use.
     pub models: BTreeMap<String, Model>,
     /// Who may call.
     pub keys: BTreeMap<String, Key>,
+    /// Keys that share a budget.
+    pub teams: BTreeMap<String, money::Team>,
+    /// For keys that say nothing of their own.
+    pub defaults: money::Defaults,
+    /// What all may spend together.
+    pub total: money::Total,
 }
 
 /// `[server]`: the listener for clients and its limits.
@@ -213,6 +223,8 @@ pub struct Provider {
     /// What it wants different for models whose name, as it calls them, matches a pattern with `*`; of several patterns
     /// the longest. Laid over `rules`: lists are joined, tables overridden by key, single values replaced.
     pub rules_for: BTreeMap<String, Rules>,
+    /// What may be spent with it.
+    pub budget: Option<money::Budget>,
     /// In a preset: nobody has replayed this provider's own words against it. Changes nothing.
     pub unverified: bool,
 }
@@ -252,6 +264,7 @@ impl Default for Provider {
             free: false,
             rules: Rules::default(),
             rules_for: BTreeMap::new(),
+            budget: None,
             unverified: false,
         }
     }
@@ -377,10 +390,18 @@ pub enum Strategy {
 }
 
 /// One of a model's targets: `provider/model`, alone or with more to say about it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Target {
     /// `provider/model`, split at the first slash.
     pub to: String,
+    /// What its tokens cost; goes before every list of prices.
+    pub price: Option<money::Price>,
+    /// The longest prompt and output together, in tokens.
+    pub context: Option<u64>,
+    /// The longest output, in tokens.
+    pub max_output: Option<u64>,
+    /// It thinks before it answers, at a cost that shows only at the end.
+    pub reasoning: Option<bool>,
 }
 
 /// `[keys.NAME]`: someone who may call.
@@ -396,6 +417,12 @@ pub struct Key {
     /// Refused from 00:00 UTC of this day.
     #[serde(deserialize_with = "value::day")]
     pub expires: Option<Day>,
+    /// With whom it shares a budget, besides its own.
+    pub team: Option<String>,
+    /// What it may spend. Default: as [defaults] says.
+    pub budget: Option<money::Budget>,
+    /// What becomes of a request whose worst case is more than is left. Default: as [defaults] says.
+    pub on_shortfall: Option<money::Shortfall>,
 }
 
 /// A day of the calendar, in UTC.
@@ -433,7 +460,7 @@ impl fmt::Display for Diagnostic {
         // Names stand second everywhere else, and a name may be a number.
         let section = self.at.first().map(String::as_str);
         let first_place = match section {
-            Some("server" | "admin") => 2,
+            Some("server" | "admin" | "ledger" | "defaults" | "total") => 2,
             _ => 3,
         };
         for (n, part) in self.at.iter().enumerate() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::money::Price;
 use super::{Day, Listen, Open, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
@@ -19,10 +20,33 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::E
 /// `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.
 pub(super) fn duration_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
+    match parse_duration(&text).map_err(D::Error::custom)? {
+        // A year is beyond every sensible clock and far from overflowing one.
+        total if total <= YEAR => Ok(total),
+        _ => Err(D::Error::custom(format_args!(
+            "`{text}` is longer than a year"
+        ))),
+    }
+}
+
+/// The same for what is kept: up to a hundred years, and at least a day.
+pub(super) fn long_duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    match parse_duration(&text).map_err(D::Error::custom)? {
+        total if (DAY..=YEAR * 100).contains(&total) => Ok(total),
+        _ => Err(D::Error::custom(format_args!(
+            "`{text}` is not between a day and a hundred years"
+        ))),
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+/// A length of time, as it is written: `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`; or what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
-        D::Error::custom(format_args!(
-            "`{text}` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\""
-        ))
+        format!("`{text}` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"")
     };
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -37,13 +61,7 @@ pub(super) fn duration_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Durati
         "d" => 86_400_000,
         _ => return Err(wrong()),
     };
-    // A year is beyond every sensible clock and far from overflowing one.
-    match number.checked_mul(millis) {
-        Some(total) if total <= 366 * 86_400_000 => Ok(Duration::from_millis(total)),
-        _ => Err(D::Error::custom(format_args!(
-            "`{text}` is longer than a year"
-        ))),
-    }
+    Ok(Duration::from_millis(number.saturating_mul(millis)))
 }
 
 /// `"512KiB"`, `"32MiB"`, `"1GiB"`, `"100B"`.
@@ -74,6 +92,16 @@ pub(super) fn count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> 
     match usize::deserialize(d)? {
         0 => Err(D::Error::custom("must be at least 1")),
         n => Ok(n),
+    }
+}
+
+/// A number of tokens: from 1 up to what any model may ever take.
+pub(super) fn tokens<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    match u64::deserialize(d)? {
+        n @ 1..=1_000_000_000 => Ok(n),
+        n => Err(D::Error::custom(format_args!(
+            "{n} is no number of tokens; write one from 1 to 1000000000"
+        ))),
     }
 }
 
@@ -198,7 +226,13 @@ impl<'de> Deserialize<'de> for Target {
         #[serde(deny_unknown_fields)]
         struct Table {
             to: String,
+            price: Option<Price>,
+            context: Option<Tokens>,
+            max_output: Option<Tokens>,
+            reasoning: Option<bool>,
         }
+        #[derive(serde::Deserialize)]
+        struct Tokens(#[serde(deserialize_with = "tokens")] u64);
         struct Either;
         impl<'de> Visitor<'de> for Either {
             type Value = Target;
@@ -208,11 +242,18 @@ impl<'de> Deserialize<'de> for Target {
             fn visit_str<E: Error>(self, text: &str) -> Result<Target, E> {
                 Ok(Target {
                     to: text.to_owned(),
+                    ..Target::default()
                 })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Target, A::Error> {
-                let Table { to } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Target { to })
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Target {
+                    to: table.to,
+                    price: table.price,
+                    context: table.context.map(|tokens| tokens.0),
+                    max_output: table.max_output.map(|tokens| tokens.0),
+                    reasoning: table.reasoning,
+                })
             }
         }
         d.deserialize_any(Either)

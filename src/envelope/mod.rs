@@ -94,6 +94,11 @@ impl Envelope {
         Ok(Self { body, object })
     }
 
+    /// Its length, in bytes.
+    pub fn length(&self) -> u64 {
+        self.body.len() as u64
+    }
+
     /// The value of a member, as the client wrote it.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let member = self

@@ -6,29 +6,22 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{Limits, Passage, Plan, State, Surroundings};
+use super::{Limits, Passage, Plan, Spending, State, Surroundings};
 use crate::admission::door::{self, Door, Pages};
 use crate::admission::{Caller, Digest, Keyring, matches};
 use crate::config::load::suggest;
+use crate::config::money::{Shortfall, Unpriced};
 use crate::config::{self, Config, Diagnostic, Open};
+use crate::ledger::{Account, Budget, Ledger};
+use crate::protocol::demand;
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::{Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
+use crate::usage::book::Book;
 
 /// Members that tollgate itself acts on, whatever the rules.
-const ACTED_ON: [&str; 10] = [
-    "input",
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "model",
-    "n",
-    "prompt",
-    "stream",
-    "stream_options",
-    "tools",
-];
+const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
 
 /// The longest name of a target that the configuration does not have, in characters.
 const LONGEST_NAME: usize = 200;
@@ -47,13 +40,16 @@ impl Plan {
             config,
             surroundings,
             metrics: &state.telemetry.metrics,
+            ledger: &state.ledger,
+            budgets: Vec::new(),
             flaws: Vec::new(),
             warnings: Vec::new(),
             unavailable: BTreeMap::new(),
             machine: None,
         };
+        let book = compiler.book();
         let providers = compiler.providers();
-        let models = compiler.models(&providers);
+        let models = compiler.models(&providers, &book);
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
@@ -61,11 +57,15 @@ impl Plan {
         compiler.warn();
         let unavailable = compiler.unavailable_routes();
         let Compiler {
-            flaws, warnings, ..
+            flaws,
+            warnings,
+            budgets,
+            ..
         } = compiler;
         if !flaws.is_empty() {
             return Err(flaws);
         }
+        state.ledger.enforce(&budgets);
         let names = config.keys.keys().map(|name| name.as_str().into());
         state
             .telemetry
@@ -78,7 +78,12 @@ impl Plan {
         let rules = rules.chain(models.values().map(|route| &route.rules));
         let mut acted_on: HashSet<Box<str>> =
             rules.flat_map(Rules::names).map(Into::into).collect();
-        acted_on.extend(ACTED_ON.map(Into::into));
+        acted_on.extend(
+            ACTED_ON
+                .into_iter()
+                .chain(demand::acted_on())
+                .map(Into::into),
+        );
         Ok(Self {
             door,
             admin_door,
@@ -93,6 +98,11 @@ impl Plan {
                 body_timeout: config.server.body_timeout,
                 in_flight: config.server.max_in_flight,
             },
+            spending: Spending {
+                output_cap: config.defaults.output_cap,
+                unpriced: config.ledger.unpriced == Unpriced::Free,
+            },
+            book,
             acted_on,
             warnings,
         })
@@ -101,13 +111,14 @@ impl Plan {
 
 impl Passage {
     /// The route of a request for one of the provider's models by a name that the configuration does not have.
-    pub(super) fn route(&self, name: &str, model: &str) -> Route {
+    pub(super) fn route(&self, name: &str, model: &str, book: &Book) -> Route {
         let target = Target {
             // A client wrote it, and it goes into headers and lines.
             name: name.chars().take(LONGEST_NAME).collect::<String>().into(),
             provider: Arc::clone(&self.provider),
             model: quoted(model),
             rules: self.rules_of(model),
+            terms: self.terms_of(model, book),
             meters: Arc::clone(&self.target_meters),
         };
         direct(Arc::new(target), Arc::clone(&self.meters))
@@ -136,6 +147,9 @@ pub(super) struct Compiler<'c> {
     pub(super) config: &'c Config,
     pub(super) surroundings: Surroundings<'c>,
     pub(super) metrics: &'c Metrics,
+    pub(super) ledger: &'c Ledger,
+    /// What each account may spend, once there is no flaw.
+    pub(super) budgets: Vec<(Arc<Account>, Budget)>,
     pub(super) flaws: Vec<Diagnostic>,
     warnings: Vec<String>,
     /// Providers that cannot be asked, and why.
@@ -145,11 +159,19 @@ pub(super) struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn flaw<const N: usize>(&mut self, at: [&str; N], message: impl Into<String>) {
+    pub(super) fn flaw<'a>(
+        &mut self,
+        at: impl IntoIterator<Item = &'a str>,
+        message: impl Into<String>,
+    ) {
         self.flaws.push(Diagnostic::new(at, message));
     }
 
-    fn models(&mut self, providers: &HashMap<Box<str>, Passage>) -> BTreeMap<Box<str>, Arc<Route>> {
+    fn models(
+        &mut self,
+        providers: &HashMap<Box<str>, Passage>,
+        book: &Book,
+    ) -> BTreeMap<Box<str>, Arc<Route>> {
         let mut models = BTreeMap::new();
         for (name, entry) in &self.config.models {
             let rules = self.rules(&["models", name, "rules"], &entry.rules, &entry.rules);
@@ -158,7 +180,7 @@ impl Compiler<'_> {
                 self.flaw(["models", name, "targets"], "name at least one target");
             }
             for (n, target) in entry.targets.iter().enumerate() {
-                match self.target(name, n, &target.to, providers) {
+                match self.target(name, n, target, providers, book) {
                     Some(Ok(target)) => targets.push(target),
                     Some(Err(why)) => skipped.push(why),
                     None => {}
@@ -202,6 +224,7 @@ impl Compiler<'_> {
                     provider: Arc::clone(&target.provider),
                     model: target.model.clone(),
                     rules: Arc::clone(&target.rules),
+                    terms: target.terms.clone(),
                     meters: self.metrics.target(name, name),
                 };
                 Arc::new(direct(Arc::new(target), self.metrics.route(name)))
@@ -215,11 +238,13 @@ impl Compiler<'_> {
         &mut self,
         model: &str,
         n: usize,
-        to: &str,
+        written: &config::Target,
         providers: &HashMap<Box<str>, Passage>,
+        book: &Book,
     ) -> Option<Result<Arc<Target>, String>> {
         let n = n.to_string();
         let at = ["models", model, "targets", &n];
+        let to = written.to.as_str();
         let Some((provider, rest)) = to.split_once('/').filter(|(_, rest)| !rest.is_empty()) else {
             self.flaw(
                 at,
@@ -231,13 +256,17 @@ impl Compiler<'_> {
             return Some(Err(format!("{to}: {why}")));
         }
         match providers.get(provider) {
-            Some(passage) => Some(Ok(Arc::new(Target {
-                name: to.into(),
-                provider: Arc::clone(&passage.provider),
-                model: quoted(rest),
-                rules: passage.rules_of(rest),
-                meters: self.metrics.target(model, to),
-            }))),
+            Some(passage) => {
+                let terms = self.terms(&at, written, passage.terms_of(rest, book));
+                Some(Ok(Arc::new(Target {
+                    name: to.into(),
+                    provider: Arc::clone(&passage.provider),
+                    model: quoted(rest),
+                    rules: passage.rules_of(rest),
+                    terms,
+                    meters: self.metrics.target(model, to),
+                })))
+            }
             // A provider that is written, but flawed, has said so.
             None if self.config.providers.contains_key(provider) => None,
             None => {
@@ -264,6 +293,12 @@ impl Compiler<'_> {
                 expires: entry
                     .expires
                     .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),
+                team: self.team(name, entry),
+                accounts: self.accounts(name, entry),
+                clamps: entry
+                    .on_shortfall
+                    .unwrap_or(self.config.defaults.on_shortfall)
+                    == Shortfall::Clamp,
             };
             if !keyring.add(digest, Arc::new(caller)) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
@@ -274,6 +309,9 @@ impl Compiler<'_> {
                 name: OPEN.into(),
                 models: None,
                 expires: None,
+                team: None,
+                accounts: self.accounts(OPEN, &config::Key::default()),
+                clamps: self.config.defaults.on_shortfall == Shortfall::Clamp,
             }));
         }
         keyring

@@ -5,6 +5,7 @@
 
 mod compile;
 mod egress;
+pub mod money;
 mod providers;
 mod rules;
 
@@ -16,9 +17,11 @@ use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
 use crate::admission::{InFlight, Keyring, Memory};
+use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
-use crate::route::Route;
+use crate::route::{Route, Terms};
 use crate::telemetry::Telemetry;
+use crate::usage::book::Book;
 
 /// What the configuration means.
 pub struct Plan {
@@ -38,6 +41,10 @@ pub struct Plan {
     pub unavailable: HashMap<Box<str>, Arc<Route>>,
     /// What one request may cost us.
     pub limits: Limits,
+    /// What holds of money, whoever spends it.
+    pub spending: Spending,
+    /// What models cost that the configuration has no price for.
+    pub book: Book,
     /// Members that a rule or tollgate itself acts on.
     pub acted_on: HashSet<Box<str>>,
     /// What an operator should know, though it is no flaw.
@@ -52,10 +59,23 @@ pub struct Passage {
     pub rules: Arc<Rules>,
     /// What it wants different for models that match a pattern; the longest pattern stands first.
     pub rules_for: Vec<(Box<str>, Arc<Rules>)>,
+    /// Where its models stand in the list of prices.
+    pub section: Option<Box<str>>,
+    /// What all of its models have in common.
+    pub terms: Terms,
     /// A route without targets: its meters, deadline and rules are every such request's.
     pub meters: Arc<crate::telemetry::metrics::RouteMeters>,
     /// The meters of all its models that no model names.
     pub target_meters: Arc<crate::telemetry::metrics::TargetMeters>,
+}
+
+/// What holds of money, whoever spends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spending {
+    /// The output, in tokens, of a caller with a budget that gives no limit.
+    pub output_cap: u64,
+    /// What has no price costs nothing, instead of not being asked for.
+    pub unpriced: bool,
 }
 
 /// What one request may cost us.
@@ -79,6 +99,8 @@ pub struct State {
     pub memory: Memory,
     /// What providers that are asked for their models answered last, by provider.
     pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
+    /// What was spent, and what may be.
+    pub ledger: Ledger,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
 }
@@ -103,7 +125,7 @@ impl Plan {
             return None;
         }
         match self.providers.get(provider) {
-            Some(passage) => Some(Arc::new(passage.route(model, rest))),
+            Some(passage) => Some(Arc::new(passage.route(model, rest, &self.book))),
             None => self.unavailable.get(provider).cloned(),
         }
     }

@@ -46,6 +46,8 @@ impl<'c> Compiler<'c> {
                     provider: Arc::new(provider),
                     rules: Arc::new(rules),
                     rules_for,
+                    section: entry.prices.as_deref().map(Into::into),
+                    terms: self.common_terms(name, entry),
                     meters: self.metrics.route(&label),
                     target_meters: self.metrics.target(&label, &label),
                 };
@@ -80,6 +82,7 @@ impl<'c> Compiler<'c> {
         };
         let t = &entry.timeouts;
         Some(Provider {
+            name: name.into(),
             origin: origin?,
             protocol: &OpenAi,
             credential,

@@ -52,7 +52,7 @@ impl ErrorBody {
     /// In OpenAI's envelope. None if it has nothing to say to a person.
     pub fn body(&self, status: StatusCode) -> Option<Bytes> {
         let message = self.message.as_deref()?;
-        let kind = self.kind.as_deref().unwrap_or(kind(status));
+        let kind = self.kind.as_deref().unwrap_or(kind(status, ""));
         let (param, code) = (self.param.as_deref(), self.code.as_deref());
         Some(envelope(message, kind, param, code))
     }

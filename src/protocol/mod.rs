@@ -3,6 +3,7 @@
 //! Also the writer of every error body, so that a client hears errors in its own format, from us as from a provider.
 //! Knows `envelope` and `usage`.
 
+pub mod demand;
 mod error;
 pub mod openai;
 mod sse;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::envelope::Edits;
 use crate::usage::Usage;
+pub use demand::Demand;
 pub use error::ErrorBody;
 
 /// Every wire format there is. A battery of tests runs over all of them.
@@ -110,8 +112,9 @@ pub struct Complaint<'a> {
 }
 
 /// OpenAI's `type` of an error, by status.
-fn kind(status: StatusCode) -> &'static str {
+fn kind(status: StatusCode, code: &str) -> &'static str {
     match status.as_u16() {
+        429 if code == "budget_exceeded" => "insufficient_quota",
         401 => "authentication_error",
         403 => "permission_error",
         429 => "rate_limit_error",
@@ -134,7 +137,7 @@ fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) 
 impl Complaint<'_> {
     /// As a body.
     pub fn body(&self) -> Bytes {
-        let kind = kind(self.status);
+        let kind = kind(self.status, self.code);
         envelope(self.message, kind, self.param, Some(self.code))
     }
 
@@ -155,6 +158,9 @@ pub trait Protocol: Send + Sync {
     /// Changes a body so that a streamed answer will tell its usage. True if it would not have done so by itself:
     /// then the event that tells it is not for the client.
     fn ask_for_usage(&self, edits: &mut Edits<'_>) -> bool;
+
+    /// Changes a body so that no choice may have more output than so many tokens, whatever it says by now.
+    fn limit_output(&self, edits: &mut Edits<'_>, most: u64);
 
     /// A reader for one streamed answer.
     fn decoder(&self, ends: Ending) -> Box<dyn Decoder>;
@@ -216,6 +222,8 @@ pub trait Decoder: Send {
 pub struct Progress {
     /// Something that a person or a program would call an answer has passed.
     pub content: bool,
+    /// How many events have said something: there are as many tokens of output, or more.
+    pub said: u64,
     /// The last usage told.
     pub usage: Option<Usage>,
     /// How the stream ended, once it has.

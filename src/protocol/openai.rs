@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
+use super::demand::LIMITS;
 use super::sse::{Found, Scanner};
 use super::tokens::{Skim, Tokens};
 use super::{
@@ -20,7 +21,7 @@ use super::{
     Protocol, Reading, Skimmer, TooLong, error,
 };
 use crate::envelope::Edits;
-use crate::usage::Usage;
+use crate::usage::{Decimal, Usage};
 
 /// The format itself.
 #[derive(Debug)]
@@ -63,6 +64,26 @@ impl Protocol for OpenAi {
                 edits.set("stream_options", options);
                 true
             }
+        }
+    }
+
+    fn limit_output(&self, edits: &mut Edits<'_>, most: u64) {
+        let is_within = |value: &[u8]| {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            let limit = Decimal::parse(text, 0).ok().and_then(Decimal::exact);
+            limit.is_some_and(|limit| (1..=most).contains(&limit))
+        };
+        let limit = || Bytes::from(most.to_string());
+        let mut is_limited = false;
+        for name in LIMITS {
+            let given = edits.get(name).map(is_within);
+            is_limited |= given.is_some();
+            if given == Some(false) {
+                edits.set(name, limit());
+            }
+        }
+        if !is_limited {
+            edits.set("max_tokens", limit());
         }
     }
 
@@ -132,12 +153,24 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     usage: Finder::new("\"usage\""),
     error: Finder::new(ERROR),
     finish: Finder::new("\"finish_reason\""),
+    texts: ["content\":\"", "text\":\"", "arguments\":\""].map(Finder::new),
 });
 
 struct Words {
     usage: Finder<'static>,
     error: Finder<'static>,
     finish: Finder<'static>,
+    texts: [Finder<'static>; 3],
+}
+
+/// Whether an event has a text that is not empty, in what models say: then it is a token at least. Quotes within a text
+/// are escaped, so none can look like this; a provider that puts a space after its colons is not seen, which is only ever
+/// too few.
+fn says_something(data: &[u8]) -> bool {
+    WORDS.texts.iter().any(|start| {
+        let text = start.find(data).map(|at| at + start.needle().len());
+        text.is_some_and(|at| data.get(at) != Some(&b'"'))
+    })
 }
 
 /// Whether an `error` says that there is one.
@@ -323,6 +356,7 @@ impl Eye {
             self.fail(data, chunk.is_ok_and(|chunk| chunk.is_heard()));
             return false;
         }
+        self.progress.said += u64::from(says_something(data));
         let usage = WORDS.usage.find(data).is_some();
         let error = WORDS.error.find(data).is_some();
         let finish = !self.ends.marker && WORDS.finish.find(data).is_some();

@@ -25,6 +25,8 @@ pub const PRESETS: &str = include_str!("presets.toml");
 
 /// Someone who serves models.
 pub struct Provider {
+    /// Its name in the configuration.
+    pub name: std::sync::Arc<str>,
     /// Where it is.
     pub origin: Origin,
     /// The format it speaks.

@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod discover;
+mod funds;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -25,7 +26,7 @@ use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body};
 use crate::telemetry::{End, Record, RequestId};
-use crate::upstream::{Answer, Call, Client, attempt};
+use crate::upstream::{Answer, AnswerBody, Call, Client, Tab, attempt};
 pub use discover::discover;
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
@@ -55,8 +56,8 @@ where
         .await
     };
     match answered {
-        Ok(Answered::Relayed(answer, slot)) => {
-            response::relay(answer, slot, record, &gateway.closing)
+        Ok(Answered::Relayed(answer, slot, tab)) => {
+            response::relay(answer, slot, tab, record, &gateway.closing)
         }
         Ok(Answered::Said(said)) => response::say(said, record),
         Err(rejection) => refuse(rejection, record),
@@ -64,7 +65,7 @@ where
 }
 
 enum Answered {
-    Relayed(Answer, Slot),
+    Relayed(Answer, Slot, Box<Tab>),
     Said(Response<Bytes>),
 }
 
@@ -159,6 +160,10 @@ where
         return Err(Rejection::NoTarget { model, why });
     }
 
+    // May it be paid?
+    let what = (endpoint, &envelope);
+    let mut tab = funds::open(gateway, plan, caller, what, &route, record).await?;
+
     // Send it, and try again while that can help.
     let client_id = record.client_id.clone();
     let call = Call {
@@ -170,8 +175,24 @@ where
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
-    let answer = attempt::run(client, &route, &call, record).await?;
-    Ok(Answered::Relayed(answer, slot))
+    let answer = match attempt::run(client, &route, &call, &mut tab, record).await {
+        Ok(answer) => answer,
+        Err(exhausted) => {
+            tab.close().await;
+            return Err(exhausted.into());
+        }
+    };
+
+    // What did it cost? Of an answer that is still to come, its end will tell.
+    if let AnswerBody::Whole(bytes, usage) = &answer.body {
+        let usage = *usage;
+        tab.pass(bytes.len());
+        record.usage = usage;
+        let (cost, settled) = tab.ends(End::Complete.name(), usage);
+        record.paid(cost);
+        settled.await;
+    }
+    Ok(Answered::Relayed(answer, slot, tab))
 }
 
 /// Who asks.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::admission::Slot;
 use crate::telemetry::{End, Record, RequestId};
-use crate::upstream::{Answer, AnswerBody};
+use crate::upstream::{Answer, AnswerBody, Tab};
 use relay::Reader;
 pub use relay::{Broken, Relay};
 
@@ -54,10 +54,14 @@ impl Closing {
     }
 }
 
+/// What an answer cost, in US dollars.
+const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
+
 /// An answer of a provider's, with what the request holds.
 pub fn relay(
     answer: Answer,
     slot: Slot,
+    tab: Box<Tab>,
     mut record: Box<Record>,
     closing: &Closing,
 ) -> Response<Body> {
@@ -71,20 +75,24 @@ pub fn relay(
     record.status = status.as_u16();
     record.content = Some(Instant::now());
     let body = match body {
-        AnswerBody::Whole(bytes, usage) => {
+        AnswerBody::Whole(bytes, _) => {
             headers.remove(header::CONTENT_LENGTH);
-            record.usage = usage;
+            if let Some(cost) = record.cost
+                && let Ok(cost) = HeaderValue::try_from(cost.to_string())
+            {
+                headers.insert(COST, cost);
+            }
             whole(bytes, record, Some(slot))
         }
         AnswerBody::Long(begun, skimmer) => {
             let reader = Reader::Long(skimmer);
-            Body::Relay(Box::new(Relay::new(*begun, reader, slot, record)))
+            Body::Relay(Box::new(Relay::new(*begun, reader, slot, tab, record)))
         }
         AnswerBody::Stream(begun, decoder) => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             let reader = Reader::Stream(decoder, closing.clone());
-            Body::Relay(Box::new(Relay::new(*begun, reader, slot, record)))
+            Body::Relay(Box::new(Relay::new(*begun, reader, slot, tab, record)))
         }
     };
     let mut response = Response::new(body);

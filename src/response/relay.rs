@@ -1,6 +1,7 @@
 //! The body of an answer on its way out: passes pieces, counts, knows its end, holds the guards.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -9,9 +10,10 @@ use tokio::time::Instant;
 
 use super::Closing;
 use crate::admission::Slot;
+use crate::ledger::Settling;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
-use crate::upstream::{Begun, Broken as Cause, Inflow};
+use crate::upstream::{Begun, Broken as Cause, Inflow, Tab};
 
 /// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub struct Relay {
     broken: Option<Broken>,
     /// The last look found something.
     in_burst: bool,
+    tab: Box<Tab>,
+    /// What the answer cost is being written down; its last bytes wait for that.
+    settling: Option<Settling>,
     record: Box<Record>,
     _slot: Slot,
 }
@@ -46,14 +51,25 @@ pub(super) enum Reader {
 
 impl Relay {
     /// With the pieces that have come already, after the first content.
-    pub(super) fn new(begun: Begun, reader: Reader, slot: Slot, mut record: Box<Record>) -> Self {
+    pub(super) fn new(
+        begun: Begun,
+        reader: Reader,
+        slot: Slot,
+        mut tab: Box<Tab>,
+        mut record: Box<Record>,
+    ) -> Self {
         record.streamed = matches!(reader, Reader::Stream(..));
+        if !record.streamed {
+            tab.pass(begun.pieces.iter().map(Bytes::len).sum());
+        }
         let mut relay = Self {
             ready: begun.pieces.into_iter().collect(),
             reader,
             inflow: Some(begun.inflow),
             broken: None,
             in_burst: false,
+            tab,
+            settling: None,
             record,
             _slot: slot,
         };
@@ -69,6 +85,10 @@ impl Relay {
     ) -> Poll<Option<Result<Bytes, Broken>>> {
         let most = if self.in_burst { GATHERED } else { 1 };
         let step = loop {
+            if let Some(settling) = &mut self.settling {
+                ready!(Pin::new(settling).poll(cx));
+                self.settling = None;
+            }
             if self.ready.iter().map(Bytes::len).sum::<usize>() >= most {
                 break Poll::Ready(Ok(()));
             }
@@ -138,6 +158,7 @@ impl Relay {
         match (piece, &mut self.reader) {
             (Some(Ok(piece)), Reader::Long(skimmer)) => {
                 skimmer.feed(&piece);
+                self.tab.pass(piece.len());
                 self.ready.push_back(piece);
                 // A body of known length is not asked for more than that.
                 if inflow.is_over() {
@@ -170,8 +191,16 @@ impl Relay {
         if let Reader::Long(skimmer) = &self.reader {
             self.record.usage = skimmer.usage();
         }
-        self.record.end = Some(end);
+        self.ends(end);
         self.inflow = None;
+    }
+
+    /// The answer is over, and what it cost is known.
+    fn ends(&mut self, end: End) {
+        self.record.end = Some(end);
+        let (cost, settling) = self.tab.ends(end.name(), self.record.usage);
+        self.record.paid(cost);
+        self.settling = Some(settling);
     }
 
     fn feed(&mut self, piece: Bytes) {
@@ -195,18 +224,23 @@ impl Relay {
         };
         let progress = decoder.progress();
         self.record.usage = progress.usage;
+        let is_beyond = self.tab.passes(progress);
         match progress.end {
             _ if self.record.end.is_some() => {}
+            None if is_beyond => {
+                let message = "the answer is longer than the budget pays for";
+                self.complain(End::BudgetCut, "budget_exceeded", message);
+            }
             None => {}
             Some(Ended::Complete) => {
-                self.record.end = Some(End::Complete);
+                self.ends(End::Complete);
                 if let Some(inflow) = &mut self.inflow {
                     inflow.lingers(Instant::now());
                 }
             }
             // What follows an error is not an answer's end, whatever it says.
             Some(Ended::Error { heard: true }) => {
-                self.record.end = Some(End::Error);
+                self.ends(End::Error);
                 self.inflow = None;
             }
             Some(Ended::Error { heard: false }) => {
@@ -254,7 +288,7 @@ impl Relay {
             param: None,
         };
         self.ready.push_back(complaint.event());
-        self.record.end = Some(end);
+        self.ends(end);
         self.record.code = Some(code);
         self.inflow = None;
     }

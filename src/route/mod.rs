@@ -1,14 +1,19 @@
 //! Where may it go? A model's targets, and the order in which they are asked.
 //!
-//! Knows `provider` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
+//! Knows `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
+
+mod bounds;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::ledger::Account;
 use crate::provider::{Provider, Rules};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
+use crate::usage::Price;
+pub use bounds::Bounds;
 
 /// A name that clients use, and who may serve it.
 pub struct Route {
@@ -34,8 +39,25 @@ pub struct Target {
     pub model: Bytes,
     /// What its provider wants different for this model.
     pub rules: Arc<Rules>,
+    /// What it costs, and how much it takes.
+    pub terms: Terms,
     /// What is counted about it.
     pub meters: Arc<TargetMeters>,
+}
+
+/// What a target costs, and how much it takes.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// None: nobody knows.
+    pub price: Option<Arc<Price>>,
+    /// The longest prompt and output together, in tokens.
+    pub context: Option<u64>,
+    /// The longest output, in tokens.
+    pub max_output: Option<u64>,
+    /// It thinks before it answers, at a cost that shows only at the end.
+    pub reasoning: bool,
+    /// What may be spent with its provider.
+    pub account: Option<Arc<Account>>,
 }
 
 impl Route {

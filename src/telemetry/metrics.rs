@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tokio::time::Instant;
 
 use super::{End, Outcome, Record};
-use crate::usage::{KINDS, Usage};
+use crate::usage::{KINDS, Money, Usage};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -41,6 +41,12 @@ pub struct Metrics {
     tries: IntCounterVec,
     streams: IntCounterVec,
     tokens: IntCounterVec,
+    spend: CounterVec,
+    budgets: GaugeVec,
+    warnings: IntCounterVec,
+    ledger_queue: IntGauge,
+    ledger_late: IntGauge,
+    ledger_up: IntGauge,
     in_flight: IntGaugeVec,
     reloads: IntCounterVec,
     connections: IntGauge,
@@ -62,6 +68,8 @@ pub struct RouteMeters {
 /// The children of one target of one model.
 #[derive(Debug)]
 pub struct TargetMeters {
+    /// Its label.
+    pub(super) name: Arc<str>,
     first_content: Histogram,
     tries: [IntCounter; Outcome::ALL.len()],
     ends: [IntCounter; End::ALL.len()],
@@ -105,8 +113,9 @@ impl TargetMeters {
     }
 
     fn ends(&self, end: End) -> &IntCounter {
-        let [gone, complete, error, shutdown, stalled, truncated] = &self.ends;
+        let [cut, gone, complete, error, shutdown, stalled, truncated] = &self.ends;
         match end {
+            End::BudgetCut => cut,
             End::ClientGone => gone,
             End::Complete => complete,
             End::Error => error,
@@ -220,6 +229,52 @@ impl Metrics {
                 "Tokens as providers told them; the kinds are disjoint.",
                 &["model", "target", "kind"],
             ),
+            spend: register(
+                r,
+                CounterVec::new(
+                    Opts::new(
+                        "tollgate_spend_usd_total",
+                        "What requests cost, over all of their tries, in US dollars.",
+                    ),
+                    &["model", "target", "key"],
+                ),
+            ),
+            budgets: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "tollgate_budget_remaining_usd",
+                        "What is neither spent nor set aside of a budget, in US dollars.",
+                    ),
+                    &["scope", "name"],
+                ),
+            ),
+            warnings: counters(
+                "tollgate_budget_warnings_total",
+                "Windows in which as much of a budget was spent as its `warn` says.",
+                &["scope", "name"],
+            ),
+            ledger_queue: register(
+                r,
+                IntGauge::new(
+                    "tollgate_ledger_queue",
+                    "What waits to be written to the ledger.",
+                ),
+            ),
+            ledger_late: register(
+                r,
+                IntGauge::new(
+                    "tollgate_ledger_late_total",
+                    "Ends of answers that did not wait for their entry any longer.",
+                ),
+            ),
+            ledger_up: register(
+                r,
+                IntGauge::new(
+                    "tollgate_ledger_up",
+                    "1 while the ledger can write; while it is 0, callers with a budget are refused.",
+                ),
+            ),
             in_flight: register(
                 r,
                 IntGaugeVec::new(
@@ -260,6 +315,7 @@ impl Metrics {
     /// The children of a target, by its label and its model's.
     pub fn target(&self, model: &str, name: &str) -> Arc<TargetMeters> {
         Arc::new(TargetMeters {
+            name: name.into(),
             first_content: self.first_content.with_label_values(&[name]),
             tries: Outcome::ALL.map(|o| self.tries.with_label_values(&[name, o.name()])),
             ends: End::ALL.map(|end| self.streams.with_label_values(&[name, end.name()])),
@@ -281,6 +337,24 @@ impl Metrics {
     /// Counts a configuration that was `applied`, or `refused`.
     pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a window in which a budget's `warn` was reached. The names are the configuration's.
+    pub fn warned(&self, scope: &str, name: &str) {
+        self.warnings.with_label_values(&[scope, name]).inc();
+    }
+
+    /// Sets what the ledger looks like, as it is read.
+    pub fn observe(&self, observed: &Observed) {
+        self.ledger_queue.set(whole(observed.queue as u64));
+        self.ledger_late.set(whole(observed.late));
+        self.ledger_up.set(i64::from(observed.up));
+        // A budget that is in force no more has no line.
+        self.budgets.reset();
+        for (scope, name, left) in observed.budgets.iter().take(MOST_KEYS) {
+            let gauge = self.budgets.with_label_values(&[scope, &**name]);
+            gauge.set(dollars(*left));
+        }
     }
 
     /// The gauge of clients' connections.
@@ -306,6 +380,11 @@ impl Metrics {
             Some(_) => "other",
             None => "",
         };
+        if let Some(cost) = record.cost.filter(|cost| *cost > Money::ZERO) {
+            let target = record.target_label();
+            let spend = self.spend.with_label_values(&[model, target, key]);
+            spend.inc_by(dollars(cost));
+        }
         let status = status(record.status);
         self.requests
             .with_label_values(&[record.api, model, key, status])
@@ -337,6 +416,29 @@ impl Metrics {
             target.count(usage);
         }
     }
+}
+
+/// What the ledger looks like, for gauges.
+#[derive(Debug)]
+pub struct Observed {
+    /// What waits to be written.
+    pub queue: usize,
+    /// Ends of answers that waited no longer, since the start.
+    pub late: u64,
+    /// Whether it can write.
+    pub up: bool,
+    /// What is left of each budget: scope, name, amount.
+    pub budgets: Vec<(&'static str, Arc<str>, Money)>,
+}
+
+/// For people and their graphs; whoever decides by money decides by whole billionths.
+#[expect(clippy::cast_precision_loss, reason = "a graph has fewer digits")]
+fn dollars(money: Money) -> f64 {
+    money.0 as f64 / 1e9
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn seconds(duration: Duration) -> f64 {

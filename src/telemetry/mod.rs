@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::usage::Usage;
+use crate::usage::{Money, Usage};
 use access::{Line, Lines};
 use metrics::{Metrics, RouteMeters, TargetMeters};
 
@@ -62,6 +62,7 @@ impl Telemetry {
             bytes_in: 0,
             bytes_out: 0,
             usage: None,
+            cost: None,
             end: None,
         })
     }
@@ -70,6 +71,8 @@ impl Telemetry {
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// It would have cost more than was held for it.
+    BudgetCut,
     /// The client went before the end.
     ClientGone,
     /// As the provider ends one.
@@ -86,7 +89,8 @@ pub enum End {
 
 impl End {
     /// All of them; a label's values are these.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::BudgetCut,
         Self::ClientGone,
         Self::Complete,
         Self::Error,
@@ -98,6 +102,7 @@ impl End {
     /// Its name in labels and log lines.
     pub fn name(self) -> &'static str {
         match self {
+            Self::BudgetCut => "budget_cut",
             Self::ClientGone => "client_gone",
             Self::Complete => "complete",
             Self::Error => "error",
@@ -208,6 +213,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// What the provider told.
     pub usage: Option<Usage>,
+    /// What all of its tries cost, as far as they have a price.
+    pub cost: Option<Money>,
     /// How the answer ended; a record without it belongs to a client that left.
     pub end: Option<End>,
 }
@@ -227,6 +234,18 @@ impl Record {
         self.target = Some(Arc::clone(target));
         self.meters = Some(Arc::clone(meters));
         self.trying = Some(Arc::clone(meters));
+    }
+
+    /// One more try was paid for.
+    pub fn paid(&mut self, cost: Option<Money>) {
+        if let Some(cost) = cost {
+            self.cost = Some(self.cost.unwrap_or_default().plus(cost));
+        }
+    }
+
+    /// The label of the target that was asked last.
+    fn target_label(&self) -> &str {
+        self.meters.as_ref().map_or("", |target| &target.name)
     }
 
     /// What the try under way has cost, though it comes to nothing.

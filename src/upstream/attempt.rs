@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::{Answer, Call, Cause, Client, Clock, Failure, Span};
+use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab};
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
-use crate::provider::{Dropped, Provider};
+use crate::provider::{Dropped, Provider, Rules};
 use crate::route::{Route, Target};
 use crate::telemetry::{Outcome, Record};
+use crate::usage::Usage;
 
 /// The first pause is at most this; each further one at most twice the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -31,6 +32,7 @@ pub async fn run(
     client: &Client,
     route: &Route,
     call: &Call<'_>,
+    tab: &mut Tab,
     record: &mut Record,
 ) -> Result<Answer, Exhausted> {
     let deadline = call.arrived + route.deadline;
@@ -39,15 +41,32 @@ pub async fn run(
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
+            if let Err(cause) = tab.begin(target, SystemTime::now()).await {
+                failures.push(Failure::unasked(target, cause));
+                continue 'targets;
+            }
             let began = Instant::now();
             record.try_begins(&target.name, &target.meters, began);
             let span = Span { began, deadline };
-            let failure = match one(client, route, target, call, span, record).await {
+            let this = Try {
+                target,
+                rules: &route.rules,
+                call,
+                span,
+            };
+            let failure = match one(client, this, tab, record).await {
                 Ok(answer) => {
                     record.try_ends(Outcome::Answered);
                     return Ok(answer);
                 }
-                Err(failure) => failure,
+                Err((failure, usage)) => {
+                    let end = failure.outcome().name();
+                    if let Some(usage) = usage {
+                        record.wasted(usage);
+                    }
+                    record.paid(tab.fails(&failure.cause, end, usage));
+                    failure
+                }
             };
             record.try_ends(failure.outcome());
             tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
@@ -103,14 +122,27 @@ fn random(call: &Call<'_>) -> f64 {
 }
 
 /// One request to one target.
+struct Try<'t> {
+    target: &'t Arc<Target>,
+    /// What is changed for every target of its route.
+    rules: &'t Rules,
+    call: &'t Call<'t>,
+    span: Span,
+}
+
+/// Sends it, and reads as much of its answer as it takes to be sure of it. With a failure comes the usage that the
+/// provider told all the same.
 async fn one(
     client: &Client,
-    route: &Route,
-    target: &Arc<Target>,
-    call: &Call<'_>,
-    span: Span,
+    Try {
+        target,
+        rules,
+        call,
+        span,
+    }: Try<'_>,
+    tab: &mut Tab,
     record: &mut Record,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, (Failure, Option<Usage>)> {
     let fail = |cause: Cause| Failure {
         target: Arc::clone(&target.name),
         fault: Fault::Provider,
@@ -138,22 +170,26 @@ async fn one(
     };
     let provider = &target.provider;
     let (mut edits, mut dropped) = (call.envelope.edit(), Dropped::default());
-    for rules in [&route.rules, &*target.rules] {
-        rules.apply(&mut edits, &mut dropped).map_err(refuse)?;
+    for rules in [rules, &*target.rules] {
+        let applied = rules.apply(&mut edits, &mut dropped);
+        applied.map_err(|refused| (refuse(refused), None))?;
     }
     record.dropped = dropped.header();
+    if let Some(most) = tab.limit(target) {
+        provider.protocol.limit_output(&mut edits, most);
+    }
     edits.set("model", target.model.clone());
     let hide_usage = call.stream
         && provider.stream_usage
         && provider.protocol.ask_for_usage(&mut edits)
         && !asks_for_usage(call, provider);
     let exchange = client
-        .exchange(target, call, edits.into_rope(), span)
+        .exchange(target, call, edits.into_rope(), span, tab)
         .await
-        .map_err(fail)?;
+        .map_err(|cause| (fail(cause), None))?;
     if !exchange.status.is_success() {
         let judged = Box::pin(judge::error(provider, exchange, SystemTime::now())).await;
-        return Err(tell(judged));
+        return Err((tell(judged), None));
     }
     let (status, headers) = (exchange.status, exchange.headers);
     match judge::answer(provider, call, hide_usage, &headers, exchange.inflow).await {
@@ -162,13 +198,10 @@ async fn one(
             headers,
             body,
         }),
-        Err(NoAnswer::Failed(cause)) => Err(fail(cause)),
+        Err(NoAnswer::Failed(cause)) => Err((fail(cause), None)),
         Err(NoAnswer::Error(told)) => {
-            told.usage
-                .into_iter()
-                .for_each(|usage| record.wasted(usage));
-            let now = SystemTime::now();
-            Err(tell(judge::disguised(status, headers, *told, now)))
+            let (usage, now) = (told.usage, SystemTime::now());
+            Err((tell(judge::disguised(status, headers, *told, now)), usage))
         }
     }
 }

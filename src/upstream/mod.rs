@@ -14,6 +14,7 @@ mod race;
 mod request;
 mod resolve;
 mod share;
+pub mod tab;
 mod tunnel;
 mod wire;
 
@@ -41,6 +42,7 @@ use connect::Connector;
 pub use inflow::{Broken, Inflow};
 use link::{Link, Unsent};
 use request::Ask;
+pub use tab::{Asked, Tab};
 
 /// How often one request is sent within a try, where nothing was done with it before: once more, since a connection may
 /// have been closed while it waited. Whoever turns it down again has no room for it now, and is given a pause.
@@ -135,12 +137,18 @@ pub enum Cause {
     /// A kept connection was closed while the request was on its way: nobody can say whether it arrived.
     #[error("closed a connection that was kept, with the request on its way")]
     Stale(#[source] hyper::Error),
+    /// It does not fit into a budget.
+    #[error("was not asked: {0}")]
+    Budget(#[source] crate::ledger::Refused),
     /// It gave the request back without having looked at it, as one does who has too much to do.
     #[error("refused the request unread")]
     Shed,
     /// An error of the provider's.
     #[error("answered {0}")]
     Status(Box<Said>),
+    /// It has no price, and the caller has a budget.
+    #[error("was not asked: it has no price, or the request points at what cannot be measured")]
+    Unpriced,
 }
 
 /// A provider's error.
@@ -170,6 +178,17 @@ impl fmt::Display for Said {
 }
 
 impl Failure {
+    /// Of a target that was passed over.
+    fn unasked(target: &Target, cause: Cause) -> Self {
+        Self {
+            target: Arc::clone(&target.name),
+            cause,
+            fault: Fault::Provider,
+            retry: Retry::Elsewhere,
+            wait: None,
+        }
+    }
+
     /// The target had too much to do; later it may answer.
     pub fn is_busy(&self) -> bool {
         self.outcome() == Outcome::RateLimited
@@ -178,6 +197,8 @@ impl Failure {
     /// What is counted.
     pub fn outcome(&self) -> Outcome {
         match (&self.cause, self.fault) {
+            // Nothing was sent.
+            (Cause::Budget(_) | Cause::Unpriced, _) => Outcome::Cancelled,
             (Cause::Clock(_), _) => Outcome::Timeout,
             (Cause::Connect(_), _) => Outcome::Connect,
             (Cause::Nonsense(_), _) => Outcome::Nonsense,
@@ -240,7 +261,7 @@ impl Client {
         let began = Instant::now();
         let deadline = began + LISTED_WITHIN;
         let span = Span { began, deadline };
-        let exchange = self.carry(ask, Rope::default(), span).await?;
+        let exchange = self.carry(ask, Rope::default(), span, None).await?;
         if !exchange.status.is_success() {
             let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
             return Err(Cause::Status(Box::new(judged.said)));
@@ -256,6 +277,7 @@ impl Client {
         call: &'e Call<'_>,
         body: Rope,
         span: Span,
+        tab: &'e mut Tab,
     ) -> impl Future<Output = Result<Exchange, Cause>> + 'e {
         let ask = Ask {
             provider: &target.provider,
@@ -264,15 +286,26 @@ impl Client {
             given: call.headers,
             id: Some(call.client_id.clone()),
         };
-        self.carry(ask, body, span)
+        self.carry(ask, body, span, Some(tab))
     }
 
-    /// Puts a request on a kept connection, or a new one, and waits for the head of its answer.
-    async fn carry(&self, ask: Ask<'_>, mut body: Rope, span: Span) -> Result<Exchange, Cause> {
+    /// Puts a request on a kept connection, or a new one, and waits for the head of its answer. `tab` hears when it goes.
+    async fn carry(
+        &self,
+        ask: Ask<'_>,
+        mut body: Rope,
+        span: Span,
+        mut tab: Option<&mut Tab>,
+    ) -> Result<Exchange, Cause> {
         let Span { began, deadline } = span;
         let site = match &ask.provider.origin {
             Origin::Site(site) => site,
-            Origin::Echo => return Ok(echoed(ask.endpoint, &body)),
+            Origin::Echo => {
+                if let Some(tab) = tab {
+                    tab.sent();
+                }
+                return Ok(echoed(ask.endpoint, &body));
+            }
         };
         let shelf = self.pool.shelf(site);
         let mut kept = shelf.take(began);
@@ -299,6 +332,9 @@ impl Client {
                 }
             };
             sent += 1;
+            if let Some(tab) = tab.as_deref_mut() {
+                tab.sent();
+            }
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
             match link.send(ask.over(site, &link, body), &mut clocks).await {

@@ -36,3 +36,4 @@ mod smuggling;
 mod crowds;
 mod cli;
 mod prices;
+mod budgets;

@@ -74,6 +74,11 @@ impl Gateway {
         std::thread::spawn(move || running.drain(delay, drain))
     }
 
+    /// Where its configuration and its ledger stand.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// How many requests are under way.
     pub fn in_flight(&self) -> usize {
         self.running
@@ -93,14 +98,7 @@ impl Gateway {
 
     /// The metrics, as Prometheus reads them.
     pub fn metrics(&self) -> String {
-        self.running
-            .as_ref()
-            .unwrap()
-            .gateway
-            .state
-            .telemetry
-            .metrics
-            .text()
+        self.running.as_ref().unwrap().gateway.metrics()
     }
 
     /// The value of one line of the metrics; 0 if there is none.

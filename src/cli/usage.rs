@@ -1,0 +1,229 @@
+//! `tollgate usage`: who spent what; and `tollgate backup`: a copy of the ledger while it is in use.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::anyhow;
+
+use super::{Failed, Loaded};
+use crate::config;
+use crate::config::load::Source;
+use crate::config::secret::Environment;
+use crate::ledger::{self, By, Place, Report, ReportError, Row};
+use crate::plan::money;
+use crate::usage::KINDS;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// A list of objects.
+    Json,
+    /// With a line of names.
+    Csv,
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            _ => Err("rows are written as table, json or csv"),
+        }
+    }
+}
+
+/// How far back: `12h`, `7d`.
+pub fn age(text: &str) -> Result<Duration, String> {
+    config::duration(text)
+}
+
+/// Prints what was spent.
+pub fn run(
+    file: &Path,
+    environment: Environment,
+    by: &[By],
+    since: Option<Duration>,
+    format: Format,
+) -> Result<(), Failed> {
+    let ledger = place(file, environment)?;
+    let since = since.and_then(|age| SystemTime::now().checked_sub(age));
+    let rows = Report::read(&ledger, by, since).map_err(failed)?;
+    super::print(&match format {
+        Format::Table => table(by, &rows),
+        Format::Json => vec![json(by, &rows)],
+        Format::Csv => csv(by, &rows),
+    });
+    Ok(())
+}
+
+/// Copies the ledger.
+pub fn backup(file: &Path, environment: Environment, to: &Path) -> Result<(), Failed> {
+    let ledger = place(file, environment)?;
+    ledger::backup(&ledger, to).map_err(failed)?;
+    super::print(&[format!(
+        "{} is a copy of {}",
+        to.display(),
+        ledger.display()
+    )]);
+    Ok(())
+}
+
+fn failed(error: ReportError) -> Failed {
+    Failed::User(anyhow::Error::new(error))
+}
+
+/// Where the ledger of a configuration is.
+fn place(file: &Path, environment: Environment) -> Result<PathBuf, Failed> {
+    let loaded = Loaded::read(Source::open(file)?, environment);
+    match money::ledger(&loaded.config, loaded.source.folder()).store {
+        Place::File(file) => Ok(file),
+        Place::Memory => Err(Failed::User(anyhow!(
+            "[ledger] store is \"memory:\": nothing is kept that could be read"
+        ))),
+    }
+}
+
+/// The columns after those that rows are told apart by.
+const COUNTS: [&str; 3] = ["entries", "estimated", "unpriced"];
+
+fn counts(row: &Row) -> [u64; COUNTS.len()] {
+    [row.entries, row.estimated, row.unpriced]
+}
+
+fn table(by: &[By], rows: &[Row]) -> Vec<String> {
+    // What nobody has used has no column.
+    let used = KINDS.iter().enumerate();
+    let used: Vec<(usize, &str)> = used
+        .filter(|(n, _)| rows.iter().any(|row| row.tokens.get(*n) > Some(&0)))
+        .map(|(n, kind)| (n, *kind))
+        .collect();
+    let head = by.iter().map(|by| by.name()).chain(["usd"]).chain(COUNTS);
+    let head = head.chain(used.iter().map(|(_, kind)| *kind));
+    let mut lines = vec![head.map(str::to_uppercase).collect::<Vec<String>>()];
+    for row in rows {
+        let tokens = used.iter().filter_map(|(n, _)| row.tokens.get(*n));
+        let names = row.by.iter().map(|name| match name.as_str() {
+            "" => "-".to_owned(),
+            name => name.to_owned(),
+        });
+        let numbers = counts(row).into_iter().chain(tokens.copied());
+        let numbers = numbers.map(|n| n.to_string());
+        lines.push(names.chain([row.cost.to_string()]).chain(numbers).collect());
+    }
+    aligned(&lines, by.len())
+}
+
+/// Columns as wide as they must be; the first ones are names, the others numbers.
+fn aligned(lines: &[Vec<String>], names: usize) -> Vec<String> {
+    let width = |n: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(n));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let line = |cells: &Vec<String>| {
+        let mut text = String::new();
+        for (n, cell) in cells.iter().enumerate() {
+            let width = width(n);
+            let _ = match n {
+                0 => write!(text, "{cell:<width$}"),
+                n if n < names => write!(text, "  {cell:<width$}"),
+                _ => write!(text, "  {cell:>width$}"),
+            };
+        }
+        text.trim_end().to_owned()
+    };
+    lines.iter().map(line).collect()
+}
+
+/// A list of rows; amounts are decimal text, so that no reader makes floats of them.
+fn json(by: &[By], rows: &[Row]) -> String {
+    let object = |row: &Row| {
+        let mut object = serde_json::Map::new();
+        for (by, name) in by.iter().zip(&row.by) {
+            object.insert(by.name().into(), name.as_str().into());
+        }
+        object.insert("usd".into(), row.cost.to_string().into());
+        let numbers = COUNTS.into_iter().zip(counts(row));
+        for (name, count) in numbers.chain(KINDS.into_iter().zip(row.tokens)) {
+            object.insert(name.into(), count.into());
+        }
+        serde_json::Value::Object(object)
+    };
+    serde_json::Value::Array(rows.iter().map(object).collect()).to_string()
+}
+
+fn csv(by: &[By], rows: &[Row]) -> Vec<String> {
+    let head = by.iter().map(|by| by.name()).chain(["usd"]).chain(COUNTS);
+    let mut lines = vec![head.chain(KINDS).collect::<Vec<_>>().join(",")];
+    for row in rows {
+        let names = row.by.iter().map(|name| quoted(name));
+        let numbers = counts(row).into_iter().chain(row.tokens);
+        let numbers = numbers.map(|n| n.to_string());
+        let cells = names.chain([row.cost.to_string()]).chain(numbers);
+        lines.push(cells.collect::<Vec<_>>().join(","));
+    }
+    lines
+}
+
+/// A cell, in quotes where it must be (RFC 4180, 2).
+fn quoted(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Money;
+
+    fn rows() -> Vec<Row> {
+        let mut tokens = [0; KINDS.len()];
+        tokens[0] = 12;
+        tokens[6] = 5;
+        vec![
+            Row {
+                by: vec!["ann".into()],
+                entries: 2,
+                tokens,
+                cost: Money(1_500_000_001),
+                ..Row::default()
+            },
+            Row {
+                by: vec!["b,\"o\"b".into()],
+                ..Row::default()
+            },
+        ]
+    }
+
+    #[test]
+    fn rows_are_written_in_each_form() {
+        assert_eq!(
+            table(&[By::Key], &rows()),
+            [
+                "KEY             USD  ENTRIES  ESTIMATED  UNPRICED  INPUT  OUTPUT",
+                "ann     1.500000001        2          0         0     12       5",
+                "b,\"o\"b         0.00        0          0         0      0       0",
+            ]
+        );
+        assert_eq!(
+            csv(&[By::Key], &rows())[1],
+            "ann,1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0"
+        );
+        assert!(csv(&[By::Key], &rows())[2].starts_with("\"b,\"\"o\"\"b\",0.00,"));
+        let list: serde_json::Value = serde_json::from_str(&json(&[By::Key], &rows())).unwrap();
+        assert_eq!(list[0]["usd"], "1.500000001");
+        assert_eq!(
+            (list[0]["key"].as_str(), list[0]["output"].as_u64()),
+            (Some("ann"), Some(5))
+        );
+    }
+}

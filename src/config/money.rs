@@ -1,0 +1,205 @@
+//! What did the operator write about money: budgets, prices, the ledger?
+//!
+//! Amounts stay text here ([`Written`]): they are read exactly where they get a meaning, never through a float.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+use super::value;
+
+/// A decimal number as it stands in the file: of dollars, of dollars per million tokens, of a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written(pub String);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Written;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number such as 25 or 0.15")
+            }
+            fn visit_u64<E: Error>(self, n: u64) -> Result<Written, E> {
+                Ok(Written(n.to_string()))
+            }
+            fn visit_i64<E: Error>(self, n: i64) -> Result<Written, E> {
+                Ok(Written(n.to_string()))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Written, E> {
+                Ok(Written(text.replace('_', "")))
+            }
+        }
+        d.deserialize_any(Number)
+    }
+}
+
+/// `[ledger]`: where entries and budgets are kept.
+#[derive(Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// `sqlite:FILE`, relative to the configuration file; or `memory:`, which forgets.
+    pub store: Store,
+    /// What a settled request survives.
+    pub durability: Durability,
+    /// What becomes of a request that cannot be priced, from a caller with a budget.
+    pub unpriced: Unpriced,
+    /// How long the end of an answer may wait for its entry.
+    #[serde(deserialize_with = "value::duration")]
+    pub settle_wait: Duration,
+    /// How long entries are kept before they are rolled up by day.
+    #[serde(deserialize_with = "value::long_duration")]
+    pub keep: Duration,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            store: Store::File("tollgate.db".into()),
+            durability: Durability::Process,
+            unpriced: Unpriced::Refuse,
+            settle_wait: Duration::from_secs(1),
+            keep: Duration::from_secs(400 * 86_400),
+        }
+    }
+}
+
+/// Where a ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In a file, relative to the configuration's.
+    File(PathBuf),
+    /// Nowhere: gone with the process.
+    Memory,
+}
+
+/// What a settled request survives.
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The end of the process, however it comes.
+    Process,
+    /// A power cut, too.
+    Power,
+}
+
+/// What becomes of a request that cannot be priced, from a caller with a budget.
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpriced {
+    /// It costs nothing.
+    Free,
+    /// It is refused.
+    Refuse,
+}
+
+/// How much money may be spent in how much time.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// In US dollars.
+    pub usd: Written,
+    /// In which window of the calendar, in UTC.
+    pub per: Per,
+    /// From which part of it on operators are told, from 0 to 1.
+    pub warn: Option<Written>,
+}
+
+/// A window of the calendar.
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is its own description")]
+pub enum Per {
+    Hour,
+    Day,
+    Week,
+    Month,
+    Total,
+}
+
+/// `[teams.NAME]`: keys that share a budget.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Team {
+    /// What all of its keys may spend together.
+    pub budget: Option<Budget>,
+}
+
+/// `[defaults]`: for keys that say nothing of their own.
+#[derive(Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// What each of them may spend; each has an account of its own.
+    pub budget: Option<Budget>,
+    /// What becomes of a request whose worst case is more than is left.
+    pub on_shortfall: Shortfall,
+    /// The output, in tokens, that a caller with a budget is sent and charged for if it gives no limit.
+    #[serde(deserialize_with = "value::tokens")]
+    pub output_cap: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            budget: None,
+            on_shortfall: Shortfall::Clamp,
+            output_cap: 4_096,
+        }
+    }
+}
+
+/// `[total]`: everything together.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Total {
+    /// What may be spent.
+    pub budget: Option<Budget>,
+}
+
+/// What becomes of a request whose worst case is more than is left.
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Shortfall {
+    /// Its output is limited to what is left, but not to fewer than 64 tokens.
+    Clamp,
+    /// It is refused.
+    Refuse,
+}
+
+impl<'de> Deserialize<'de> for Store {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.split_once(':') {
+            Some(("sqlite", file)) if !file.is_empty() => Ok(Self::File(file.into())),
+            Some(("memory", "")) => Ok(Self::Memory),
+            _ => Err(D::Error::custom(format_args!(
+                "`{text}` is no store; write \"sqlite:tollgate.db\" or \"memory:\""
+            ))),
+        }
+    }
+}
+
+/// What a target's tokens cost, in US dollars per million: by class, and from some length of the prompt on.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct Price {
+    /// For prompts of more than so many tokens, the whole request.
+    pub tiers: Vec<Tier>,
+    /// By class: `input`, `output`, `cached` … What is not given costs what its nearest relative costs.
+    #[serde(flatten)]
+    pub rates: BTreeMap<String, Written>,
+}
+
+/// Rates for long prompts.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Tier {
+    /// The longest prompt, in tokens, that they do not hold for.
+    #[serde(deserialize_with = "value::tokens")]
+    pub above: u64,
+    /// By class.
+    #[serde(flatten)]
+    pub rates: BTreeMap<String, Written>,
+}

@@ -1,0 +1,262 @@
+//! What do budgets and prices mean? From what an operator wrote to amounts and rates.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Passage;
+use super::compile::Compiler;
+use crate::config::load::suggest;
+use crate::config::money::{self, Written};
+use crate::config::{self, Config};
+use crate::ledger::{Account, Budget, Durability, Per, Place, Scope, Settings};
+use crate::route::Terms;
+use crate::usage::book::Book;
+use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
+
+/// What entries name as the source of a price that the configuration states.
+const OWN: &str = "gateway.toml";
+
+/// What `tollgate prices import` writes, beside the configuration.
+pub const IMPORTED: &str = "prices.json";
+
+/// A longer list, in bytes, is none: the longest there is has 3 MiB.
+const LONGEST: u64 = 64 << 20;
+
+/// The prices in force for the configuration of a folder: those that were imported there, over those that are built in. Or
+/// what is wrong with the file.
+pub fn book(folder: &Path) -> Result<Book, String> {
+    let file = folder.join(IMPORTED);
+    let mut text = String::new();
+    let read = File::open(&file).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+    let text = match read {
+        Ok(_) => Some(text.as_str()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("{}: {error}", file.display())),
+    };
+    Book::load(text).map_err(|wrong| {
+        let advice = "import it again with `tollgate prices import`, or remove it";
+        format!("{}: {wrong}; {advice}", file.display())
+    })
+}
+
+impl Passage {
+    /// What a model of the provider costs, as far as the list of prices knows.
+    pub(super) fn terms_of(&self, model: &str, book: &Book) -> Terms {
+        let section = self.section.as_deref();
+        match section.and_then(|section| book.find(section, model)) {
+            Some(entry) => Terms {
+                price: Some(Arc::new(entry.price.clone())),
+                context: entry.context,
+                max_output: entry.max_output,
+                reasoning: entry.reasoning,
+                account: self.terms.account.clone(),
+            },
+            None => self.terms.clone(),
+        }
+    }
+}
+
+/// How the ledger is kept. `folder` is the configuration's.
+pub fn ledger(config: &Config, folder: &Path) -> Settings {
+    let written = &config.ledger;
+    Settings {
+        store: match &written.store {
+            money::Store::File(file) => Place::File(folder.join(file)),
+            money::Store::Memory => Place::Memory,
+        },
+        durability: match written.durability {
+            money::Durability::Process => Durability::Process,
+            money::Durability::Power => Durability::Power,
+        },
+        settle_wait: written.settle_wait,
+        keep: written.keep,
+        seats: config.server.max_in_flight,
+    }
+}
+
+impl Compiler<'_> {
+    /// The list of prices: the built-in one, under what was imported beside the configuration.
+    pub(super) fn book(&mut self) -> Book {
+        book(self.surroundings.folder).unwrap_or_else(|wrong| {
+            self.flaw([], wrong);
+            Book::default()
+        })
+    }
+
+    /// What is written about a target's cost goes before what the list of prices says.
+    pub(super) fn terms(&mut self, at: &[&str], written: &config::Target, listed: Terms) -> Terms {
+        let at: Vec<&str> = at.iter().copied().chain(["price"]).collect();
+        let price = written
+            .price
+            .as_ref()
+            .and_then(|price| self.price(&at, price));
+        Terms {
+            price: price.map(Arc::new).or(listed.price),
+            context: written.context.or(listed.context),
+            max_output: written.max_output.or(listed.max_output),
+            reasoning: written.reasoning.unwrap_or(listed.reasoning),
+            account: listed.account,
+        }
+    }
+
+    /// What all models of a provider have in common.
+    pub(super) fn common_terms(&mut self, name: &str, entry: &config::Provider) -> Terms {
+        Terms {
+            price: entry.free.then(|| Arc::new(Price::free())),
+            account: self.account(Scope::Provider, name, entry.budget.as_ref()),
+            ..Terms::default()
+        }
+    }
+
+    /// The team that a key names.
+    pub(super) fn team(&mut self, key: &str, entry: &config::Key) -> Option<Arc<str>> {
+        let team = entry.team.as_deref()?;
+        if !self.config.teams.contains_key(team) {
+            let hint = suggest(team, self.config.teams.keys().map(String::as_str));
+            let message = format!("there is no [teams.{team}]{hint}");
+            self.flaw(["keys", key, "team"], message);
+        }
+        Some(team.into())
+    }
+
+    /// What a caller spends from: its own account, its team's and everybody's, as far as they have a budget.
+    pub(super) fn accounts(&mut self, key: &str, entry: &config::Key) -> Vec<Arc<Account>> {
+        let config = self.config;
+        let own = entry.budget.as_ref().or(config.defaults.budget.as_ref());
+        let team = entry
+            .team
+            .as_deref()
+            .and_then(|name| Some((name, config.teams.get(name)?)));
+        [
+            self.account(Scope::Key, key, own),
+            team.and_then(|(name, team)| self.account(Scope::Team, name, team.budget.as_ref())),
+            self.account(Scope::Total, "", config.total.budget.as_ref()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// An account with a budget.
+    fn account(
+        &mut self,
+        scope: Scope,
+        name: &str,
+        written: Option<&money::Budget>,
+    ) -> Option<Arc<Account>> {
+        let written = written?;
+        let section = match scope {
+            Scope::Key => "keys",
+            Scope::Team => "teams",
+            Scope::Provider => "providers",
+            Scope::Total => "total",
+        };
+        let at = |field| -> Vec<&str> {
+            let place = [section, name, "budget", field].into_iter();
+            place.filter(|part| !part.is_empty()).collect()
+        };
+        let limit = self.amount(&at("usd"), &written.usd)?;
+        let warn = match &written.warn {
+            Some(warn) => Some(self.part(&at("warn"), warn)?),
+            None => None,
+        };
+        let per = match written.per {
+            money::Per::Hour => Per::Hour,
+            money::Per::Day => Per::Day,
+            money::Per::Week => Per::Week,
+            money::Per::Month => Per::Month,
+            money::Per::Total => Per::Total,
+        };
+        let account = self.ledger.account(scope, name);
+        let budget = Budget { limit, per, warn };
+        self.budgets.push((Arc::clone(&account), budget));
+        Some(account)
+    }
+
+    /// The price that is written for a target.
+    pub(super) fn price(&mut self, at: &[&str], written: &money::Price) -> Option<Price> {
+        let stated = self.stated(at, &written.rates)?;
+        let Some(base) = Rates::of(&stated) else {
+            self.flaw(
+                at.iter().copied(),
+                "a price needs both `input` and `output`; write 0 for what costs nothing",
+            );
+            return None;
+        };
+        let mut tiers = Vec::new();
+        for (n, tier) in written.tiers.iter().enumerate() {
+            let n = n.to_string();
+            let at: Vec<&str> = at.iter().copied().chain(["tiers", &n]).collect();
+            let rates = self.stated(&at, &tier.rates)?;
+            tiers.push(Tier {
+                above: tier.above,
+                // What both sides state is there.
+                rates: Rates::over(&stated, &rates)?,
+            });
+        }
+        Some(Price {
+            base,
+            tiers,
+            version: OWN.into(),
+        })
+    }
+
+    fn stated(&mut self, at: &[&str], written: &BTreeMap<String, Written>) -> Option<Stated> {
+        let mut stated = Stated::default();
+        let mut is_sound = true;
+        for (name, Written(text)) in written {
+            let at: Vec<&str> = at.iter().copied().chain([name.as_str()]).collect();
+            let kind = KINDS.iter().position(|kind| kind == name);
+            match (kind.and_then(|n| stated.get_mut(n)), Rate::parse(text)) {
+                (None, _) => {
+                    let hint = suggest(name, KINDS.into_iter().chain(["tiers"]));
+                    self.flaw(
+                        at.iter().copied(),
+                        format!("no class of tokens is called `{name}`{hint}"),
+                    );
+                    is_sound = false;
+                }
+                (Some(_), Err(wrong)) => {
+                    self.flaw(at.iter().copied(), format!("`{text}` {wrong}"));
+                    is_sound = false;
+                }
+                (Some(slot), Ok(rate)) => *slot = Some(rate),
+            }
+        }
+        is_sound.then_some(stated)
+    }
+
+    /// An amount of dollars.
+    pub(super) fn amount(&mut self, at: &[&str], Written(text): &Written) -> Option<Money> {
+        match Money::parse(text) {
+            Ok(amount) => Some(amount),
+            Err(wrong) => {
+                self.flaw(
+                    at.iter().copied(),
+                    format!("`{text}` {wrong}; a billionth of a dollar is the smallest part"),
+                );
+                None
+            }
+        }
+    }
+
+    /// A part of a whole, in millionths.
+    pub(super) fn part(&mut self, at: &[&str], Written(text): &Written) -> Option<u32> {
+        let millionths = Decimal::parse(text, 6).ok().and_then(Decimal::exact);
+        let part = millionths.and_then(|n| {
+            u32::try_from(n)
+                .ok()
+                .filter(|n| (1..=1_000_000).contains(n))
+        });
+        if part.is_none() {
+            self.flaw(
+                at.iter().copied(),
+                format!("`{text}` is no part of a whole; write a number such as 0.8"),
+            );
+        }
+        part
+    }
+}

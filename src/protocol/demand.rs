@@ -1,0 +1,559 @@
+//! How much may an answer take at most? What a request asks for, in tokens: an upper bound, never a guess.
+//!
+//! A token stands for at least one byte of text, so a body's length bounds the tokens of what is written in it. What a
+//! body only points at (a picture's address, a stored answer) has no bound but the model's own context.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr_iter};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::Endpoint;
+use crate::envelope::Envelope;
+use crate::usage::Decimal;
+
+/// What a provider's template puts around messages, in tokens: gpt-oss's has about 70.
+const TEMPLATE: u64 = 256;
+
+/// What a provider puts around tools, in tokens: Anthropic's instructions have about 350.
+const TOOLBOX: u64 = 1_024;
+
+/// What a picture takes, in tokens, however few bytes it has: the largest ones of OpenAI, Anthropic and Gemini stay below.
+const PICTURE: u64 = 5_000;
+
+/// The names of limits on output; a provider may know one, or the other, or both.
+pub const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// Members by which a client says who bills, or asks for what no token counts: OpenRouter's, and OpenAI's own.
+const BILLING: [&str; 10] = [
+    "background",
+    "models",
+    "plugins",
+    "preset",
+    "provider",
+    "route",
+    "service_tier",
+    "transforms",
+    "web_search",
+    "web_search_options",
+];
+
+/// Members that a bound depends on, besides those that every request is read for.
+const BOUNDING: [&str; 10] = [
+    "best_of",
+    "conversation",
+    "functions",
+    "input",
+    "messages",
+    "n",
+    "prediction",
+    "previous_response_id",
+    "prompt",
+    "tools",
+];
+
+/// Every member that this room acts on: none of them may be disguised.
+pub fn acted_on() -> impl Iterator<Item = &'static str> {
+    LIMITS.into_iter().chain(BILLING).chain(BOUNDING)
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Tokens of input that are in the body.
+    written: u64,
+    /// The body points at what we cannot see.
+    unseen: bool,
+    /// The output that the client allows, in tokens for each choice.
+    pub limit: Option<u64>,
+    /// How many answers it asks for.
+    choices: u64,
+    /// Tokens that may be billed as output beyond the limit.
+    beyond: u64,
+    /// There is output at all.
+    answers: bool,
+}
+
+/// Why a request has no bound, or may not have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Boundless {
+    /// A number that is none.
+    #[error("`{0}` must be a whole number from 1 up")]
+    Number(&'static str),
+    /// It says who bills, or asks for what no token counts.
+    #[error("`{0}` is not for callers with a budget: it changes what a request costs")]
+    Billing(&'static str),
+    /// A tool that the provider runs, at a price of its own.
+    #[error(
+        "`tools` may have functions only, for callers with a budget: what others cost is not known"
+    )]
+    Tool,
+}
+
+impl Boundless {
+    /// The member it is about.
+    pub fn param(self) -> &'static str {
+        match self {
+            Self::Number(name) | Self::Billing(name) => name,
+            Self::Tool => "tools",
+        }
+    }
+}
+
+impl Demand {
+    /// Reads a request.
+    pub fn of(endpoint: Endpoint, envelope: &Envelope) -> Result<Self, Boundless> {
+        for name in BILLING {
+            if !envelope
+                .value(name)
+                .is_none_or(|value| is_ordinary(name, value))
+            {
+                return Err(Boundless::Billing(name));
+            }
+        }
+        let mut limit: Option<u64> = None;
+        for name in LIMITS {
+            if let Some(given) = number(envelope, name)? {
+                limit = Some(limit.map_or(given, |limit| limit.min(given)));
+            }
+        }
+        let parts = Parts::of(endpoint, envelope);
+        let tools = tools(envelope)?;
+        let each = number(envelope, "n")?.unwrap_or(1);
+        let each = each.max(number(envelope, "best_of")?.unwrap_or(1));
+        let prediction = envelope.value("prediction").map_or(0, <[u8]>::len);
+        let points_elsewhere = |name| envelope.value(name).is_some_and(|value| value != b"null");
+        let written = [
+            envelope.length(),
+            TEMPLATE,
+            tools,
+            parts.pictures.saturating_mul(PICTURE),
+        ];
+        Ok(Self {
+            written: written.into_iter().fold(0, u64::saturating_add),
+            unseen: parts.unseen
+                || ["previous_response_id", "conversation"]
+                    .into_iter()
+                    .any(points_elsewhere),
+            limit,
+            choices: each.saturating_mul(parts.prompts),
+            beyond: prediction as u64,
+            answers: endpoint != Endpoint::Embeddings,
+        })
+    }
+
+    /// The most input, in tokens, that a model with such a context can take of it. None: nobody knows.
+    pub fn input(&self, context: Option<u64>) -> Option<u64> {
+        match context {
+            Some(context) if self.unseen => Some(context),
+            Some(context) => Some(self.written.min(context)),
+            None => (!self.unseen).then_some(self.written),
+        }
+    }
+
+    /// The most output, in tokens, if each choice may have so many.
+    pub fn output(&self, each: u64) -> u64 {
+        if self.answers {
+            each.saturating_add(self.beyond)
+                .saturating_mul(self.choices)
+        } else {
+            0
+        }
+    }
+
+    /// How many tokens each choice may have if all together may have so many.
+    pub fn each(&self, all: u64) -> u64 {
+        (all / self.choices.max(1)).saturating_sub(self.beyond)
+    }
+
+    /// Whether there is output at all that a limit could lower.
+    pub fn answers(&self) -> bool {
+        self.answers
+    }
+}
+
+/// Values that change nothing.
+fn is_ordinary(name: &str, value: &[u8]) -> bool {
+    match name {
+        // The others cost more, or are the account's own choice.
+        "service_tier" => matches!(value, b"null" | b"\"default\"" | b"\"flex\""),
+        _ => matches!(value, b"null" | b"false" | b"[]"),
+    }
+}
+
+/// A whole number from 1 up, if one is given.
+fn number(envelope: &Envelope, name: &'static str) -> Result<Option<u64>, Boundless> {
+    match envelope.value(name) {
+        None | Some(b"null") => Ok(None),
+        Some(value) => {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            // What is too large for a number of ours is as good as the largest.
+            let read = match Decimal::parse(text, 0) {
+                Ok(number) => number.exact(),
+                Err(_) if is_number(text) => Some(u64::MAX),
+                Err(_) => None,
+            };
+            read.filter(|n| *n > 0)
+                .map(Some)
+                .ok_or(Boundless::Number(name))
+        }
+    }
+}
+
+/// Whether a text is a number that is not negative, of any size.
+fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
+        && !text.contains("e-")
+        && !text.contains("E-")
+}
+
+/// What the provider writes around tools, in tokens.
+fn tools(envelope: &Envelope) -> Result<u64, Boundless> {
+    #[derive(Deserialize)]
+    struct Tool<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+    }
+    let functions = envelope.value("functions").map_or(0, |_| TOOLBOX);
+    let Some(list) = envelope.value("tools").filter(|list| *list != b"null") else {
+        return Ok(functions);
+    };
+    // What cannot be read in one way may be anything.
+    let tools: Vec<Tool<'_>> = serde_json::from_slice(list).map_err(|_| Boundless::Tool)?;
+    let is_ours =
+        |tool: &Tool<'_>| matches!(tool.kind.as_deref(), None | Some("function" | "custom"));
+    tools
+        .iter()
+        .all(is_ours)
+        .then_some(TOOLBOX)
+        .ok_or(Boundless::Tool)
+}
+
+/// What is asked about.
+struct Parts {
+    /// Something that is not in the body.
+    unseen: bool,
+    pictures: u64,
+    /// Prompts that each get their own answers.
+    prompts: u64,
+}
+
+impl Parts {
+    const TEXT: Self = Self {
+        unseen: false,
+        pictures: 0,
+        prompts: 1,
+    };
+    const UNSEEN: Self = Self {
+        unseen: true,
+        ..Self::TEXT
+    };
+
+    fn of(endpoint: Endpoint, envelope: &Envelope) -> Self {
+        let read = match endpoint {
+            Endpoint::Completions => envelope.value("prompt").map(prompts),
+            Endpoint::Embeddings => envelope.value("input").map(prompts),
+            _ => envelope.value("messages").map(messages),
+        };
+        // What cannot be read in one way may be anything.
+        read.map_or(Self::TEXT, |parts| parts.unwrap_or(Self::UNSEEN))
+    }
+
+    fn and(self, other: &Self) -> Self {
+        Self {
+            unseen: self.unseen || other.unseen,
+            pictures: self.pictures.saturating_add(other.pictures),
+            ..self
+        }
+    }
+}
+
+/// A text, a list of texts, the tokens of one, or a list of such.
+fn prompts(value: &[u8]) -> Option<Parts> {
+    if value.starts_with(b"\"") || value == b"null" {
+        return Some(Parts::TEXT);
+    }
+    // An object in it may be a picture.
+    if memchr(b'{', value).is_some() && !only_texts(value) {
+        return None;
+    }
+    let list: Vec<&RawValue> = serde_json::from_slice(value).ok()?;
+    let is_tokens = list
+        .first()
+        .is_some_and(|first| first.get().starts_with(|c: char| c.is_ascii_digit()));
+    Some(Parts {
+        prompts: if is_tokens {
+            1
+        } else {
+            (list.len() as u64).max(1)
+        },
+        ..Parts::TEXT
+    })
+}
+
+fn only_texts(value: &[u8]) -> bool {
+    serde_json::from_slice::<Vec<Cow<'_, str>>>(value).is_ok()
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    /// An earlier answer's sound, by its name.
+    audio: Option<IgnoredAny>,
+}
+
+fn messages(value: &[u8]) -> Option<Parts> {
+    let rest = value.strip_prefix(b"[")?;
+    // Neither a list nor an object in a message: every content is a text, and that is most requests.
+    if memchr(b'[', rest).is_none() && !has_inner_object(rest) {
+        return Some(Parts::TEXT);
+    }
+    let messages: Vec<Message<'_>> = serde_json::from_slice(value).ok()?;
+    messages.iter().try_fold(Parts::TEXT, |sum, message| {
+        let content = message.content.map_or("null", RawValue::get);
+        let parts = match content.as_bytes().first() {
+            _ if message.audio.is_some() => Parts::UNSEEN,
+            Some(b'"' | b'n') => Parts::TEXT,
+            Some(b'[') => content_parts(content)?,
+            _ => Parts::UNSEEN,
+        };
+        Some(sum.and(&parts))
+    })
+}
+
+/// Whether an object may be the value of a member: a brace after a colon, though it may be within a text.
+fn has_inner_object(text: &[u8]) -> bool {
+    memchr_iter(b'{', text).any(|at| {
+        let before = text.get(..at).unwrap_or_default().trim_ascii_end();
+        before.ends_with(b":")
+    })
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    image_url: Option<&'a RawValue>,
+}
+
+fn content_parts(list: &str) -> Option<Parts> {
+    let parts: Vec<Part<'_>> = serde_json::from_str(list).ok()?;
+    let one = |part: &Part<'_>| match &*part.kind {
+        "text" | "input_text" | "output_text" | "refusal" | "input_audio" | "thinking" => {
+            Parts::TEXT
+        }
+        "image_url" | "input_image" if part.image_url.is_some_and(is_inline) => Parts {
+            pictures: 1,
+            ..Parts::TEXT
+        },
+        // An address, a file by its name, a document whose text is compressed: its length tells nothing.
+        _ => Parts::UNSEEN,
+    };
+    Some(
+        parts
+            .iter()
+            .map(one)
+            .fold(Parts::TEXT, |sum, part| sum.and(&part)),
+    )
+}
+
+/// Whether a picture is in the body: `data:…`, alone or as `{"url": …}`.
+fn is_inline(value: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Address<'a> {
+        #[serde(borrow)]
+        url: Cow<'a, str>,
+    }
+    let text = value.get();
+    let url = if text.starts_with('"') {
+        serde_json::from_str::<Cow<'_, str>>(text).ok()
+    } else {
+        serde_json::from_str::<Address<'_>>(text)
+            .ok()
+            .map(|address| address.url)
+    };
+    url.is_some_and(|url| {
+        url.get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case("data:"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn of(endpoint: Endpoint, body: &str) -> Result<Demand, Boundless> {
+        let envelope = Envelope::scan(Bytes::copy_from_slice(body.as_bytes()), |_| false).unwrap();
+        Demand::of(endpoint, &envelope)
+    }
+
+    fn chat(body: &str) -> Result<Demand, Boundless> {
+        of(Endpoint::ChatCompletions, body)
+    }
+
+    fn messages(content: &str) -> String {
+        format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#)
+    }
+
+    #[test]
+    fn text_is_bounded_by_its_bytes() {
+        let body = messages(r#""hi""#);
+        let demand = chat(&body).unwrap();
+        assert_eq!(demand.input(None), Some(body.len() as u64 + TEMPLATE));
+        assert_eq!(demand.input(Some(100)), Some(100), "and by the context");
+        let brackets = messages(r#""[1] see [2] \n""#);
+        assert!(
+            chat(&brackets).unwrap().input(None).is_some(),
+            "text with brackets is text"
+        );
+        let parts = messages(
+            r#"[{"type":"text","text":"a"},{"type":"input_audio","input_audio":{"data":"AA","format":"mp3"}}]"#,
+        );
+        assert!(chat(&parts).unwrap().input(None).is_some());
+    }
+
+    #[test]
+    fn what_is_not_in_the_body_has_no_bound_but_the_context() {
+        for content in [
+            r#"[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]"#,
+            r#"[{"type":"image_url","image_url":"http://x/y.png"}]"#,
+            r#"[{"t\u0079pe":"image_url","image_url":{"url":"https://x"}}]"#,
+            r#"[{"type":"image_url","image_url":{"url":"data:,","url":"https://x"}}]"#,
+            r#"[{"type":"image_url"}]"#,
+            r#"[{"type":"file","file":{"file_id":"f"}}]"#,
+            r#"[{"type":"file","file":{"file_data":"data:application/pdf;base64,AA"}}]"#,
+            r#"[{"type":"video_url","video_url":{"url":"data:,"}}]"#,
+            r#"[{"text":"no type"}]"#,
+            r#"["text"]"#,
+            r#"{"type":"text"}"#,
+            "\n {\"type\":\"text\"}",
+        ] {
+            let demand = chat(&messages(content)).unwrap();
+            assert_eq!(demand.input(None), None, "{content}");
+            assert_eq!(demand.input(Some(8_192)), Some(8_192), "{content}");
+        }
+        for body in [
+            r#"{"messages":[{"role":"assistant","audio":{"id":"a"}}]}"#,
+            r#"{"messages":[{"role":"assistant","\u0061udio":{"id":"a"}}]}"#,
+            r#"{"messages":{"role":"user"}}"#,
+            r#"{"messages":[],"previous_response_id":"r"}"#,
+            r#"{"messages":[],"conversation":"c"}"#,
+        ] {
+            assert_eq!(chat(body).unwrap().input(None), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_picture_takes_more_than_its_bytes() {
+        for url in [
+            r#"{"url":"data:image/png;base64,AA"}"#,
+            r#""DATA:image/png;base64,AA""#,
+        ] {
+            let body = messages(&format!(r#"[{{"type":"image_url","image_url":{url}}}]"#));
+            let demand = chat(&body).unwrap();
+            assert_eq!(
+                demand.input(None),
+                Some(body.len() as u64 + TEMPLATE + PICTURE)
+            );
+        }
+    }
+
+    #[test]
+    fn output_is_the_lowest_limit_times_the_answers() {
+        let demand = |rest: &str| chat(&format!(r#"{{"messages":[],{rest}}}"#));
+        let both = demand(r#""max_tokens":100,"max_completion_tokens":50.0,"n":3"#).unwrap();
+        assert_eq!((both.limit, both.output(50)), (Some(50), 150));
+        assert_eq!((both.each(150), both.each(149), both.each(2)), (50, 49, 0));
+        assert_eq!(demand(r#""max_tokens":null,"n":null"#).unwrap().limit, None);
+        assert_eq!(
+            demand(r#""max_tokens":1e12"#).unwrap().limit,
+            Some(1_000_000_000_000)
+        );
+        assert_eq!(
+            demand(r#""max_tokens":1e99"#).unwrap().limit,
+            Some(u64::MAX)
+        );
+        let predicted = demand(r#""prediction":{"type":"content","content":"1234"}"#).unwrap();
+        assert_eq!(
+            predicted.output(10),
+            10 + 35,
+            "what is predicted in vain is output"
+        );
+        for wrong in ["0", "-1", "\"ten\"", "1.5", "true", "[]", "1e-9"] {
+            let refused = demand(&format!(r#""max_tokens":{wrong}"#));
+            assert_eq!(refused, Err(Boundless::Number("max_tokens")), "{wrong}");
+            assert_eq!(
+                demand(&format!(r#""n":{wrong}"#)),
+                Err(Boundless::Number("n")),
+                "{wrong}"
+            );
+        }
+        let thousand = demand(r#""max_tokens":1000,"n":1000"#).unwrap();
+        assert_eq!(thousand.output(1_000), 1_000_000);
+        assert_eq!(
+            demand(r#""n":1e30"#).unwrap().output(u64::MAX),
+            u64::MAX,
+            "no overflow"
+        );
+    }
+
+    #[test]
+    fn each_prompt_has_its_answers() {
+        for (prompt, answers) in [
+            (r#""a""#, 2),
+            (r#"["a","b { c"]"#, 4),
+            ("[1,2,3]", 2),
+            ("[[1],[2],[3]]", 6),
+            ("[]", 2),
+        ] {
+            let body = format!(r#"{{"prompt":{prompt},"n":1,"best_of":2}}"#);
+            let demand = of(Endpoint::Completions, &body).unwrap();
+            assert_eq!(demand.output(1), answers, "{prompt}");
+            assert!(demand.input(None).is_some());
+        }
+        let pictures = r#"{"input":[{"image":"https://x"}]}"#;
+        let demand = of(Endpoint::Embeddings, pictures).unwrap();
+        assert_eq!((demand.input(None), demand.output(9)), (None, 0));
+    }
+
+    #[test]
+    fn what_changes_the_bill_is_refused() {
+        let demand = |rest: &str| chat(&format!(r#"{{"messages":[],{rest}}}"#));
+        for (rest, name) in [
+            (r#""service_tier":"priority""#, "service_tier"),
+            (r#""service_tier":"auto""#, "service_tier"),
+            (r#""models":["a"]"#, "models"),
+            (r#""plugins":[{"id":"web"}]"#, "plugins"),
+            (r#""web_search_options":{}"#, "web_search_options"),
+        ] {
+            assert_eq!(demand(rest), Err(Boundless::Billing(name)));
+        }
+        for rest in [
+            r#""service_tier":"default""#,
+            r#""plugins":[]"#,
+            r#""provider":null"#,
+        ] {
+            assert!(demand(rest).is_ok(), "{rest}");
+        }
+        for tools in [
+            r#"[{"type":"web_search"}]"#,
+            r#"[{"type":"function","type":"x"}]"#,
+            "{}",
+            "[1]",
+        ] {
+            assert_eq!(
+                demand(&format!(r#""tools":{tools}"#)),
+                Err(Boundless::Tool),
+                "{tools}"
+            );
+        }
+        let functions = demand(r#""tools":[{"type":"function","function":{}}]"#).unwrap();
+        let none = demand(r#""t0000":[{"type":"function","function":{}}]"#).unwrap();
+        assert_eq!(functions.written, none.written + TOOLBOX);
+    }
+}

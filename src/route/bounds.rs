@@ -1,0 +1,184 @@
+//! What may it cost at most? What a request asks for, at the terms of each target.
+
+use super::Terms;
+use crate::protocol::Demand;
+use crate::usage::Money;
+
+/// A caller with a budget is not sent away for want of output, if there is as much as this, in tokens.
+const FLOOR: u64 = 64;
+
+/// The most that a request may cost, wherever it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    demand: Demand,
+    /// The output that each choice may have, in tokens.
+    each: u64,
+}
+
+impl Bounds {
+    /// Of a request; `cap` is the output of each choice, in tokens, where its client gives no limit.
+    pub fn new(demand: Demand, cap: u64) -> Self {
+        Self {
+            demand,
+            each: demand.limit.unwrap_or(cap),
+        }
+    }
+
+    /// The output that each choice may have at a target, in tokens; none where there is no output at all.
+    pub fn each(&self, terms: &Terms) -> Option<u64> {
+        let least = terms
+            .max_output
+            .map_or(self.each, |most| most.min(self.each));
+        self.demand.answers().then_some(least)
+    }
+
+    /// All output that a target may give, in tokens.
+    pub fn output(&self, terms: &Terms) -> u64 {
+        self.demand.output(self.each(terms).unwrap_or(0))
+    }
+
+    /// The most that one try at a target may cost. None: it has no price, or nobody knows how much input it may read.
+    pub fn at(&self, terms: &Terms) -> Option<Money> {
+        let price = terms.price.as_ref()?;
+        if price.is_free() {
+            return Some(Money::ZERO);
+        }
+        let input = self.demand.input(terms.context)?;
+        Some(price.bound(input, self.output(terms)))
+    }
+
+    /// The most that it may cost at those targets where it fits into what is left, as it is. None: at none of them.
+    pub fn fitting<'t>(&self, all: impl Iterator<Item = &'t Terms>, left: Money) -> Option<Money> {
+        let costs = all.filter_map(|terms| self.at(terms));
+        costs.filter(|cost| *cost <= left).max()
+    }
+
+    /// The same request with less output, so that it fits into what is left wherever it can at all, and what it may cost
+    /// then. None: it fits nowhere, not even with the least output.
+    pub fn within<'t>(
+        &self,
+        all: impl Iterator<Item = &'t Terms> + Clone,
+        left: Money,
+    ) -> Option<(Self, Money)> {
+        let each = all
+            .clone()
+            .filter_map(|terms| self.each_within(terms, left));
+        let each = each.min().unwrap_or(self.each);
+        let less = Self { each, ..*self };
+        let most = less.fitting(all, left)?;
+        Some((less, most))
+    }
+
+    /// How much output each choice may have at a target for so much money. None: not even the least, or there is no price.
+    fn each_within(&self, terms: &Terms, left: Money) -> Option<u64> {
+        let price = terms.price.as_ref().filter(|price| !price.is_free())?;
+        let input = self.demand.input(terms.context)?;
+        if price.bound(input, 0) > left {
+            return None;
+        }
+        let wanted = self.each(terms).unwrap_or(0);
+        let each = self.demand.each(price.output_for(input, left)).min(wanted);
+        (each >= wanted.min(FLOOR)).then_some(each)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Envelope;
+    use crate::protocol::Endpoint;
+    use crate::usage::{Price, Rate, Rates};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    fn terms(input: &str, output: &str) -> Terms {
+        let mut stated = crate::usage::Stated::default();
+        stated[0] = Some(Rate::parse(input).unwrap());
+        stated[6] = Some(Rate::parse(output).unwrap());
+        Terms {
+            price: Some(Arc::new(Price {
+                base: Rates::of(&stated).unwrap(),
+                tiers: Vec::new(),
+                version: "test".into(),
+            })),
+            ..Terms::default()
+        }
+    }
+
+    fn bounds(body: &str, cap: u64) -> Bounds {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let envelope = Envelope::scan(body, |_| false).unwrap();
+        Bounds::new(
+            Demand::of(Endpoint::ChatCompletions, &envelope).unwrap(),
+            cap,
+        )
+    }
+
+    #[test]
+    fn a_bound_is_what_the_target_may_charge() {
+        let asked = bounds(r#"{"messages":[],"max_tokens":100,"n":2}"#, 4_096);
+        let input = 38 + 256;
+        let one = terms("1", "10");
+        assert_eq!(asked.at(&one), Some(Money(1_000 * input + 10_000 * 200)));
+        let short = Terms {
+            max_output: Some(10),
+            context: Some(100),
+            ..one.clone()
+        };
+        assert_eq!(asked.at(&short), Some(Money(1_000 * 100 + 10_000 * 20)));
+        assert_eq!(asked.at(&Terms::default()), None, "no price is not free");
+        let free = terms("0", "0");
+        let unseen = r#"{"messages":[{"content":[{"type":"file"}]}]}"#;
+        assert_eq!(bounds(unseen, 1).at(&free), Some(Money::ZERO));
+        assert_eq!(
+            bounds(unseen, 1).at(&one),
+            None,
+            "nobody knows how long it is"
+        );
+        assert_eq!(
+            bounds(r#"{"messages":[]}"#, 7).each(&one),
+            Some(7),
+            "the cap"
+        );
+    }
+
+    #[test]
+    fn output_is_lowered_to_what_is_left_but_not_to_nothing() {
+        let asked = bounds(r#"{"messages":[],"max_tokens":1000}"#, 4_096);
+        let (cheap, dear) = (terms("1", "10"), terms("1", "100"));
+        let input = 1_000 * (33 + 256);
+        let left = Money(input + 100_000 * 80);
+        let (less, most) = asked.within([&cheap, &dear].into_iter(), left).unwrap();
+        assert_eq!(less.each(&dear), Some(80));
+        assert_eq!(most, left);
+        // The dear one does not fit with the least output: it is passed over, and the cheap one has what fits.
+        let left = Money(input + 100_000 * 63);
+        let (less, most) = asked.within([&cheap, &dear].into_iter(), left).unwrap();
+        assert_eq!(less.each(&cheap), Some(630));
+        assert_eq!(most, left);
+        assert!(less.at(&dear).unwrap() > left);
+        let left = Money(input + 10_000 * 63);
+        assert!(asked.within([&cheap, &dear].into_iter(), left).is_none());
+        let few = bounds(r#"{"messages":[],"max_tokens":10}"#, 4_096);
+        assert!(
+            few.within([&cheap].into_iter(), Money(input - 1_000 + 10_000 * 9))
+                .is_none()
+        );
+        assert!(
+            few.within([&cheap].into_iter(), Money(input - 1_000 + 10_000 * 10))
+                .is_some()
+        );
+        let free = terms("0", "0");
+        let all = [&free, &dear].into_iter();
+        let (less, most) = asked.within(all, Money::ZERO).unwrap();
+        assert_eq!(
+            (less.each(&free), most),
+            (Some(1_000), Money::ZERO),
+            "what is free is never short"
+        );
+        assert_eq!(
+            asked.fitting([&free, &dear].into_iter(), left),
+            Some(Money::ZERO)
+        );
+    }
+}
