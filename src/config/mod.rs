@@ -419,9 +419,9 @@ pub struct Key {
     pub expires: Option<Day>,
     /// With whom it shares a budget, besides its own.
     pub team: Option<String>,
-    /// What it may spend. Default: as [defaults] says.
+    /// What it may spend. Default: as `[defaults]` says.
     pub budget: Option<money::Budget>,
-    /// What becomes of a request whose worst case is more than is left. Default: as [defaults] says.
+    /// What becomes of a request whose worst case is more than is left. Default: as `[defaults]` says.
     pub on_shortfall: Option<money::Shortfall>,
 }
 

@@ -188,7 +188,7 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The budget does not suffice.
-    #[error("the budget of {} {name} ({limit} US dollars) has {left} left, which is not enough for this request{}", scope.name(), until(*resets))]
+    #[error("{}{}", whose(*scope, name, *limit, *left), until(*resets))]
     Short {
         /// Whose budget.
         scope: Scope,
@@ -213,11 +213,32 @@ pub enum Refused {
     Full,
 }
 
-fn until(resets: Option<SystemTime>) -> &'static str {
-    match resets {
-        Some(_) => "; it starts anew with the next window",
-        None => "",
+/// What a caller may know: its own amounts and its team's, and of others only that they do not suffice.
+fn whose(scope: Scope, name: &str, limit: Money, left: Money) -> String {
+    let enough = "which is not enough for this request";
+    match scope {
+        Scope::Key | Scope::Team => {
+            let scope = scope.name();
+            format!("the budget of {scope} {name} ({limit} US dollars) has {left} left, {enough}")
+        }
+        Scope::Provider => {
+            format!("the budget for provider {name} does not suffice for this request")
+        }
+        Scope::Total => {
+            "the budget of all callers together does not suffice for this request".into()
+        }
     }
+}
+
+fn until(resets: Option<SystemTime>) -> String {
+    // What is written as a date ends with the year 9999.
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    resets.map_or_else(String::new, |at| {
+        format!(
+            "; it starts anew at {}",
+            httpdate::fmt_http_date(at.min(last))
+        )
+    })
 }
 
 /// What the ledger looks like from outside, for gauges.

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab};
+use crate::envelope::Edits;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
@@ -170,14 +171,21 @@ async fn one(
     };
     let provider = &target.provider;
     let (mut edits, mut dropped) = (call.envelope.edit(), Dropped::default());
+    let most = tab.limit(target);
+    let limit = |edits: &mut Edits<'_>| {
+        if let Some(most) = most {
+            provider.protocol.limit_output(edits, most);
+        }
+    };
+    // Before the rules, which know by what name the model takes it.
+    limit(&mut edits);
     for rules in [rules, &*target.rules] {
         let applied = rules.apply(&mut edits, &mut dropped);
         applied.map_err(|refused| (refuse(refused), None))?;
     }
     record.dropped = dropped.header();
-    if let Some(most) = tab.limit(target) {
-        provider.protocol.limit_output(&mut edits, most);
-    }
+    // Again, for a rule may have set more, or taken the limit out.
+    limit(&mut edits);
     edits.set("model", target.model.clone());
     let hide_usage = call.stream
         && provider.stream_usage

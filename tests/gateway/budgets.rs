@@ -186,6 +186,24 @@ async fn a_caller_without_a_limit_is_sent_the_cap_and_others_are_left_alone() {
 }
 
 #[tokio::test]
+async fn a_cap_goes_by_the_name_that_the_model_takes() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let text = format!(
+        "[providers.openai]\nbase_url = \"http://{}/v1\"\napi_key = \"k\"\n[models.fast]\ntargets = [{{ to = \"openai/o3\", {PRICE} }}]\n{}",
+        provider.address,
+        key("ann", &budget("1000"))
+    );
+    let gateway = Gateway::start(&text).await;
+    for (body, want) in [(chat("fast"), 4_096), (question(10), 10)] {
+        assert_eq!(asks(&gateway, "ann", body).await.status, 200);
+        let sent = provider.received().last().unwrap().text();
+        let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
+        assert_eq!(sent["max_completion_tokens"], want);
+        assert!(sent.get("max_tokens").is_none(), "{sent}");
+    }
+}
+
+#[tokio::test]
 async fn every_budget_that_is_concerned_must_have_room() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
     for (more, whose) in [
@@ -195,7 +213,7 @@ async fn every_budget_that_is_concerned_must_have_room() {
         ),
         (
             key("ann", "") + "[total]\n" + &budget("0.1") + "\n",
-            "total",
+            "all callers",
         ),
         (
             key("ann", "") + "[defaults]\n" + &budget("0.1") + "\n",
@@ -208,7 +226,14 @@ async fn every_budget_that_is_concerned_must_have_room() {
             (refused.status.as_u16(), refused.code().as_str()),
             (429, "budget_exceeded")
         );
-        assert!(refused.text().contains(whose), "{}", refused.text());
+        let text = refused.text();
+        assert!(text.contains(whose), "{text}");
+        let is_theirs = whose != "all callers";
+        assert_eq!(
+            text.contains("0.10"),
+            is_theirs,
+            "only one's own amounts are told: {text}"
+        );
     }
     assert_eq!(provider.count(), 0);
 }
@@ -243,6 +268,11 @@ async fn a_provider_without_room_is_passed_over() {
     assert_eq!(
         (alone.status.as_u16(), alone.code().as_str()),
         (429, "budget_exceeded")
+    );
+    let text = alone.text();
+    assert!(
+        text.contains("provider poor") && !text.contains("0.10"),
+        "{text}"
     );
 }
 
