@@ -14,7 +14,7 @@ use super::store::about;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another gateway writes to it.
-    #[error("another gateway is using the ledger {}; stop it, or give this one a ledger of its own", path.display())]
+    #[error("another gateway is using the ledger {}; stop it, or give this one a ledger of its own with `store` in [ledger]", path.display())]
     Locked {
         /// The ledger's file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file cannot be made or written.
-    #[error("the ledger {} cannot be written: {why}; its folder must exist, and both must be writable", path.display())]
+    #[error("the ledger {} cannot be written: {why}; its folder must exist, and both must be writable; `store` in [ledger] names another, and \"memory:\" keeps none", path.display())]
     Unwritable {
         /// The file in question.
         path: PathBuf,

@@ -48,7 +48,7 @@ impl Plan {
             machine: None,
         };
         let book = compiler.book();
-        let providers = compiler.providers();
+        let providers = compiler.providers(&book);
         let models = compiler.models(&providers, &book);
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
@@ -279,6 +279,7 @@ impl Compiler<'_> {
     }
 
     fn keyring(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) -> Keyring {
+        self.shared_budgets();
         let mut keyring = Keyring::default();
         for (name, entry) in &self.config.keys {
             for (n, pattern) in entry.models.iter().flatten().enumerate() {

@@ -102,11 +102,28 @@ impl Compiler<'_> {
         }
     }
 
+    /// Where a provider's models stand in the list of prices.
+    pub(super) fn section(
+        &mut self,
+        name: &str,
+        entry: &config::Provider,
+        book: &Book,
+    ) -> Option<Box<str>> {
+        let section = entry.prices.as_deref()?;
+        if !book.sections().contains(section) {
+            let hint = suggest(section, book.sections().into_iter());
+            let message = format!("the list of prices has no section `{section}`{hint}");
+            self.flaw(["providers", name, "prices"], message);
+        }
+        Some(section.into())
+    }
+
     /// What all models of a provider have in common.
     pub(super) fn common_terms(&mut self, name: &str, entry: &config::Provider) -> Terms {
+        let budget = self.budget(&["providers", name, "budget"], entry.budget.as_ref());
         Terms {
             price: entry.free.then(|| Arc::new(Price::free())),
-            account: self.account(Scope::Provider, name, entry.budget.as_ref()),
+            account: self.account(Scope::Provider, name, budget),
             ..Terms::default()
         }
     }
@@ -122,18 +139,31 @@ impl Compiler<'_> {
         Some(team.into())
     }
 
+    /// Budgets that several share are checked also where nobody has a part in them yet.
+    pub(super) fn shared_budgets(&mut self) {
+        let config = self.config;
+        for (name, team) in &config.teams {
+            self.budget(&["teams", name, "budget"], team.budget.as_ref());
+        }
+        self.budget(&["defaults", "budget"], config.defaults.budget.as_ref());
+        self.budget(&["total", "budget"], config.total.budget.as_ref());
+    }
+
     /// What a caller spends from: its own account, its team's and everybody's, as far as they have a budget.
     pub(super) fn accounts(&mut self, key: &str, entry: &config::Key) -> Vec<Arc<Account>> {
         let config = self.config;
-        let own = entry.budget.as_ref().or(config.defaults.budget.as_ref());
-        let team = entry
-            .team
-            .as_deref()
-            .and_then(|name| Some((name, config.teams.get(name)?)));
+        let own = match &entry.budget {
+            Some(own) => self.budget(&["keys", key, "budget"], Some(own)),
+            None => self.budget(&["defaults", "budget"], config.defaults.budget.as_ref()),
+        };
+        let name = entry.team.as_deref().unwrap_or_default();
+        let team = config.teams.get(name).and_then(|team| team.budget.as_ref());
+        let team = self.budget(&["teams", name, "budget"], team);
+        let total = self.budget(&["total", "budget"], config.total.budget.as_ref());
         [
             self.account(Scope::Key, key, own),
-            team.and_then(|(name, team)| self.account(Scope::Team, name, team.budget.as_ref())),
-            self.account(Scope::Total, "", config.total.budget.as_ref()),
+            self.account(Scope::Team, name, team),
+            self.account(Scope::Total, "", total),
         ]
         .into_iter()
         .flatten()
@@ -145,19 +175,18 @@ impl Compiler<'_> {
         &mut self,
         scope: Scope,
         name: &str,
-        written: Option<&money::Budget>,
+        budget: Option<Budget>,
     ) -> Option<Arc<Account>> {
+        let budget = budget?;
+        let account = self.ledger.account(scope, name);
+        self.budgets.push((Arc::clone(&account), budget));
+        Some(account)
+    }
+
+    /// What a budget means.
+    fn budget(&mut self, place: &[&str], written: Option<&money::Budget>) -> Option<Budget> {
         let written = written?;
-        let section = match scope {
-            Scope::Key => "keys",
-            Scope::Team => "teams",
-            Scope::Provider => "providers",
-            Scope::Total => "total",
-        };
-        let at = |field| -> Vec<&str> {
-            let place = [section, name, "budget", field].into_iter();
-            place.filter(|part| !part.is_empty()).collect()
-        };
+        let at = |field| -> Vec<&str> { place.iter().copied().chain([field]).collect() };
         let limit = self.amount(&at("usd"), &written.usd)?;
         let warn = match &written.warn {
             Some(warn) => Some(self.part(&at("warn"), warn)?),
@@ -170,10 +199,7 @@ impl Compiler<'_> {
             money::Per::Month => Per::Month,
             money::Per::Total => Per::Total,
         };
-        let account = self.ledger.account(scope, name);
-        let budget = Budget { limit, per, warn };
-        self.budgets.push((Arc::clone(&account), budget));
-        Some(account)
+        Some(Budget { limit, per, warn })
     }
 
     /// The price that is written for a target.

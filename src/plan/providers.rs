@@ -10,6 +10,7 @@ use super::compile::Compiler;
 use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
 use crate::provider::{Provider, Timeouts};
+use crate::usage::book::Book;
 
 /// Headers that are tollgate's to write.
 const OWN_HEADERS: [&str; 9] = [
@@ -34,7 +35,7 @@ const CREDENTIALS: [&str; 5] = [
 ];
 
 impl<'c> Compiler<'c> {
-    pub(super) fn providers(&mut self) -> HashMap<Box<str>, Passage> {
+    pub(super) fn providers(&mut self, book: &Book) -> HashMap<Box<str>, Passage> {
         let mut providers = HashMap::new();
         for (name, entry) in &self.config.providers {
             let rules = self.rules(&["providers", name, "rules"], &entry.rules, &entry.rules);
@@ -46,7 +47,7 @@ impl<'c> Compiler<'c> {
                     provider: Arc::new(provider),
                     rules: Arc::new(rules),
                     rules_for,
-                    section: entry.prices.as_deref().map(Into::into),
+                    section: self.section(name, entry, book),
                     terms: self.common_terms(name, entry),
                     meters: self.metrics.route(&label),
                     target_meters: self.metrics.target(&label, &label),

@@ -675,3 +675,22 @@ async fn a_budget_holds_whatever_happens() {
         .sum();
     assert!(told <= billed);
 }
+
+#[test]
+fn what_is_written_about_money_is_checked() {
+    let text = "[providers.groq]\napi_key = \"k\"\n[models.fast]\ntargets = [\n  { to = \"groq/a\", price = { inptu = 1, output = 2 } },\n  { to = \"groq/b\", price = { input = 1 } },\n  { to = \"groq/c\", price = { input = 0.0000001, output = -2 } },\n]\n[keys.ann]\nkey = \"k\"\nteam = \"resaerch\"\nbudget = { usd = 0.0000000001, per = \"day\", warn = 80 }\n[teams.research]\nbudget = { usd = \"ten\", per = \"day\" }\n[defaults]\nbudget = { usd = 1, per = \"day\", warn = 80 }\n[keys.bob]\nkey = \"b\"\n";
+    let folder = crate::cli::folder_with(text);
+    let (code, _, err) = crate::cli::run(folder.path(), &["check"]);
+    let want = [
+        "gateway.toml:5: models.fast.targets[0].price.inptu: no class of tokens is called `inptu`; did you mean `input`?",
+        "gateway.toml:6: models.fast.targets[1].price: a price needs both `input` and `output`; write 0 for what costs nothing",
+        "gateway.toml:7: models.fast.targets[2].price.input: `0.0000001` has more than six digits after the point; a price is in US dollars per million tokens, and a millionth is its smallest part",
+        "gateway.toml:7: models.fast.targets[2].price.output: `-2` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07",
+        "gateway.toml:11: keys.ann.team: there is no [teams.resaerch]; did you mean `research`?",
+        "gateway.toml:12: keys.ann.budget.usd: `0.0000000001` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07; a billionth of a dollar is the smallest part",
+        "gateway.toml:14: teams.research.budget.usd: `ten` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07; a billionth of a dollar is the smallest part",
+        "gateway.toml:16: defaults.budget.warn: `80` is no part of a whole; write a number such as 0.8",
+    ];
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!((code, lines), (1, want.to_vec()));
+}

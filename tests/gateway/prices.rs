@@ -182,3 +182,23 @@ fn what_is_wrong_with_a_list_is_said_and_changes_nothing() {
     );
     assert!(told.contains("or remove it"), "{told}");
 }
+
+#[test]
+fn a_section_that_is_not_there_is_a_flaw_until_it_is_imported() {
+    let folder = folder();
+    let (code, _, err) = run(folder.path(), &["check"]);
+    let flaw = "gateway.toml:4: providers.mine.prices: the list of prices has no section `acme`";
+    assert_eq!((code, err.trim_end()), (1, flaw));
+    said(
+        folder.path(),
+        &["prices", "import", "--format", "litellm", "litellm.json"],
+    );
+    assert_eq!(run(folder.path(), &["check"]).0, 0);
+    std::fs::write(folder.path().join("prices.json"), "{}").unwrap();
+    let (code, _, err) = run(folder.path(), &["check"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.contains("prices.json") && err.contains("import it again"),
+        "{err}"
+    );
+}
