@@ -51,30 +51,42 @@ pub(super) fn start(inner: &Arc<Inner>, store: Store) -> std::io::Result<Vec<Joi
     Ok(threads)
 }
 
-/// Brings the log into the file from time to time, beside the writer.
+/// Brings the log into the file from time to time, beside the writer. Once at the start, so that what it takes of the
+/// machine is taken from the start.
 fn tend(inner: &Inner, path: &Path) {
     let mut conn = None;
     let (mut done, mut looks) = (0, 0);
-    while !inner.wait_until_stopped(LOOK) {
-        let groups = inner.lock().groups;
-        looks += 1;
-        let since = groups - done;
-        if since < MANY && (since == 0 || looks < LONG_AGO) {
-            continue;
-        }
-        (done, looks) = (groups, 0);
+    loop {
         if conn.is_none() {
             conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).ok();
         }
-        let Some(conn) = &conn else { continue };
-        let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            row.get::<_, i64>(1)
-        });
-        match pages {
-            Ok(pages) => inner.log_is_long.store(pages > LONG, Ordering::Relaxed),
-            Err(error) => {
-                tracing::warn!(%error, "the ledger's log could not be brought into its file");
+        if let Some(conn) = &conn {
+            bring(inner, conn);
+        }
+        loop {
+            if inner.wait_until_stopped(LOOK) {
+                return;
             }
+            let groups = inner.lock().groups;
+            looks += 1;
+            let since = groups - done;
+            if since >= MANY || (since > 0 && looks >= LONG_AGO) {
+                (done, looks) = (groups, 0);
+                break;
+            }
+        }
+    }
+}
+
+/// Brings as much of the log into the file as can be without waiting.
+fn bring(inner: &Inner, conn: &Connection) {
+    let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        row.get::<_, i64>(1)
+    });
+    match pages {
+        Ok(pages) => inner.log_is_long.store(pages > LONG, Ordering::Relaxed),
+        Err(error) => {
+            tracing::warn!(%error, "the ledger's log could not be brought into its file");
         }
     }
 }
