@@ -44,8 +44,8 @@ pub struct Tab {
     unpriced: bool,
     attempt: u32,
     price: Option<Arc<Price>>,
-    /// What the try under way may cost at most.
-    bound: Money,
+    /// What the try under way may cost at most. None: nobody has a budget, or nobody knows.
+    bound: Option<Money>,
     /// The most output that it may have, in tokens.
     most: u64,
     reasoning: bool,
@@ -77,7 +77,7 @@ impl Tab {
             unpriced,
             attempt: 0,
             price: None,
-            bound: Money::ZERO,
+            bound: None,
             most: u64::MAX,
             reasoning: false,
             stage: Stage::None,
@@ -90,14 +90,14 @@ impl Tab {
     pub(super) async fn begin(&mut self, target: &Target, now: SystemTime) -> Result<(), Cause> {
         let terms = &target.terms;
         if let Some(bounds) = &self.bounds {
-            self.bound = match bounds.at(terms) {
-                Some(bound) => bound,
-                None if self.unpriced => Money::ZERO,
-                None => return Err(Cause::Unpriced),
-            };
+            self.bound = bounds.at(terms);
+            if self.bound.is_none() && !self.unpriced {
+                return Err(Cause::Unpriced);
+            }
             self.most = bounds.output(terms);
             let account: Option<&Arc<Account>> = terms.account.as_ref();
-            let covered = self.hold.cover(account, self.bound, now).await;
+            let bound = self.bound.unwrap_or_default();
+            let covered = self.hold.cover(account, bound, now).await;
             covered.map_err(Cause::Budget)?;
         }
         self.attempt += 1;
@@ -169,7 +169,10 @@ impl Tab {
         }
         let cost = |usage| self.price.as_ref().map(|price| price.cost(&usage));
         let told = progress.usage.and_then(cost);
-        self.said > self.most || told.is_some_and(|cost| cost > self.bound)
+        let is_dearer = told
+            .zip(self.bound)
+            .is_some_and(|(cost, bound)| cost > bound);
+        self.said > self.most || is_dearer
     }
 
     /// So many more bytes of an answer in one piece have passed.
@@ -194,10 +197,10 @@ impl Tab {
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
         let estimate = self.estimate();
         let price = self.price.as_deref();
-        let cost = match usage {
+        let cost = match (usage, self.bound) {
             // How much it has thought is not to be seen.
-            None if self.reasoning && self.bounds.is_some() => Some(self.bound),
-            usage => price.map(|price| price.cost(&usage.unwrap_or(estimate))),
+            (None, Some(bound)) if self.reasoning => Some(bound),
+            (usage, _) => price.map(|price| price.cost(&usage.unwrap_or(estimate))),
         };
         if let Some(entry) = self.hold.current() {
             entry.end = end;

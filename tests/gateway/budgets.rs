@@ -303,6 +303,21 @@ async fn what_has_no_price_is_refused_or_free_as_written() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_bounded_and_may_pass_is_not_cut() {
+    let events = [delta("a"), FINISH.into(), USAGE.into(), DONE.into()];
+    let provider = Provider::new([Act::events(events)]).await;
+    let free = key("ann", &budget("10")) + "[ledger]\nunpriced = \"free\"\n";
+    let gateway = Gateway::start(&priced(&provider, &free)).await;
+    let picture = r#"{"type":"image_url","image_url":{"url":"https://x/y.png"}}"#;
+    let body = format!(
+        r#"{{"model":"fast","stream":true,"messages":[{{"role":"user","content":[{picture}]}}]}}"#
+    );
+    let answer = asks(&gateway, "ann", body).await;
+    assert!(answer.text().ends_with(DONE), "{}", answer.text());
+    assert_eq!(entries(&gateway), [("complete".into(), Some(COST), false)]);
+}
+
+#[tokio::test]
 async fn what_is_free_is_never_refused() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
     let target = |price: &str| {
