@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Account, Balance, Budget, Per, window};
+use serde::{Deserialize, Serialize};
+
+use super::{Account, Balance, Budget, Per, Scope, window};
 use crate::usage::Money;
 
 /// Whether it is known what was spent in this window.
@@ -63,11 +65,23 @@ pub(super) struct Part {
 }
 
 /// An amount by which what the store knows as drawn is to be lowered.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Cut {
-    pub(super) account: Arc<Account>,
+    pub(super) scope: Scope,
+    pub(super) name: Arc<str>,
     pub(super) start: i64,
     pub(super) amount: u64,
+}
+
+impl Cut {
+    pub(super) fn of(account: &Account, start: i64, amount: u64) -> Option<Self> {
+        (amount > 0).then(|| Self {
+            scope: account.scope,
+            name: Arc::clone(&account.name),
+            start,
+            amount,
+        })
+    }
 }
 
 impl Book {
@@ -181,11 +195,7 @@ impl Book {
     /// Empties the block.
     pub(super) fn give_back(&mut self) -> Option<Cut> {
         let amount = std::mem::take(&mut self.left);
-        (amount > 0).then(|| Cut {
-            account: Arc::clone(&self.account),
-            start: self.start,
-            amount,
-        })
+        Cut::of(&self.account, self.start, amount)
     }
 
     /// Takes an amount from the block. The caller has seen that it is there.
@@ -233,11 +243,7 @@ impl Book {
             self.count(cost, hour);
             part.held
         };
-        (amount > 0).then_some(Cut {
-            account: part.account,
-            start: part.start,
-            amount,
-        })
+        Cut::of(&part.account, part.start, amount)
     }
 
     /// Counts what was spent without a part.

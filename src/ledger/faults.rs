@@ -1,78 +1,252 @@
 //! The ledger under faults: what cannot be written, what is no ledger, and what is too old.
 
 use std::fs;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
-use super::tests::{NOON, at, budget, count, entry, flush, folder, now, open, settings, spend};
+use super::tests::{
+    NOON, at, budget, count, entry, flush, folder, now, open, settings, spend, sql,
+};
 use super::trials::runtime;
 use super::*;
 
-#[test]
-fn while_nothing_can_be_written_nothing_is_lost_and_nothing_is_entered_twice() {
-    let folder = folder();
-    let runtime = runtime();
-    let ledger = Ledger::open(
-        &Settings {
-            settle_wait: Duration::from_millis(50),
-            seats: 400,
-            ..settings(&folder)
-        },
-        now(),
-    )
-    .unwrap();
-    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Day))];
-    runtime.block_on(async {
-        let mut under_way = ledger.hold(&accounts, Money(500), now()).await.unwrap();
-        ledger
-            .0
-            .inner
-            .with(|state| state.pragma = Some("PRAGMA max_page_count = 1"));
-        let mut entered = 0;
-        loop {
-            let mut hold = ledger.hold(&[], Money(0), now()).await.unwrap();
-            hold.begin(entry(1));
-            entered += 1;
-            if !hold.settle().await {
-                break;
-            }
-            assert!(entered < 300, "the disk is never full");
-        }
-        assert!(ledger.observe().unavailable);
-        assert_eq!(ledger.observe().late, 1);
-        assert!(matches!(
-            ledger.hold(&accounts, Money(1), now()).await,
-            Err(Refused::Unavailable)
-        ));
-        under_way.begin(entry(400));
-        assert!(!under_way.settle().await, "it ends within settle_wait");
-        // Requests without a budget go on until the seats are taken.
-        let mut free = Vec::new();
-        let refused = loop {
-            match ledger.hold(&[], Money(0), now()).await {
-                Ok(hold) => free.push(hold),
-                Err(refused) => break refused,
-            }
-        };
-        assert_eq!((refused, free.len()), (Refused::Unavailable, 398));
-        drop(free);
-        ledger
-            .0
-            .inner
-            .with(|state| state.pragma = Some("PRAGMA max_page_count = 1000000"));
-        while ledger.observe().unavailable {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        flush(&ledger);
-        assert!(ledger.hold(&accounts, Money(1), now()).await.is_ok());
-        assert!(ledger.close());
-        assert_eq!(count(&folder, "SELECT count(*) FROM entry"), entered + 1);
-        assert_eq!(
-            count(&folder, "SELECT sum(amount) FROM spent WHERE scope = 0"),
-            entered + 400
-        );
-        assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
+/// From now on the file cannot grow, or can again.
+fn full(ledger: &Ledger, pages: &'static str) {
+    ledger.0.inner.with(|state| {
+        state.pragma = Some(pages);
+        state.hurry = true;
     });
+}
+
+const FULL: &str = "PRAGMA max_page_count = 1";
+const ROOM: &str = "PRAGMA max_page_count = 1000000";
+
+/// Enters one request for nothing. False if it took too long.
+async fn enters(ledger: &Ledger) -> bool {
+    let mut hold = ledger.hold(&[], Money(0), now()).await.unwrap();
+    hold.begin(entry(1));
+    hold.settle().await
+}
+
+async fn recovers(ledger: &Ledger) {
+    full(ledger, ROOM);
+    while ledger.observe().unavailable {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    flush(ledger);
+}
+
+#[tokio::test]
+async fn while_nothing_can_be_written_nothing_is_lost_and_nothing_is_entered_twice() {
+    let folder = folder();
+    let settings = Settings {
+        // The file alone counts.
+        durability: Durability::Power,
+        settle_wait: Duration::from_millis(50),
+        seats: 400,
+        ..settings(&folder)
+    };
+    let ledger = Ledger::open(&settings, now()).unwrap();
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Day))];
+    let mut under_way = ledger.hold(&accounts, Money(500), now()).await.unwrap();
+    full(&ledger, FULL);
+    let mut entered = 1;
+    while enters(&ledger).await {
+        entered += 1;
+        assert!(entered < 300, "the disk is never full");
+    }
+    assert!(ledger.observe().unavailable);
+    assert_eq!(ledger.observe().late, 1);
+    assert!(matches!(
+        ledger.hold(&accounts, Money(1), now()).await,
+        Err(Refused::Unavailable)
+    ));
+    under_way.begin(entry(400));
+    assert!(!under_way.settle().await, "it ends within settle_wait");
+    // Requests without a budget go on until the seats are taken.
+    let mut free = Vec::new();
+    let refused = loop {
+        match ledger.hold(&[], Money(0), now()).await {
+            Ok(hold) => free.push(hold),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused, free.len()), (Refused::Full, 400));
+    drop(free);
+    recovers(&ledger).await;
+    assert!(ledger.hold(&accounts, Money(1), now()).await.is_ok());
+    assert!(ledger.close());
+    assert_eq!(count(&folder, "SELECT count(*) FROM entry"), entered + 1);
+    assert_eq!(
+        count(&folder, "SELECT sum(amount) FROM spent WHERE scope = 0"),
+        entered + 400
+    );
+    assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
+}
+
+#[tokio::test]
+async fn while_the_file_cannot_be_written_requests_end_in_its_tail_up_to_a_bound() {
+    let folder = folder();
+    let settings = Settings {
+        backlog: 100,
+        ..settings(&folder)
+    };
+    let ledger = Ledger::open(&settings, now()).unwrap();
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Day))];
+    let mut under_way = ledger.hold(&accounts, Money(500), now()).await.unwrap();
+    full(&ledger, FULL);
+    let mut entered = 0;
+    while !ledger.observe().unavailable {
+        assert!(enters(&ledger).await, "it is in the tail");
+        entered += 1;
+        flush_soon(&ledger);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    under_way.begin(entry(400));
+    assert!(under_way.settle().await);
+    let refused = loop {
+        match ledger.hold(&[], Money(0), now()).await {
+            Ok(mut hold) => {
+                hold.begin(entry(1));
+                assert!(hold.settle().await);
+                entered += 1;
+            }
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, Refused::Unavailable);
+    // Killed like this, it has them all; and so has one that can write again.
+    let whole = folder.path().join("copy");
+    fs::create_dir(&whole).unwrap();
+    for file in fs::read_dir(folder.path()).unwrap().flatten() {
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), whole.join(file.file_name())).unwrap();
+        }
+    }
+    let copy = Settings {
+        store: Place::File(whole.join("ledger.db")),
+        ..settings.clone()
+    };
+    let copy = Ledger::open(&copy, now()).unwrap();
+    recovers(&ledger).await;
+    assert!(ledger.close() && copy.close());
+    let entries = "SELECT count(*) FROM entry WHERE \"end\" = 'complete'";
+    assert_eq!(count(&folder, entries), entered + 1);
+    assert_eq!(sql(&whole.join("ledger.db"), entries), entered + 1);
+}
+
+/// The thread need not wait for more.
+fn flush_soon(ledger: &Ledger) {
+    ledger.0.inner.with(|state| state.hurry = true);
+}
+
+#[tokio::test]
+async fn when_the_tail_takes_nothing_the_file_is_waited_for() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let tail = ledger.0.inner.safe.tail().unwrap();
+    tail.rests_until.store(u64::MAX, Ordering::Relaxed);
+    spend(&ledger, &[], 0, 7, now()).await;
+    assert_eq!(count(&folder, "SELECT sum(cost) FROM entry"), 7);
+}
+
+#[tokio::test]
+async fn what_is_settled_survives_a_crash_at_once_and_is_entered_once() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(100_000, Per::Month))];
+    spend(&ledger, &accounts, 10, 10, now()).await;
+    flush(&ledger);
+    // Nothing more reaches the file.
+    let other = Connection::open(folder.path().join("ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    spend(&ledger, &accounts, 10, 5, now()).await;
+    let mut left = ledger.hold(&accounts, Money(10), now()).await.unwrap();
+    left.begin(entry(3));
+    drop(left);
+    ledger.crash();
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(ledger);
+    for _ in 0..3 {
+        let ledger = open(&folder);
+        let entries = "SELECT count(*) FROM entry WHERE \"end\" = 'complete'";
+        assert_eq!(count(&folder, entries), 3);
+        let spent = "SELECT amount FROM spent WHERE scope = 0";
+        assert_eq!(
+            count(&folder, spent),
+            1_000,
+            "18, and what was left of the block"
+        );
+        ledger.crash();
+    }
+}
+
+#[tokio::test]
+async fn what_is_settled_after_the_end_is_entered_at_the_next_start() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let mut late = ledger.hold(&[], Money(0), now()).await.unwrap();
+    assert!(ledger.close());
+    late.begin(entry(3));
+    assert!(late.settle().await);
+    drop((late, ledger));
+    assert!(open(&folder).close());
+    assert_eq!(count(&folder, "SELECT sum(cost) FROM entry"), 3);
+}
+
+#[tokio::test]
+async fn the_tail_stays_short_and_loses_nothing_when_its_places_change() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Month))];
+    let length = || -> u64 {
+        let files = ["ledger.db.tail0", "ledger.db.tail1"].map(|name| folder.path().join(name));
+        files
+            .map(|file| fs::metadata(file).unwrap().len())
+            .iter()
+            .sum()
+    };
+    let (mut longest, mut shorter) = (0, 0);
+    for _ in 0..30_000 {
+        spend(&ledger, &accounts, 2, 1, now()).await;
+        let now = length();
+        shorter += u64::from(now < longest);
+        longest = longest.max(now);
+    }
+    assert!(shorter > 0 && longest < 3 * tail::FULL, "{longest}");
+    ledger.crash();
+    drop(ledger);
+    assert!(open(&folder).close());
+    assert_eq!(length(), 0);
+    let entries = "SELECT count(*) FROM entry WHERE \"end\" = 'complete'";
+    assert_eq!(count(&folder, entries), 30_000);
+    let once = "SELECT count(DISTINCT id) FROM entry WHERE \"end\" = 'complete'";
+    assert_eq!(count(&folder, once), 30_000);
+}
+
+#[test]
+fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
+    let folder = folder();
+    let ledger = open(&folder);
+    runtime().block_on(spend(&ledger, &[], 0, 7, now()));
+    ledger.crash();
+    drop(ledger);
+    let path = folder.path().join("ledger.db");
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = fs::remove_file(folder.path().join(file));
+    }
+    let tail = folder.path().join("ledger.db.tail0");
+    let before = fs::read(&tail).unwrap();
+    let refused = Ledger::open(&settings(&folder), now()).unwrap_err();
+    assert!(matches!(refused, OpenError::Stray { .. }), "{refused}");
+    assert!(refused.to_string().contains("ledger.db.tail0"), "{refused}");
+    assert_eq!(fs::read(&tail).unwrap(), before);
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        0,
+        "nothing was made of it"
+    );
 }
 
 #[test]
@@ -99,6 +273,7 @@ fn a_second_gateway_waits_and_is_refused_while_reports_are_read_beside_the_first
     let folder = folder();
     let ledger = open(&folder);
     runtime().block_on(spend(&ledger, &[], 0, 7, now()));
+    flush(&ledger);
     let path = folder.path().join("ledger.db");
     let rows = Report::read(&path, &[By::Key, By::Day, By::User], None).unwrap();
     let want = Row {
@@ -305,16 +480,13 @@ fn a_ledger_in_memory_does_the_same() {
 }
 
 #[tokio::test]
-async fn every_seat_is_free_again_when_its_entries_are_written() {
+async fn every_seat_is_free_again_when_its_hold_has_ended() {
     let folder = folder();
-    let ledger = Ledger::open(
-        &Settings {
-            seats: 2,
-            ..settings(&folder)
-        },
-        now(),
-    )
-    .unwrap();
+    let settings = Settings {
+        seats: 2,
+        ..settings(&folder)
+    };
+    let ledger = Ledger::open(&settings, now()).unwrap();
     let mut first = ledger.hold(&[], Money(0), now()).await.unwrap();
     let second = ledger.hold(&[], Money(0), now()).await.unwrap();
     assert!(matches!(
@@ -328,5 +500,6 @@ async fn every_seat_is_free_again_when_its_entries_are_written() {
     assert!(first.settle().await, "once more is nothing more");
     drop(first);
     assert_eq!(ledger.observe().seated, 0);
+    flush(&ledger);
     assert_eq!(ledger.observe().written, 1);
 }

@@ -9,10 +9,9 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::bell::Slot;
 use super::book::Part;
 use super::inner::Inner;
-use super::state::{Item, Parts, Said, Settled, State, Taken, Want};
+use super::state::{Cuts, Item, Parts, Said, Settled, State, Taken, Want};
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope};
 use crate::usage::Money;
@@ -265,23 +264,20 @@ impl Hold {
     }
 
     /// Enters every try that was billed and the one under way, and gives back what was not spent, at once. The future
-    /// ends when the entries are written, and need not be waited for. Whatever is done with the hold later is entered no
+    /// ends when the entries are durable, and need not be waited for. Whatever is done with the hold later is entered no
     /// more.
     pub fn settle(&mut self) -> Settling {
-        self.bill();
-        let slot = (!self.is_settled && !self.billed.is_empty()).then(Arc::default);
-        let settling = Settling {
+        Settling {
             inner: Arc::clone(&self.inner),
-            slot: slot.clone(),
+            settled: self.end(),
             clock: None,
-        };
-        self.end(slot);
-        settling
+        }
     }
 
-    fn end(&mut self, slot: Option<Arc<Slot>>) {
+    /// What has yet to become durable.
+    fn end(&mut self) -> Option<Arc<Settled>> {
         if std::mem::replace(&mut self.is_settled, true) {
-            return;
+            return None;
         }
         self.bill();
         let mut entries = std::mem::take(&mut self.billed);
@@ -291,7 +287,8 @@ impl Hold {
         let parts = std::mem::take(&mut self.parts);
         let hour = self.hour;
         self.amount = 0;
-        self.inner.with(|state| {
+        let (settled, place) = self.inner.with(|state| {
+            state.seated = state.seated.saturating_sub(1);
             state.count(&entries, &parts, hour);
             let cuts = parts.into_iter().filter_map(|part| {
                 let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
@@ -301,35 +298,45 @@ impl Hold {
                     .on(id, |book| book.settle(part, cost.0, hour))
                     .flatten()
             });
-            let cuts: SmallVec<[_; 4]> = cuts.collect();
+            let cuts: Cuts = cuts.collect();
             if entries.is_empty() {
-                state.seated = state.seated.saturating_sub(1);
                 state.queue.extend(cuts.into_iter().map(Item::Back));
-            } else {
-                state.queue.push_back(Item::Settled(Box::new(Settled {
-                    entries,
-                    hour,
-                    cuts,
-                    slot,
-                })));
+                return None;
             }
-        });
+            state.number += 1;
+            let settled = Arc::new(Settled {
+                number: state.number,
+                entries,
+                hour,
+                cuts,
+                ..Settled::default()
+            });
+            state.queue.push_back(Item::Settled(Arc::clone(&settled)));
+            Some((settled, state.place))
+        })?;
+        // Outside of the lock: a slow disk holds up nobody else.
+        if self.inner.safe.keep(place, &settled) {
+            return None;
+        }
+        self.inner.with(|state| state.hurry = true);
+        Some(settled)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.end(None);
+        self.end();
     }
 }
 
-/// Ends when the entries of a settled hold are written, or when that takes longer than `settle_wait`. Then they stay
+/// Ends when the entries of a settled hold are durable, or when that takes longer than `settle_wait`. Then they stay
 /// queued, and it says false.
 #[derive(Debug)]
-#[must_use = "the entries are on their way, but not written yet"]
+#[must_use = "the entries are on their way, but perhaps not durable yet"]
 pub struct Settling {
     inner: Arc<Inner>,
-    slot: Option<Arc<Slot>>,
+    /// What waits for the store.
+    settled: Option<Arc<Settled>>,
     clock: Option<Pin<Box<Sleep>>>,
 }
 
@@ -338,19 +345,19 @@ impl Future for Settling {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = &mut *self;
-        let Some(slot) = &this.slot else {
+        let Some(settled) = &this.settled else {
             return Poll::Ready(true);
         };
-        if slot.poll(cx.waker()) {
-            this.slot = None;
+        if settled.slot.poll(cx.waker()) {
+            this.settled = None;
             return Poll::Ready(true);
         }
         let wait = this.inner.settle_wait;
         let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(wait)));
         if clock.as_mut().poll(cx).is_ready() {
             this.inner.is_late();
-            if let Some(slot) = this.slot.take() {
-                slot.leave();
+            if let Some(settled) = this.settled.take() {
+                settled.slot.leave();
             }
             return Poll::Ready(false);
         }
@@ -360,8 +367,8 @@ impl Future for Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            slot.leave();
+        if let Some(settled) = self.settled.take() {
+            settled.slot.leave();
         }
     }
 }

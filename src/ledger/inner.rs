@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::Settings;
 use super::state::{State, Stop};
+use super::tail::Safe;
 
 /// What the ledger, its holds and the thread that writes share.
 #[derive(Debug)]
 pub(super) struct Inner {
     state: Mutex<State>,
+    pub(super) safe: Safe,
     /// Wakes the thread that writes.
     pub(super) work: Condvar,
     /// Rings when that thread has ended.
@@ -22,9 +24,10 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(settings: &Settings, hour: i64) -> Self {
+    pub(super) fn new(settings: &Settings, state: State, safe: Safe) -> Self {
         Self {
-            state: Mutex::new(State::new(settings, hour)),
+            state: Mutex::new(state),
+            safe,
             work: Condvar::new(),
             ended: Condvar::new(),
             late: AtomicU64::new(0),

@@ -7,6 +7,8 @@
 //! whatever was held counts as spent.
 //!
 //! For each account and window: drawn on disk >= held + spent and not yet written + left of the blocks.
+//!
+//! What was settled stands in a [`tail`] beside the file before anybody is told, and in the file a moment later.
 
 mod bell;
 mod book;
@@ -17,14 +19,17 @@ mod open;
 mod report;
 mod state;
 mod store;
+mod tail;
 mod window;
 mod writer;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::usage::{Money, Usage};
@@ -32,11 +37,12 @@ pub use hold::{Hold, Settling};
 use inner::Inner;
 pub use open::OpenError;
 pub use report::{By, Report, ReportError, Row, backup};
-use state::Stop;
+use state::{State, Stop};
+use tail::Safe;
 pub use window::Per;
 
 /// Whose money it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum Scope {
     /// One caller's.
     Key,
@@ -103,8 +109,10 @@ pub struct Settings {
     pub settle_wait: Duration,
     /// How long entries are kept one by one.
     pub keep: Duration,
-    /// How many holds there may be, those included whose entries are not written yet.
+    /// How many holds there may be.
     pub seats: usize,
+    /// How many settled requests and messages may wait for the file before no more holds are made.
+    pub backlog: usize,
 }
 
 /// The name of the one account of [`Scope::Total`].
@@ -133,7 +141,7 @@ impl Account {
 }
 
 /// One try that is billed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Entry {
     /// The request's id.
     pub request: Arc<str>,
@@ -142,7 +150,7 @@ pub struct Entry {
     /// When the hold was made. The ledger sets it when the hold is settled: it decides in which window the entry counts.
     pub at: SystemTime,
     /// What was called.
-    pub api: &'static str,
+    pub api: Cow<'static, str>,
     /// Who asked.
     pub key: Arc<str>,
     /// Their team.
@@ -160,7 +168,7 @@ pub struct Entry {
     /// Whether tokens or cost are a guess of ours.
     pub estimated: bool,
     /// How the try ended.
-    pub end: &'static str,
+    pub end: Cow<'static, str>,
     /// The version of the price.
     pub prices: Arc<str>,
 }
@@ -299,8 +307,9 @@ impl Ledger {
     /// Opens the store, which is made or brought to this version if need be, and starts the thread that writes. What a
     /// crash left counts as spent. Waits up to 5 seconds for another gateway to leave the file.
     pub fn open(settings: &Settings, now: SystemTime) -> Result<Self, OpenError> {
-        let store = store::Store::open(settings, window::hour_of(now))?;
-        let inner = Arc::new(Inner::new(settings, store.hour));
+        let (store, safe) = store::Store::open(settings, window::hour_of(now))?;
+        let state = State::new(settings, store.hour, store.number);
+        let inner = Arc::new(Inner::new(settings, state, safe));
         let threads = Mutex::new(writer::start(&inner, store)?);
         Ok(Self(Arc::new(House { inner, threads })))
     }
@@ -313,8 +322,9 @@ impl Ledger {
             settle_wait: Duration::ZERO,
             keep: Duration::ZERO,
             seats: 0,
+            backlog: 0,
         };
-        let inner = Inner::new(&settings, 0);
+        let inner = Inner::new(&settings, State::new(&settings, 0, 0), Safe::Never);
         inner.stop(Stop::Now);
         Self(Arc::new(House {
             inner: Arc::new(inner),
@@ -393,6 +403,11 @@ impl Ledger {
     /// Ends the thread as a crash would: nothing more is written.
     #[cfg(test)]
     fn crash(&self) {
+        use std::sync::atomic::Ordering;
+
+        if let Some(tail) = self.0.inner.safe.tail() {
+            tail.rests_until.store(u64::MAX, Ordering::Relaxed);
+        }
         self.0.inner.stop(Stop::Now);
         for thread in std::mem::take(&mut *self.0.threads.lock().unwrap()) {
             thread.join().unwrap();

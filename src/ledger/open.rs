@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::store::about;
+use super::tail::Unread;
 
 /// Why the ledger could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,12 @@ pub enum OpenError {
         path: PathBuf,
         /// What the system said.
         why: String,
+    },
+    /// What stands beside the file is another ledger's.
+    #[error("{} holds what was settled in another ledger than the one beside it; put its own ledger back, or move it away", path.display())]
+    Stray {
+        /// The file beside it.
+        path: PathBuf,
     },
     /// There is something else in the file.
     #[error("{} is not a ledger of tollgate; name another file", path.display())]
@@ -68,6 +75,18 @@ pub enum OpenError {
     /// There is no thread for it.
     #[error("the ledger's thread could not be started: {0}")]
     Thread(#[from] io::Error),
+}
+
+impl From<Unread> for OpenError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Foreign(path) => Self::Stray { path },
+            Unread::Io(path, why) => Self::Unwritable {
+                path,
+                why: why.to_string(),
+            },
+        }
+    }
 }
 
 /// What brings the file from each version of the schema to the next; the first makes it.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use crate::usage::Money;
 #[derive(Debug)]
 pub(super) enum Item {
     /// A request has ended.
-    Settled(Box<Settled>),
+    Settled(Arc<Settled>),
     /// An account needs a block.
     Draw(Draw),
     /// A block, or a part of one, is given back.
@@ -28,15 +29,21 @@ pub(super) enum Item {
 }
 
 /// A request that has ended.
-#[derive(Debug)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Settled {
+    /// Counts what is settled, from 1, in the order in which it is queued.
+    pub(super) number: u64,
     pub(super) entries: Vec<Entry>,
     /// The hour in which they count.
     pub(super) hour: i64,
-    pub(super) cuts: SmallVec<[Cut; 4]>,
-    /// Who waits for it.
-    pub(super) slot: Option<Arc<Slot>>,
+    pub(super) cuts: Cuts,
+    /// Where someone may wait for it.
+    #[serde(skip)]
+    pub(super) slot: Slot,
 }
+
+/// What the store is to lower.
+pub(super) type Cuts = SmallVec<[Cut; 4]>;
 
 /// A block that an account asks for.
 #[derive(Debug)]
@@ -111,15 +118,22 @@ pub(super) struct State {
     index: [HashMap<Arc<str>, usize>; 4],
     /// Accounts that may have something to give back.
     warm: Vec<usize>,
-    pub(super) seats: usize,
+    seats: usize,
     pub(super) seated: usize,
+    backlog: usize,
     /// The latest hour seen: what comes earlier is taken for it, so that a clock that jumps back opens nothing.
     pub(super) hour: i64,
     ticks: u64,
     pub(super) queue: VecDeque<Item>,
+    /// How much of what was queued is being written.
+    pub(super) writing: usize,
+    /// The number of what was settled last.
+    pub(super) number: u64,
+    /// Which place of the tail is appended to.
+    pub(super) place: usize,
     /// From how many items on the thread that writes is to be woken; none while it is awake.
     pub(super) wakes_at: Option<usize>,
-    /// Whether someone waits for a block before a request can be sent.
+    /// Whether someone waits for the store.
     pub(super) hurry: bool,
     pub(super) unavailable: bool,
     pub(super) stop: Stop,
@@ -136,16 +150,20 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(settings: &Settings, hour: i64) -> Self {
+    pub(super) fn new(settings: &Settings, hour: i64, number: u64) -> Self {
         Self {
             books: Vec::new(),
             index: Default::default(),
             warm: Vec::new(),
             seats: settings.seats,
             seated: 0,
+            backlog: settings.backlog,
             hour,
             ticks: 0,
             queue: VecDeque::new(),
+            writing: 0,
+            number,
+            place: 0,
             wakes_at: None,
             hurry: false,
             unavailable: false,
@@ -219,16 +237,21 @@ impl State {
         Some(book)
     }
 
+    /// How much is not in the file yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.writing
+    }
+
     /// Takes a seat.
     pub(super) fn sit(&mut self) -> Result<(), Refused> {
         if self.stop != Stop::No {
             return Err(Refused::Unavailable);
         }
+        if self.waiting() >= self.backlog {
+            return Err(Refused::Unavailable);
+        }
         if self.seated >= self.seats {
-            return Err(match self.unavailable {
-                true => Refused::Unavailable,
-                false => Refused::Full,
-            });
+            return Err(Refused::Full);
         }
         self.seated += 1;
         Ok(())
@@ -337,13 +360,8 @@ impl State {
             return;
         };
         if book.series != draw.series {
-            if granted.block > 0 {
-                self.queue.push_back(Item::Back(Cut {
-                    account: Arc::clone(&draw.account),
-                    start: draw.start,
-                    amount: granted.block,
-                }));
-            }
+            let back = Cut::of(&draw.account, draw.start, granted.block);
+            self.queue.extend(back.map(Item::Back));
             return;
         }
         match granted.spent {
@@ -446,7 +464,7 @@ impl State {
         let known = self.books.iter();
         let known = known.filter(|book| book.in_force && book.known == Known::Yes);
         Observed {
-            queue: self.queue.len(),
+            queue: self.waiting(),
             seated: self.seated,
             late: 0,
             unavailable: self.unavailable,
@@ -501,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_block_that_comes_after_its_window_is_given_back() {
-        let mut state = State::new(&settings(&folder()), hour_of(now()));
+        let mut state = State::new(&settings(&folder()), hour_of(now()), 0);
         let account = state.account(Scope::Key, "ann");
         state.enforce(&[(Arc::clone(&account), budget(100, Per::Hour))]);
         let wants = [Want {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,8 +11,9 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::book::{Cut, share};
 use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
-use super::state::{Amount, Draw, Granted, Item};
-use super::{Account, Durability, Entry, Place, Scope, Settings, keep};
+use super::state::{Amount, Draw, Granted, Item, Settled};
+use super::tail::{self, Safe, Tail};
+use super::{Durability, Entry, Place, Scope, Settings, keep};
 
 /// How long to wait for others who write: nobody should.
 const BUSY: Duration = Duration::from_millis(250);
@@ -25,6 +27,8 @@ pub(super) struct Store {
     pub(super) path: Option<PathBuf>,
     /// The latest hour that was seen, as the file knows it.
     pub(super) hour: i64,
+    /// The number of what was settled last, as the file knows it.
+    pub(super) number: u64,
     insert: String,
     /// For how many hours entries are kept.
     keep: i64,
@@ -45,36 +49,76 @@ struct Lease {
 }
 
 impl Store {
-    pub(super) fn open(settings: &Settings, hour: i64) -> Result<Self, OpenError> {
-        let (conn, lock, path) = match &settings.store {
-            Place::Memory => {
-                let conn = Connection::open_in_memory();
-                let path = PathBuf::from(":memory:");
-                (
-                    conn.map_err(|why| OpenError::Store { path, why })?,
-                    None,
-                    None,
-                )
-            }
-            Place::File(path) => {
-                let (conn, lock) = open_file(path)?;
-                (conn, Some(lock), Some(path.clone()))
-            }
+    /// With what makes durable what will be settled. What was settled before and only stands beside the file is entered,
+    /// and what a crash left of each lease is charged.
+    pub(super) fn open(settings: &Settings, hour: i64) -> Result<(Self, Safe), OpenError> {
+        let Place::File(path) = &settings.store else {
+            let path = PathBuf::from(":memory:");
+            let opened = Connection::open_in_memory().and_then(|conn| {
+                let mut store = Self::new(conn, settings, None);
+                store.prepare(settings.durability, hour)?;
+                store.begin()?;
+                Ok((store, Safe::Never))
+            });
+            return opened.map_err(|why| OpenError::Store { path, why });
         };
-        let mut store = Self {
+        let said = |why| because(Some(path), why);
+        let (conn, lock) = open_file(path)?;
+        let (ledger, number) = whose(&conn).map_err(said)?;
+        let missing = tail::read(path, ledger, number)?;
+        let mut store = Self::new(conn, settings, Some((path.clone(), lock)));
+        let ledger = store.prepare(settings.durability, hour).map_err(said)?;
+        store.enter(missing).map_err(said)?;
+        store.begin().map_err(said)?;
+        let tail = Tail::open(path, ledger).and_then(|tail| tail.clear().map(|()| tail));
+        let tail = tail.map_err(|why| OpenError::Unwritable {
+            path: path.clone(),
+            why: why.to_string(),
+        })?;
+        let safe = match settings.durability {
+            Durability::Process => Safe::Tail(tail),
+            Durability::Power => Safe::Store,
+        };
+        Ok((store, safe))
+    }
+
+    fn new(conn: Connection, settings: &Settings, file: Option<(PathBuf, File)>) -> Self {
+        let (path, lock) = file.unzip();
+        Self {
             conn,
             _lock: lock,
             path,
             hour: 0,
+            number: 0,
             insert: insertion(),
             keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
-        };
-        let opened = store.prepare(settings.durability, hour);
-        opened.map_err(|why| because(store.path.as_deref(), why))?;
-        Ok(store)
+        }
     }
 
-    fn prepare(&mut self, durability: Durability, hour: i64) -> rusqlite::Result<()> {
+    /// Enters what a crash left beside the file.
+    fn enter(&mut self, missing: Vec<Arc<Settled>>) -> rusqlite::Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (requests, hour) = (missing.len(), missing.iter().map(|it| it.hour).max());
+        let items: Vec<Item> = missing.into_iter().map(Item::Settled).collect();
+        self.write(&items, hour.unwrap_or_default())?;
+        tracing::info!(requests, "what a crash left beside the ledger was entered");
+        Ok(())
+    }
+
+    /// What a crash left of each lease is charged; from here on a crash is one.
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        charge(&tx)?;
+        write_about(&tx, "clean", 0)?;
+        tx.commit()
+    }
+
+    /// Brings the schema to this version. Says which ledger this is.
+    fn prepare(&mut self, durability: Durability, hour: i64) -> rusqlite::Result<i64> {
         let conn = &mut self.conn;
         conn.busy_timeout(BUSY)?;
         conn.set_prepared_statement_cache_capacity(32);
@@ -97,11 +141,19 @@ impl Store {
         tx.pragma_update(None, "application_id", MARK)?;
         tx.pragma_update(None, "user_version", latest())?;
         let seen = about(&tx, "hour")?.unwrap_or_default();
-        charge(&tx)?;
-        write_about(&tx, "clean", 0)?;
+        let (ledger, number) = whose(&tx)?;
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => {
+                let ledger = any();
+                write_about(&tx, "ledger", ledger)?;
+                ledger
+            }
+        };
         tx.commit()?;
         self.hour = seen.max(hour);
-        Ok(())
+        self.number = number;
+        Ok(ledger)
     }
 
     /// Writes a group, whole or not at all. Answers its draws, in order.
@@ -111,11 +163,13 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
         let mut answers = Vec::new();
+        let mut number = 0;
         {
             let mut insert = tx.prepare_cached(&self.insert)?;
             for item in items {
                 match item {
                     Item::Settled(settled) => {
+                        number = settled.number;
                         for entry in &settled.entries {
                             enter(&mut insert, entry)?;
                             sums.count(entry, settled.hour);
@@ -135,8 +189,12 @@ impl Store {
         if hour > self.hour {
             write_about(&tx, "hour", hour)?;
         }
+        if number > self.number {
+            write_about(&tx, "number", stored(number))?;
+        }
         tx.commit()?;
         self.hour = self.hour.max(hour);
+        self.number = self.number.max(number);
         Ok(answers)
     }
 
@@ -181,19 +239,20 @@ impl Sums {
         }
     }
 
-    fn lease(&mut self, account: &Account, start: i64) -> &mut Lease {
-        let key = (account.scope, Arc::clone(&account.name), start);
+    fn lease(&mut self, scope: Scope, name: &Arc<str>, start: i64) -> &mut Lease {
+        let key = (scope, Arc::clone(name), start);
         self.leases.entry(key).or_default()
     }
 
     fn cut(&mut self, cut: &Cut) {
-        let lease = self.lease(&cut.account, cut.start);
+        let lease = self.lease(cut.scope, &cut.name, cut.start);
         lease.less = lease.less.saturating_add(cut.amount);
     }
 
     fn draw(&mut self, draw: &Draw, block: u64) {
         if block > 0 {
-            let lease = self.lease(&draw.account, draw.start);
+            let account = &draw.account;
+            let lease = self.lease(account.scope, &account.name, draw.start);
             lease.more = lease.more.saturating_add(block);
             lease.hour = lease.hour.max(draw.hour);
         }
@@ -280,7 +339,7 @@ fn enter(insert: &mut rusqlite::CachedStatement<'_>, entry: &Entry) -> rusqlite:
     insert.raw_bind_parameter(1, at)?;
     insert.raw_bind_parameter(2, &*entry.request)?;
     insert.raw_bind_parameter(3, entry.attempt)?;
-    insert.raw_bind_parameter(4, entry.api)?;
+    insert.raw_bind_parameter(4, &*entry.api)?;
     insert.raw_bind_parameter(5, &*entry.key)?;
     insert.raw_bind_parameter(6, entry.team.as_deref())?;
     insert.raw_bind_parameter(7, &*entry.model)?;
@@ -288,7 +347,7 @@ fn enter(insert: &mut rusqlite::CachedStatement<'_>, entry: &Entry) -> rusqlite:
     insert.raw_bind_parameter(9, &*entry.provider)?;
     insert.raw_bind_parameter(10, entry.cost.map(|cost| stored(cost.0)))?;
     insert.raw_bind_parameter(11, entry.estimated)?;
-    insert.raw_bind_parameter(12, entry.end)?;
+    insert.raw_bind_parameter(12, &*entry.end)?;
     insert.raw_bind_parameter(13, &*entry.prices)?;
     let counts = entry.usage.map(|usage| usage.counts());
     for at in 0..crate::usage::KINDS.len() {
@@ -348,6 +407,21 @@ pub(super) fn about(conn: &Connection, name: &str) -> rusqlite::Result<Option<i6
     .optional()
 }
 
+/// Which ledger is in the file, and the number of what was settled last; neither if the file is new.
+fn whose(conn: &Connection) -> rusqlite::Result<(Option<i64>, u64)> {
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if tables == 0 {
+        return Ok((None, 0));
+    }
+    let number = about(conn, "number")?.unwrap_or_default();
+    Ok((about(conn, "ledger")?, number.unsigned_abs()))
+}
+
+/// A number that no other ledger has.
+fn any() -> i64 {
+    RandomState::new().hash_one(0).cast_signed()
+}
+
 fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)")?
         .execute(params![name, value])
@@ -356,8 +430,6 @@ fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()
 
 #[cfg(test)]
 mod tests {
-    use smallvec::SmallVec;
-
     use super::super::state::Settled;
     use super::super::tests::{budget, entry, folder, now, settings};
     use super::super::window::hour_of;
@@ -374,11 +446,10 @@ mod tests {
         let account = ledger.given(Scope::Key, "ann", budget(100, Per::Day));
         let hour = hour_of(now());
         let settled = || {
-            Item::Settled(Box::new(Settled {
+            Item::Settled(Arc::new(Settled {
                 entries: vec![entry(30)],
                 hour,
-                cuts: SmallVec::new(),
-                slot: None,
+                ..Settled::default()
             }))
         };
         let draw = || {
@@ -393,7 +464,7 @@ mod tests {
                 },
             })
         };
-        let mut store = Store::open(&settings, hour).unwrap();
+        let (mut store, _) = Store::open(&settings, hour).unwrap();
         let group = [draw(), settled(), draw(), settled(), draw(), settled()];
         let answers = store.write(&group, hour).unwrap();
         let answers: Vec<_> = answers.iter().map(|it| (it.spent, it.block)).collect();

@@ -27,6 +27,7 @@ pub(super) fn settings(folder: &TempDir) -> Settings {
         settle_wait: Duration::from_secs(5),
         keep: Duration::from_secs(400 * 86_400),
         seats: 10_000,
+        backlog: 10_000,
     }
 }
 
@@ -51,7 +52,7 @@ pub(super) fn entry(cost: u64) -> Entry {
         request: "r".into(),
         attempt: 1,
         at: now(),
-        api: "chat",
+        api: "chat".into(),
         key: "ann".into(),
         team: Some("research".into()),
         model: "fast".into(),
@@ -64,7 +65,7 @@ pub(super) fn entry(cost: u64) -> Entry {
         }),
         cost: Some(Money(cost)),
         estimated: false,
-        end: "complete",
+        end: "complete".into(),
         prices: "v1".into(),
     }
 }
@@ -92,10 +93,10 @@ pub(super) fn left(refused: Result<Hold, Refused>) -> u64 {
 /// Waits until all is written.
 pub(super) fn flush(ledger: &Ledger) {
     for _ in 0..2_000 {
-        let seen = ledger
-            .0
-            .inner
-            .with(|state| state.queue.is_empty() && state.wakes_at == Some(1));
+        let seen = ledger.0.inner.with(|state| {
+            state.hurry |= !state.queue.is_empty();
+            state.waiting() == 0 && state.wakes_at == Some(1)
+        });
         if seen {
             return;
         }
@@ -104,7 +105,7 @@ pub(super) fn flush(ledger: &Ledger) {
     panic!("the ledger does not come to rest");
 }
 
-fn sql(file: &Path, query: &str) -> i64 {
+pub(super) fn sql(file: &Path, query: &str) -> i64 {
     let conn = rusqlite::Connection::open(file).unwrap();
     conn.query_row(query, [], |row| row.get::<_, Option<i64>>(0))
         .unwrap()
@@ -338,6 +339,7 @@ async fn a_window_that_turns_forgets_what_is_held_in_the_old_one() {
     let ledger = open(&folder);
     let accounts = [ledger.given(Scope::Key, "ann", budget(100, Per::Hour))];
     spend(&ledger, &accounts, 100, 100, now()).await;
+    flush(&ledger);
     assert_eq!(
         count(&folder, "SELECT max(hour) FROM spent WHERE scope = 0"),
         hour + 1

@@ -1,4 +1,5 @@
-//! When is it written? A thread takes all that is queued, writes it in one transaction and tells those who wait.
+//! When is it written? A thread takes all that is queued, writes it in one transaction and tells those who wait. It takes
+//! its time, so that much comes together, unless someone waits for it.
 //!
 //! What cannot be written is kept and tried again, whole: a group that failed was rolled back, so that nothing is written
 //! twice. Until then the ledger is unavailable.
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -15,12 +16,12 @@ use super::bell::Slot;
 use super::inner::Inner;
 use super::state::{Granted, Item, State, Stop};
 use super::store::Store;
+use super::tail::Tail;
 
 /// The most that is written in one transaction.
 const GROUP: usize = 1_024;
-/// How far apart groups begin, at least, when there is much to write: what it costs to begin one is shared by more, and
-/// those who queue need not wake the thread. Ends of answers wait for half of it, on average.
-const SPACE: Duration = Duration::from_micros(300);
+/// How long the first that is queued waits for more: what it costs to write is shared by all.
+const GATHER: Duration = Duration::from_millis(50);
 /// How long to rest after failures, at least and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
@@ -93,16 +94,18 @@ fn bring(inner: &Inner, conn: &Connection) {
 
 fn run(inner: &Inner, mut store: Store) {
     let mut group = Vec::with_capacity(GROUP);
-    let mut begun = None;
-    while let Some(work) = next(inner, &mut group, begun) {
+    let mut turn = Turn::default();
+    while let Some(work) = next(inner, &mut group) {
         match work {
             Work::Write(hour) => {
-                begun = Some(now());
                 let Some(answers) = write(inner, &mut store, &group, hour) else {
                     return;
                 };
                 acknowledge(inner, &group, &answers);
                 group.clear();
+                if let Some(tail) = inner.safe.tail() {
+                    turn.over(inner, tail, store.number);
+                }
             }
             Work::Sweep(hour) => {
                 // What cannot be rolled up now will be at another time.
@@ -116,18 +119,44 @@ fn run(inner: &Inner, mut store: Store) {
             }
         }
     }
-    let is_clean = inner.lock().stop == Stop::Clean;
+    let state = inner.lock();
+    // Unless someone has settled since, whose line only stands there. Under the lock, so that nobody does now.
+    if let Some(tail) = inner.safe.tail()
+        && state.number == store.number
+        && let Err(error) = tail.clear()
+    {
+        tracing::debug!(%error, "what is written could not be taken out of the ledger's tail");
+    }
+    let is_clean = state.stop == Stop::Clean;
+    drop(state);
     if is_clean && let Err(error) = store.close() {
         tracing::warn!(%error, "the ledger could not note that it was closed; the next start will check it");
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the thread's own pace, of which nothing else depends"
-)]
-fn now() -> Instant {
-    Instant::now()
+/// The tail's two places change.
+#[derive(Default)]
+struct Turn {
+    /// The place that was left, and the number of the last that may stand in it.
+    left: Option<(usize, u64)>,
+}
+
+impl Turn {
+    /// Once all up to a number is written: empties the place that was left, or leaves one that is full.
+    fn over(&mut self, inner: &Inner, tail: &Tail, written: u64) {
+        if let Some((place, last)) = self.left {
+            if written >= last && tail.empty(place).is_ok() {
+                self.left = None;
+            }
+            return;
+        }
+        let mut state = inner.lock();
+        let place = state.place;
+        if tail.is_full(place) {
+            state.place = 1 - place;
+            self.left = Some((place, state.number));
+        }
+    }
 }
 
 /// What the thread does next.
@@ -138,7 +167,7 @@ enum Work {
 }
 
 /// Waits for something to write. None when it is time to end.
-fn next(inner: &Inner, group: &mut Vec<Item>, begun: Option<Instant>) -> Option<Work> {
+fn next(inner: &Inner, group: &mut Vec<Item>) -> Option<Work> {
     let mut state = inner.lock();
     loop {
         if state.stop >= Stop::Now {
@@ -148,9 +177,10 @@ fn next(inner: &Inner, group: &mut Vec<Item>, begun: Option<Instant>) -> Option<
             return Some(Work::Restart);
         }
         if !state.queue.is_empty() {
-            state = linger(inner, state, begun);
+            state = gather(inner, state);
             let most = state.queue.len().min(GROUP);
             group.extend(state.queue.drain(..most));
+            state.writing = most;
             state.hurry = false;
             return Some(Work::Write(state.hour));
         }
@@ -176,24 +206,10 @@ fn next(inner: &Inner, group: &mut Vec<Item>, begun: Option<Instant>) -> Option<
     }
 }
 
-/// Lets a little time pass since the last group was begun, so that more comes together, unless someone is in a hurry.
-fn linger<'a>(
-    inner: &'a Inner,
-    mut state: MutexGuard<'a, State>,
-    begun: Option<Instant>,
-) -> MutexGuard<'a, State> {
-    let rest = begun.map_or(Duration::ZERO, |begun| {
-        SPACE.saturating_sub(begun.elapsed())
-    });
-    if rest.is_zero() {
-        return state;
-    }
+/// Lets a little time pass, so that more comes together, unless someone waits.
+fn gather<'a>(inner: &'a Inner, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
     state.wakes_at = Some(GROUP / 2);
-    if state.is_to_wake() {
-        state.wakes_at = None;
-        return state;
-    }
-    let waited = inner.work.wait_timeout_while(state, rest, |state| {
+    let waited = inner.work.wait_timeout_while(state, GATHER, |state| {
         state.wakes_at.is_some() && !state.is_to_wake()
     });
     let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -245,12 +261,12 @@ fn acknowledge(inner: &Inner, group: &[Item], answers: &[Granted]) {
     let mut answers = answers.iter();
     let mut state = inner.lock();
     state.groups += 1;
+    state.writing = 0;
     for item in group {
         match item {
             Item::Settled(settled) => {
-                state.seated = state.seated.saturating_sub(1);
                 state.written += settled.entries.len() as u64;
-                slots.extend(settled.slot.as_deref());
+                slots.push(&settled.slot);
             }
             Item::Draw(draw) => {
                 if let Some(granted) = answers.next() {

@@ -110,7 +110,7 @@ impl Tab {
             request: Arc::clone(&self.asked.request),
             attempt: self.attempt,
             at: self.asked.at,
-            api: self.asked.api,
+            api: self.asked.api.into(),
             key: Arc::clone(&self.asked.key),
             team: self.asked.team.clone(),
             model: Arc::clone(&self.asked.model),
@@ -119,7 +119,7 @@ impl Tab {
             usage: None,
             cost: None,
             estimated: true,
-            end: "client_gone",
+            end: "client_gone".into(),
             prices: version.map_or_else(|| "".into(), Arc::clone),
         });
         Ok(())
@@ -203,7 +203,7 @@ impl Tab {
             (usage, _) => price.map(|price| price.cost(&usage.unwrap_or(estimate))),
         };
         if let Some(entry) = self.hold.current() {
-            entry.end = end;
+            entry.end = end.into();
             entry.estimated = usage.is_none();
             entry.usage = usage.or(Some(estimate));
             entry.cost = cost;

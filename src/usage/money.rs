@@ -3,11 +3,15 @@
 use std::fmt;
 use std::iter::Sum;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Decimal, NoDecimal};
 
 /// An amount in billionths of a US dollar, never negative. What would be less than nothing is nothing, and what would be
 /// more than the most (18 billion dollars) is the most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize,
+)]
 pub struct Money(pub u64);
 
 /// Digits after the point.

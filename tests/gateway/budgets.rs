@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use rusqlite::Connection;
-
 use crate::support::client::{self, Answer, post};
 use crate::support::provider::Received;
 use crate::support::{
@@ -54,8 +52,7 @@ type Row = (String, Option<u64>, bool);
 
 /// Every entry there is.
 fn entries(gateway: &Gateway) -> Vec<Row> {
-    let file = gateway.folder().join("tollgate.db");
-    let db = Connection::open(file).unwrap();
+    let db = gateway.ledger();
     let mut rows = db
         .prepare("SELECT \"end\", cost, estimated FROM entry ORDER BY id")
         .unwrap();
@@ -72,7 +69,7 @@ fn entries(gateway: &Gateway) -> Vec<Row> {
 
 /// What the ledger says was spent by one owner, in billionths.
 fn spent(gateway: &Gateway, scope: u8, name: &str) -> u64 {
-    let db = Connection::open(gateway.folder().join("tollgate.db")).unwrap();
+    let db = gateway.ledger();
     let sum = "SELECT coalesce(sum(amount), 0) FROM spent WHERE scope = ? AND name = ?";
     let sum: i64 = db.query_row(sum, (scope, name), |row| row.get(0)).unwrap();
     u64::try_from(sum).unwrap()
@@ -588,7 +585,10 @@ async fn budgets_show_in_the_metrics_and_warn_once() {
     let spend = gateway.metric(r#"tollgate_spend_usd_total{key="ann",model="fast",target="p/m"}"#);
     assert!((spend - 0.148).abs() < 1e-9, "{spend}");
     assert_eq!(gateway.metric("tollgate_ledger_up"), 1.0);
-    assert_eq!(gateway.metric("tollgate_ledger_queue"), 0.0);
+    until("it is written", || {
+        gateway.metric("tollgate_ledger_queue") == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -79,6 +79,20 @@ impl Gateway {
         self.folder.path()
     }
 
+    /// The ledger's file, once all that was settled stands in it.
+    pub fn ledger(&self) -> rusqlite::Connection {
+        let ledger = &self.running.as_ref().unwrap().gateway.state.ledger;
+        let start = std::time::Instant::now();
+        while ledger.observe().queue > 0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "it is not written"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rusqlite::Connection::open(self.folder().join("tollgate.db")).unwrap()
+    }
+
     /// How many requests are under way.
     pub fn in_flight(&self) -> usize {
         self.running

@@ -1,0 +1,295 @@
+//! What was settled and is not in the file yet? It stands in a small file beside it, so that it survives the process.
+//!
+//! To bring one request into the ledger's file costs as much as to bring in a hundred. So whoever settles appends one line
+//! here, in one short write on its own thread, and the ledger's thread brings many of them into the file together, a
+//! moment later. There are two such files: while one is appended to, what stands in the other reaches the ledger's file;
+//! then the other is emptied, and they change places.
+//!
+//! A line has a number, and the ledger's file knows the number up to which it has them all: so whatever a crash leaves
+//! here is entered once. What was cut short by it is no line, and was told to nobody.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::Settled;
+
+/// The places that lines are appended to, in turn.
+const PLACES: [&str; 2] = [".tail0", ".tail1"];
+/// In bytes: with this much in it a place is left for the other.
+pub(super) const FULL: u64 = 4 << 20;
+/// In bytes: more than this is in no tail of ours.
+const MOST: u64 = 256 << 20;
+/// A disk that takes longer to take a line is not asked on the path for a while: the ledger's thread can wait for it.
+const SLOW: Duration = Duration::from_millis(10);
+/// How long not.
+const REST: Duration = Duration::from_secs(10);
+
+/// Two files of lines.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Which ledger's.
+    ledger: i64,
+    places: [Place; 2],
+    began: Instant,
+    /// Until when nobody appends, in milliseconds since it began.
+    pub(super) rests_until: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Place {
+    file: File,
+    length: AtomicU64,
+}
+
+/// What makes durable what was settled.
+#[derive(Debug)]
+pub(super) enum Safe {
+    /// Nothing: it ends with the process, whatever is done.
+    Never,
+    /// A line in the tail.
+    Tail(Tail),
+    /// The ledger's file alone.
+    Store,
+}
+
+impl Safe {
+    /// Makes it durable if that can be done at once. False if the store has to be waited for.
+    pub(super) fn keep(&self, place: usize, settled: &Settled) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Tail(tail) => tail.append(place, settled),
+            Self::Store => false,
+        }
+    }
+
+    pub(super) fn tail(&self) -> Option<&Tail> {
+        match self {
+            Self::Tail(tail) => Some(tail),
+            Self::Never | Self::Store => None,
+        }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct Line<S> {
+    ledger: i64,
+    settled: S,
+}
+
+impl Tail {
+    /// Beside a ledger's file, which is locked.
+    pub(super) fn open(path: &Path, ledger: i64) -> io::Result<Self> {
+        let open = |name: &str| {
+            let mut options = File::options();
+            let file = options.create(true).append(true);
+            let file = file.open(beside(path, name))?;
+            let length = AtomicU64::new(file.metadata()?.len());
+            Ok::<_, io::Error>(Place { file, length })
+        };
+        let [first, second] = PLACES;
+        Ok(Self {
+            ledger,
+            places: [open(first)?, open(second)?],
+            began: now(),
+            rests_until: AtomicU64::new(0),
+        })
+    }
+
+    /// Appends what was settled to a place. False if it does not stand there now.
+    pub(super) fn append(&self, place: usize, settled: &Settled) -> bool {
+        let Some(Place { file, length }) = self.places.get(place) else {
+            return false;
+        };
+        let since = |moment: Instant| {
+            let since = moment.saturating_duration_since(self.began);
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        };
+        let start = now();
+        if since(start) < self.rests_until.load(Ordering::Relaxed) {
+            return false;
+        }
+        // The break comes first, so that a line is whole even behind one that was cut short.
+        let mut line = Vec::with_capacity(768);
+        line.push(b'\n');
+        let ledger = self.ledger;
+        if serde_json::to_writer(&mut line, &Line { ledger, settled }).is_err() {
+            return false;
+        }
+        // In one write, or not at all: others append, too.
+        let mut file = file;
+        let written = file.write(&line).unwrap_or_default();
+        length.fetch_add(written as u64, Ordering::Relaxed);
+        if start.elapsed() > SLOW {
+            let until = since(start + REST);
+            self.rests_until.store(until, Ordering::Relaxed);
+        }
+        written == line.len()
+    }
+
+    /// Whether so much stands in a place that it should be left.
+    pub(super) fn is_full(&self, place: usize) -> bool {
+        let length = self.places.get(place).map(|place| &place.length);
+        length.is_some_and(|length| length.load(Ordering::Relaxed) >= FULL)
+    }
+
+    /// Empties a place, of which all stands in the ledger's file.
+    pub(super) fn empty(&self, place: usize) -> io::Result<()> {
+        if let Some(Place { file, length }) = self.places.get(place) {
+            file.set_len(0)?;
+            length.store(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Empties both.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        (0..self.places.len()).try_for_each(|place| self.empty(place))
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long a write took can only be measured where it is done"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Why what stands beside a ledger's file was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is another ledger's.
+    Foreign(PathBuf),
+    /// It cannot be read.
+    Io(PathBuf, io::Error),
+}
+
+/// What stands beside a ledger's file after a number, in order. `ledger` is none for a file that is new: whatever stands
+/// beside it is another's.
+pub(super) fn read(
+    path: &Path,
+    ledger: Option<i64>,
+    after: u64,
+) -> Result<Vec<Arc<Settled>>, Unread> {
+    let mut found = Vec::new();
+    for name in PLACES {
+        let place = beside(path, name);
+        let text = match text(&place) {
+            Ok(text) => text,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
+            Err(why) => return Err(Unread::Io(place, why)),
+        };
+        for line in text.split(|byte| *byte == b'\n') {
+            let Ok(line) = serde_json::from_slice::<Line<Settled>>(line) else {
+                continue;
+            };
+            if Some(line.ledger) != ledger {
+                return Err(Unread::Foreign(place));
+            }
+            found.push(Arc::new(line.settled));
+        }
+    }
+    found.retain(|settled| settled.number > after);
+    found.sort_by_key(|settled| settled.number);
+    Ok(found)
+}
+
+fn text(place: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(place)?.take(MOST).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::SmallVec;
+
+    use super::super::Scope;
+    use super::super::book::Cut;
+    use super::super::tests::{entry, folder};
+    use super::*;
+
+    fn settled(number: u64) -> Settled {
+        let cut = Cut {
+            scope: Scope::Key,
+            name: "a\"nn\n".into(),
+            start: -259_200,
+            amount: 7,
+        };
+        Settled {
+            number,
+            entries: vec![entry(number)],
+            hour: 474_780,
+            cuts: SmallVec::from_iter([cut]),
+            ..Settled::default()
+        }
+    }
+
+    fn numbers(path: &Path, after: u64) -> Vec<u64> {
+        let found = read(path, Some(9), after).unwrap();
+        found.iter().map(|settled| settled.number).collect()
+    }
+
+    #[test]
+    fn what_is_appended_is_read_in_order_and_only_what_is_missing() {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        let tail = Tail::open(&path, 9).unwrap();
+        for number in [3, 1, 2] {
+            assert!(tail.append(usize::from(number == 1), &settled(number)));
+        }
+        assert_eq!(numbers(&path, 0), [1, 2, 3]);
+        assert_eq!(numbers(&path, 2), [3]);
+        let found = read(&path, Some(9), 0).unwrap();
+        assert_eq!(format!("{:?}", found[0]), format!("{:?}", settled(1)));
+        tail.empty(0).unwrap();
+        assert_eq!(numbers(&path, 0), [1]);
+        tail.clear().unwrap();
+        assert_eq!(numbers(&path, 0), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_short_spoils_no_other_wherever_it_is_cut() {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        let tail = Tail::open(&path, 9).unwrap();
+        assert!(tail.append(0, &settled(1)));
+        let place = beside(&path, PLACES[0]);
+        let line = text(&place).unwrap();
+        for cut in 0..line.len() {
+            let cut = &line[..cut];
+            std::fs::write(&place, [&line, cut].concat()).unwrap();
+            assert!(tail.append(0, &settled(2)), "behind it");
+            assert_eq!(numbers(&path, 0), [1, 2]);
+            std::fs::write(&place, [cut, &line].concat()).unwrap();
+            assert_eq!(numbers(&path, 0), [1]);
+            std::fs::write(&place, cut).unwrap();
+            assert_eq!(numbers(&path, 0), [0_u64; 0]);
+        }
+    }
+
+    #[test]
+    fn what_is_another_ledgers_is_left_alone() {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        assert!(Tail::open(&path, 8).unwrap().append(1, &settled(1)));
+        for ledger in [Some(9), None] {
+            let Err(Unread::Foreign(place)) = read(&path, ledger, 0) else {
+                panic!("it was taken for ours");
+            };
+            assert!(place.ends_with("ledger.db.tail1"), "{place:?}");
+        }
+    }
+}
