@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Account, Balance, Budget, Per, Scope, window};
 use crate::usage::Money;
 
@@ -65,7 +63,7 @@ pub(super) struct Part {
 }
 
 /// An amount by which what the store knows as drawn is to be lowered.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug)]
 pub(super) struct Cut {
     pub(super) scope: Scope,
     pub(super) name: Arc<str>,

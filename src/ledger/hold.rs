@@ -90,10 +90,24 @@ impl Hold {
             return Ok(());
         }
         let inner = Arc::clone(&self.inner);
-        let mut waiting = Waiting {
-            inner: Arc::clone(&inner),
-            said: Said::new(),
-        };
+        let mut said = Said::new();
+        let taken = inner.with(|state| self.step(state, needs, now, &mut said));
+        match taken {
+            Taken::All(_) => Ok(()),
+            Taken::Not(refused) => Err(refused),
+            // Seldom; so it is kept out of what every request carries along.
+            Taken::Wait(_) => Box::pin(self.wait(needs, now, Waiting { inner, said })).await,
+        }
+    }
+
+    /// Waits for blocks that the store was asked for, and takes what it needs as soon as it is there.
+    async fn wait(
+        &mut self,
+        needs: &[(Arc<Account>, u64)],
+        now: SystemTime,
+        mut waiting: Waiting,
+    ) -> Result<(), Refused> {
+        let inner = Arc::clone(&waiting.inner);
         loop {
             let said = &mut waiting.said;
             // Heard from here on: whoever rings needs the lock that is taken below.

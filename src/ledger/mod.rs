@@ -29,7 +29,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::usage::{Money, Usage};
@@ -42,7 +41,7 @@ use tail::Safe;
 pub use window::Per;
 
 /// Whose money it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One caller's.
     Key,
@@ -141,7 +140,7 @@ impl Account {
 }
 
 /// One try that is billed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// The request's id.
     pub request: Arc<str>,

@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -29,7 +28,7 @@ pub(super) enum Item {
 }
 
 /// A request that has ended.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Settled {
     /// Counts what is settled, from 1, in the order in which it is queued.
     pub(super) number: u64,
@@ -38,7 +37,6 @@ pub(super) struct Settled {
     pub(super) hour: i64,
     pub(super) cuts: Cuts,
     /// Where someone may wait for it.
-    #[serde(skip)]
     pub(super) slot: Slot,
 }
 

@@ -36,9 +36,9 @@ pub(super) struct Store {
 
 /// What a transaction comes to for one owner, beside its entries.
 #[derive(Debug, Default)]
-struct Sums {
-    spent: HashMap<(Scope, Arc<str>, i64), u64>,
-    leases: HashMap<(Scope, Arc<str>, i64), Lease>,
+struct Sums<'i> {
+    spent: HashMap<(Scope, &'i str, i64), u64>,
+    leases: HashMap<(Scope, &'i str, i64), Lease>,
 }
 
 #[derive(Debug, Default)]
@@ -166,12 +166,13 @@ impl Store {
         let mut number = 0;
         {
             let mut insert = tx.prepare_cached(&self.insert)?;
+            let mut last = None;
             for item in items {
                 match item {
                     Item::Settled(settled) => {
                         number = settled.number;
                         for entry in &settled.entries {
-                            enter(&mut insert, entry)?;
+                            enter(&mut insert, entry, last.replace(entry))?;
                             sums.count(entry, settled.hour);
                         }
                         settled.cuts.iter().for_each(|cut| sums.cut(cut));
@@ -221,35 +222,27 @@ impl Store {
     }
 }
 
-impl Sums {
-    fn count(&mut self, entry: &Entry, hour: i64) {
+impl<'i> Sums<'i> {
+    fn count(&mut self, entry: &'i Entry, hour: i64) {
         let Some(cost) = entry.cost.filter(|cost| cost.0 > 0) else {
             return;
         };
-        let total = || Arc::from(super::TOTAL);
-        let payers = [
-            Some((Scope::Key, Arc::clone(&entry.key))),
-            entry.team.clone().map(|team| (Scope::Team, team)),
-            Some((Scope::Provider, Arc::clone(&entry.provider))),
-            Some((Scope::Total, total())),
-        ];
-        for (scope, name) in payers.into_iter().flatten() {
+        for (scope, name) in entry.payers() {
             let spent = self.spent.entry((scope, name, hour)).or_default();
             *spent = spent.saturating_add(cost.0);
         }
     }
 
-    fn lease(&mut self, scope: Scope, name: &Arc<str>, start: i64) -> &mut Lease {
-        let key = (scope, Arc::clone(name), start);
-        self.leases.entry(key).or_default()
+    fn lease(&mut self, scope: Scope, name: &'i str, start: i64) -> &mut Lease {
+        self.leases.entry((scope, name, start)).or_default()
     }
 
-    fn cut(&mut self, cut: &Cut) {
+    fn cut(&mut self, cut: &'i Cut) {
         let lease = self.lease(cut.scope, &cut.name, cut.start);
         lease.less = lease.less.saturating_add(cut.amount);
     }
 
-    fn draw(&mut self, draw: &Draw, block: u64) {
+    fn draw(&mut self, draw: &'i Draw, block: u64) {
         if block > 0 {
             let account = &draw.account;
             let lease = self.lease(account.scope, &account.name, draw.start);
@@ -272,9 +265,9 @@ impl Sums {
         )?;
         for ((scope, name, start), lease) in self.leases.drain() {
             let by = stored(lease.more).saturating_sub(stored(lease.less));
-            change.execute(params![scope as i64, &*name, start, by, lease.hour])?;
+            change.execute(params![scope as i64, name, start, by, lease.hour])?;
             if by < 0 {
-                delete.execute(params![scope as i64, &*name, start])?;
+                delete.execute(params![scope as i64, name, start])?;
             }
         }
         Ok(())
@@ -286,7 +279,7 @@ impl Sums {
         }
         let mut add = tx.prepare_cached(ADD_SPENT)?;
         for ((scope, name, hour), amount) in self.spent.drain() {
-            add.execute(params![scope as i64, &*name, hour, stored(amount)])?;
+            add.execute(params![scope as i64, name, hour, stored(amount)])?;
         }
         Ok(())
     }
@@ -302,7 +295,7 @@ pub(super) fn stored(amount: u64) -> i64 {
 }
 
 /// Answers a draw. What was spent is read after all that was queued before it.
-fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums) -> rusqlite::Result<Granted> {
+fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums<'_>) -> rusqlite::Result<Granted> {
     let (most, wanted) = match draw.amount {
         Amount::Exactly(block) => {
             return Ok(Granted { block, spent: None });
@@ -333,22 +326,43 @@ fn insertion() -> String {
     )
 }
 
-fn enter(insert: &mut rusqlite::CachedStatement<'_>, entry: &Entry) -> rusqlite::Result<()> {
+/// Binds a text, unless it is bound since the last entry, as most are.
+fn bind(
+    insert: &mut rusqlite::CachedStatement<'_>,
+    at: usize,
+    text: &str,
+    last: Option<&str>,
+) -> rusqlite::Result<()> {
+    if last == Some(text) {
+        return Ok(());
+    }
+    insert.raw_bind_parameter(at, text)
+}
+
+/// Enters one, after another of the same group.
+fn enter(
+    insert: &mut rusqlite::CachedStatement<'_>,
+    entry: &Entry,
+    last: Option<&Entry>,
+) -> rusqlite::Result<()> {
     let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     insert.raw_bind_parameter(1, at)?;
     insert.raw_bind_parameter(2, &*entry.request)?;
     insert.raw_bind_parameter(3, entry.attempt)?;
-    insert.raw_bind_parameter(4, &*entry.api)?;
-    insert.raw_bind_parameter(5, &*entry.key)?;
-    insert.raw_bind_parameter(6, entry.team.as_deref())?;
-    insert.raw_bind_parameter(7, &*entry.model)?;
-    insert.raw_bind_parameter(8, &*entry.target)?;
-    insert.raw_bind_parameter(9, &*entry.provider)?;
+    bind(insert, 4, &entry.api, last.map(|it| &*it.api))?;
+    bind(insert, 5, &entry.key, last.map(|it| &*it.key))?;
+    match &entry.team {
+        Some(team) => bind(insert, 6, team, last.and_then(|it| it.team.as_deref()))?,
+        None => insert.raw_bind_parameter(6, None::<&str>)?,
+    }
+    bind(insert, 7, &entry.model, last.map(|it| &*it.model))?;
+    bind(insert, 8, &entry.target, last.map(|it| &*it.target))?;
+    bind(insert, 9, &entry.provider, last.map(|it| &*it.provider))?;
     insert.raw_bind_parameter(10, entry.cost.map(|cost| stored(cost.0)))?;
     insert.raw_bind_parameter(11, entry.estimated)?;
-    insert.raw_bind_parameter(12, &*entry.end)?;
-    insert.raw_bind_parameter(13, &*entry.prices)?;
+    bind(insert, 12, &entry.end, last.map(|it| &*it.end))?;
+    bind(insert, 13, &entry.prices, last.map(|it| &*it.prices))?;
     let counts = entry.usage.map(|usage| usage.counts());
     for at in 0..crate::usage::KINDS.len() {
         let count = counts.and_then(|counts| counts.get(at).map(|n| (*n).min(MOST_TOKENS)));

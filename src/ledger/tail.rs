@@ -8,16 +8,20 @@
 //! A line has a number, and the ledger's file knows the number up to which it has them all: so whatever a crash leaves
 //! here is entered once. What was cut short by it is no line, and was told to nobody.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
+use super::book::Cut;
 use super::state::Settled;
+use super::{Entry, Scope};
+use crate::usage::{KINDS, Money, Usage};
 
 /// The places that lines are appended to, in turn.
 const PLACES: [&str; 2] = [".tail0", ".tail1"];
@@ -26,9 +30,10 @@ pub(super) const FULL: u64 = 4 << 20;
 /// In bytes: more than this is in no tail of ours.
 const MOST: u64 = 256 << 20;
 /// A disk that takes longer to take a line is not asked on the path for a while: the ledger's thread can wait for it.
-const SLOW: Duration = Duration::from_millis(10);
+/// Longer than a thread waits for its core on a busy machine, which is no fault of the disk's.
+const SLOW: Duration = Duration::from_millis(50);
 /// How long not.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(5);
 
 /// Two files of lines.
 #[derive(Debug)]
@@ -76,12 +81,6 @@ impl Safe {
     }
 }
 
-#[derive(Deserialize, Serialize)]
-struct Line<S> {
-    ledger: i64,
-    settled: S,
-}
-
 impl Tail {
     /// Beside a ledger's file, which is locked.
     pub(super) fn open(path: &Path, ledger: i64) -> io::Result<Self> {
@@ -117,8 +116,7 @@ impl Tail {
         // The break comes first, so that a line is whole even behind one that was cut short.
         let mut line = Vec::with_capacity(768);
         line.push(b'\n');
-        let ledger = self.ledger;
-        if serde_json::to_writer(&mut line, &Line { ledger, settled }).is_err() {
+        if serde_json::to_writer(&mut line, &written(self.ledger, settled)).is_err() {
             return false;
         }
         // In one write, or not at all: others append, too.
@@ -192,18 +190,125 @@ pub(super) fn read(
             Err(why) => return Err(Unread::Io(place, why)),
         };
         for line in text.split(|byte| *byte == b'\n') {
-            let Ok(line) = serde_json::from_slice::<Line<Settled>>(line) else {
+            let Ok(line) = serde_json::from_slice::<Line<Vec<Try<'_>>, Vec<Less<'_>>>>(line) else {
                 continue;
             };
-            if Some(line.ledger) != ledger {
+            if Some(line.0) != ledger {
                 return Err(Unread::Foreign(place));
             }
-            found.push(Arc::new(line.settled));
+            found.push(Arc::new(settled(line)));
         }
     }
     found.retain(|settled| settled.number > after);
     found.sort_by_key(|settled| settled.number);
     Ok(found)
+}
+
+/// What a line says, by position, for names would make more than half of it: which ledger's it is, the number, the hour,
+/// the tries, and what the store is to lower.
+type Line<T, C> = (i64, u64, i64, T, C);
+
+/// An [`Entry`], in the order of its members.
+type Try<'a> = (
+    Cow<'a, str>,
+    u32,
+    u64,
+    Cow<'a, str>,
+    Cow<'a, str>,
+    Option<Cow<'a, str>>,
+    Cow<'a, str>,
+    Cow<'a, str>,
+    Cow<'a, str>,
+    Option<([u64; KINDS.len()], Option<u64>)>,
+    Option<u64>,
+    bool,
+    Cow<'a, str>,
+    Cow<'a, str>,
+);
+
+/// A [`Cut`], in the order of its members.
+type Less<'a> = (u8, Cow<'a, str>, i64, u64);
+
+/// A list of which each item is written as something else.
+struct Each<'a, T, W>(&'a [T], fn(&'a T) -> W);
+
+impl<T, W: Serialize> Serialize for Each<'_, T, W> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+fn written(ledger: i64, settled: &Settled) -> impl Serialize {
+    let tries = Each(&settled.entries, |entry| {
+        let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let usage = entry.usage.as_ref();
+        let line: Try<'_> = (
+            Cow::Borrowed(&entry.request),
+            entry.attempt,
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            Cow::Borrowed(&entry.api),
+            Cow::Borrowed(&entry.key),
+            entry.team.as_deref().map(Cow::Borrowed),
+            Cow::Borrowed(&entry.model),
+            Cow::Borrowed(&entry.target),
+            Cow::Borrowed(&entry.provider),
+            usage.map(|usage| (usage.counts(), usage.cost.map(|cost| cost.0))),
+            entry.cost.map(|cost| cost.0),
+            entry.estimated,
+            Cow::Borrowed(&entry.end),
+            Cow::Borrowed(&entry.prices),
+        );
+        line
+    });
+    let cuts = Each(&settled.cuts, |cut| {
+        let line: Less<'_> = (
+            cut.scope as u8,
+            Cow::Borrowed(&cut.name),
+            cut.start,
+            cut.amount,
+        );
+        line
+    });
+    let line: Line<_, _> = (ledger, settled.number, settled.hour, tries, cuts);
+    line
+}
+
+fn settled((_, number, hour, tries, cuts): Line<Vec<Try<'_>>, Vec<Less<'_>>>) -> Settled {
+    let shared = |text: Cow<'_, str>| Arc::from(&*text);
+    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+    let entries = tries.into_iter().map(|line| Entry {
+        request: shared(line.0),
+        attempt: line.1,
+        at: UNIX_EPOCH + Duration::from_millis(line.2),
+        api: owned(line.3),
+        key: shared(line.4),
+        team: line.5.map(shared),
+        model: shared(line.6),
+        target: shared(line.7),
+        provider: shared(line.8),
+        usage: line
+            .9
+            .map(|(counts, cost)| Usage::of(counts, cost.map(Money))),
+        cost: line.10.map(Money),
+        estimated: line.11,
+        end: owned(line.12),
+        prices: shared(line.13),
+    });
+    let cuts = cuts.into_iter().filter_map(|(scope, name, start, amount)| {
+        Some(Cut {
+            scope: *Scope::ALL.get(usize::from(scope))?,
+            name: shared(name),
+            start,
+            amount,
+        })
+    });
+    Settled {
+        number,
+        hour,
+        entries: entries.collect(),
+        cuts: cuts.collect(),
+        ..Settled::default()
+    }
 }
 
 fn text(place: &Path) -> io::Result<Vec<u8>> {
@@ -216,8 +321,6 @@ fn text(place: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use smallvec::SmallVec;
 
-    use super::super::Scope;
-    use super::super::book::Cut;
     use super::super::tests::{entry, folder};
     use super::*;
 

@@ -22,6 +22,10 @@ const MOST_DIGITS: usize = 60;
 impl Decimal {
     /// Reads a number as JSON and TOML write it, in parts of 10^-`places`.
     pub fn parse(text: &str, places: u8) -> Result<Self, NoDecimal> {
+        // Most numbers are whole, and short.
+        if let Some(whole) = whole(text, places) {
+            return Ok(Self { whole, rest: None });
+        }
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => {
                 (mantissa, exponent.parse::<i32>().map_err(|_| NoDecimal)?)
@@ -83,6 +87,13 @@ impl Decimal {
     pub fn exact(self) -> Option<u64> {
         self.rest.is_none().then_some(self.whole)
     }
+}
+
+/// The parts of a number that is nothing but digits, if they fit.
+fn whole(text: &str, places: u8) -> Option<u64> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = text.parse().ok().filter(|_| is_digits)?;
+    number.checked_mul(10_u64.checked_pow(places.into())?)
 }
 
 /// What the digits after the point come to; `far` if there are zeros between it and them.

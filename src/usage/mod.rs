@@ -10,41 +10,28 @@ pub use decimal::{Decimal, NoDecimal};
 pub use money::Money;
 pub use price::{NoRate, Price, Rate, Rates, Stated, Tier};
 
-use serde::{Deserialize, Serialize};
-
 /// The tokens of one answer, by how they are billed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Input of none of the further classes.
-    #[serde(skip_serializing_if = "is_none")]
     pub input: u64,
     /// Input read from the provider's cache.
-    #[serde(skip_serializing_if = "is_none")]
     pub cached: u64,
     /// Input written to the provider's cache, for a few minutes.
-    #[serde(skip_serializing_if = "is_none")]
     pub cache_write: u64,
     /// Input written to the provider's cache, for an hour.
-    #[serde(skip_serializing_if = "is_none")]
     pub cache_write_1h: u64,
     /// Input that was sound.
-    #[serde(skip_serializing_if = "is_none")]
     pub audio_input: u64,
     /// Input that was pictures.
-    #[serde(skip_serializing_if = "is_none")]
     pub image_input: u64,
     /// Output of none of the further classes.
-    #[serde(skip_serializing_if = "is_none")]
     pub output: u64,
     /// Output that was reasoning.
-    #[serde(skip_serializing_if = "is_none")]
     pub reasoning: u64,
     /// Output that was sound.
-    #[serde(skip_serializing_if = "is_none")]
     pub audio_output: u64,
     /// Output that was pictures.
-    #[serde(skip_serializing_if = "is_none")]
     pub image_output: u64,
     /// What the provider itself says that the answer costs. It goes before every price.
     pub cost: Option<Money>,
@@ -64,16 +51,36 @@ pub const KINDS: [&str; 10] = [
     "image_output",
 ];
 
-/// Of most classes there are none, and nothing is written of them.
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it asks about by reference"
-)]
-fn is_none(count: &u64) -> bool {
-    *count == 0
-}
-
 impl Usage {
+    /// From counts in the order of [`KINDS`], and what the provider says that they cost.
+    pub fn of(counts: [u64; KINDS.len()], cost: Option<Money>) -> Self {
+        let [
+            input,
+            cached,
+            cache_write,
+            cache_write_1h,
+            audio_input,
+            image_input,
+            output,
+            reasoning,
+            audio_output,
+            image_output,
+        ] = counts;
+        Self {
+            input,
+            cached,
+            cache_write,
+            cache_write_1h,
+            audio_input,
+            image_input,
+            output,
+            reasoning,
+            audio_output,
+            image_output,
+            cost,
+        }
+    }
+
     /// The counts, in the order of [`KINDS`].
     pub fn counts(&self) -> [u64; KINDS.len()] {
         [

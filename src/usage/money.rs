@@ -3,15 +3,11 @@
 use std::fmt;
 use std::iter::Sum;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Decimal, NoDecimal};
 
 /// An amount in billionths of a US dollar, never negative. What would be less than nothing is nothing, and what would be
 /// more than the most (18 billion dollars) is the most.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(pub u64);
 
 /// Digits after the point.
@@ -55,10 +51,12 @@ impl Sum for Money {
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = 10_u64.pow(PLACES.into());
-        let text = format!("{}.{:09}", self.0 / part, self.0 % part);
-        let shortest = text.len() - usize::from(PLACES) + 2;
-        let kept = text.trim_end_matches('0').len().max(shortest);
-        f.write_str(text.get(..kept).unwrap_or(&text))
+        let (whole, mut rest, mut digits) = (self.0 / part, self.0 % part, usize::from(PLACES));
+        while digits > 2 && rest.is_multiple_of(10) {
+            rest /= 10;
+            digits -= 1;
+        }
+        write!(f, "{whole}.{rest:0digits$}")
     }
 }
 
