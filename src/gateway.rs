@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
+use crate::admission::{InFlight, Memory};
 use crate::config::{Config, Diagnostic};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, State, Surroundings};
@@ -21,6 +22,8 @@ pub struct Gateway {
     pub state: State,
     /// Says that time is up for answers under way.
     pub closing: Closing,
+    /// How many requests are read on whose clients have left.
+    pub finishing: InFlight,
     /// No new work is welcome: readiness is down.
     pub draining: AtomicBool,
 }
@@ -34,8 +37,8 @@ impl Gateway {
         surroundings: Surroundings<'_>,
     ) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let state = State {
-            in_flight: crate::admission::InFlight::default(),
-            memory: crate::admission::Memory::default(),
+            in_flight: InFlight::default(),
+            memory: Memory::default(),
             discovered: ArcSwap::default(),
             ledger,
             telemetry,
@@ -45,6 +48,7 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             state,
             closing: Closing::default(),
+            finishing: InFlight::default(),
             draining: AtomicBool::new(false),
         }))
     }

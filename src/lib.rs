@@ -39,7 +39,7 @@
 //! * After the first content to the client there is no retry. An answer never ends in a way the provider did not end
 //!   it: what breaks off ends with an error, in-band, or by breaking the connection.
 //! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
-//!   once.
+//!   once, unless the provider is to be read on for its usage: then a bounded finisher does, which shutdown waits for.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
 //! * A try begins only if what is held covers it; each billed try is one entry, however it ended. Money is integers.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.

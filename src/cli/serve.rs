@@ -22,13 +22,12 @@ use crate::config::{Listen, Log};
 use crate::gateway::Gateway;
 use crate::ledger::Ledger;
 use crate::plan::money;
-use crate::proxy;
+use crate::proxy::{self, Worker};
 use crate::response::Body;
 use crate::server::{self, Address, Handler, Listener, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Writer;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Client;
 
 /// Connections to the operators' listener, at most; further ones wait in its queue.
 const MOST_OPERATORS: usize = 256;
@@ -145,22 +144,23 @@ pub struct Running {
     _writer: Option<Writer>,
 }
 
-/// Answers clients, with connections to providers of its own.
+/// Answers clients.
 #[derive(Clone)]
-struct Clients {
-    gateway: Arc<Gateway>,
-    upstream: Arc<Client>,
-}
+struct Clients(Arc<Worker>);
 
 impl Handler for Clients {
     type Body = Body;
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        proxy::handle(&self.gateway, &self.upstream, request).await
+        proxy::handle(&self.0, request).await
     }
 
     fn sweep(&self) {
-        self.upstream.sweep(tokio::time::Instant::now());
+        self.0.client.sweep(tokio::time::Instant::now());
+    }
+
+    async fn close(&self) {
+        self.0.finisher.close().await;
     }
 }
 
@@ -191,10 +191,8 @@ pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
         idle: config.server.idle_timeout,
         write: config.server.write_timeout,
     };
-    let workers = Workers::start(workers, times, &staged, || Clients {
-        gateway: Arc::clone(&gateway),
-        upstream: Arc::default(),
-    });
+    let clients = || Clients(Worker::of(&gateway));
+    let workers = Workers::start(workers, times, &staged, clients);
     let workers = Arc::new(workers.context("no threads to serve with")?);
     let (bound, listening) = oneshot::channel();
     let control = Control {
@@ -319,32 +317,22 @@ impl Running {
         self.gateway.draining.store(true, Ordering::Release);
         std::thread::sleep(delay);
         self.stage.send_replace(Stage::Draining);
-        if !self.wait(drain) {
+        let (gateway, workers) = (&self.gateway, &self.workers);
+        let finishing = || gateway.finishing.count();
+        // In this order: what a client leaves is read on before its place is free.
+        let under_way = || workers.open() + gateway.state.in_flight.count() + finishing();
+        if !wait(drain, under_way) {
             tracing::warn!(
-                connections = self.workers.open(),
+                connections = workers.open(),
+                finishing = finishing(),
                 "time is up for answers under way"
             );
-            self.gateway.closing.close();
+            gateway.closing.close();
             self.stage.send_replace(Stage::Closing);
-            self.wait(LAST_WORDS);
+            // Who reads on has last words for nobody.
+            wait(LAST_WORDS, || workers.open());
         }
         self.end();
-    }
-
-    /// Waits for the last connection to close. False if time ran out.
-    fn wait(&self, most: Duration) -> bool {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the end of the process has no clock but the real one"
-        )]
-        let began = Instant::now();
-        while self.workers.open() > 0 {
-            if began.elapsed() >= most {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
     }
 
     fn end(&mut self) {
@@ -360,6 +348,22 @@ impl Running {
             self.gateway.state.ledger.close();
         }
     }
+}
+
+/// Waits until nothing is under way any more. False if time ran out.
+fn wait(most: Duration, under_way: impl Fn() -> usize) -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the end of the process has no clock but the real one"
+    )]
+    let began = Instant::now();
+    while under_way() > 0 {
+        if began.elapsed() >= most {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 impl Drop for Running {

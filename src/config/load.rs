@@ -25,7 +25,6 @@ const NOT_YET: &[&str] = &[
     "admin.token",
     "providers.*.prelude",
     "providers.*.keepalive",
-    "providers.*.on_disconnect",
     "models.*.on_context_overflow",
     "models.*.on_content_filter",
     "models.*.on_budget",
@@ -483,9 +482,10 @@ pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Listen;
     use super::super::money::Store;
+    use super::super::{Listen, OnDisconnect};
     use super::*;
+    use std::time::Duration;
 
     const PRESETS: &str = "[groq]\nbase_url = \"https://g/v1\"\nrules = { drop = [\"logprobs\"], rename = { a = \"b\" } }\nrules_for.\"o1.*\" = { drop = [\"x\"], refuse = [\"y\"] }\n";
 
@@ -612,6 +612,53 @@ targets = [{ to = "groq/b", context = -1 }]
             "t.toml:14: models.fast.targets[0].context: expected u64, found signed int `-1`",
         ];
         assert_eq!(lines, want);
+    }
+
+    #[test]
+    fn what_becomes_of_an_answer_whose_client_left_is_one_of_two_things() {
+        let read = |value: &str| {
+            let (config, lines) = read(&format!("[providers.groq]\non_disconnect = {value}"), &[]);
+            let flaw = |line: &str| line.replace("t.toml:2: providers.groq.on_disconnect: ", "");
+            let lines: Vec<String> = lines.iter().map(|line| flaw(line)).collect();
+            (config.providers["groq"].on_disconnect, lines.concat())
+        };
+        let finish = |secs| Some(OnDisconnect::Finish(Duration::from_secs(secs)));
+        for (written, want) in [
+            (r#""abort""#, Some(OnDisconnect::Abort)),
+            (r#""finish:10s""#, finish(10)),
+            (r#""finish:10m""#, finish(600)),
+        ] {
+            assert_eq!(read(written), (want, String::new()), "{written}");
+        }
+        for (written, why) in [
+            (
+                r#""stop""#,
+                "`stop` is neither \"abort\" nor \"finish:10s\"",
+            ),
+            (
+                r#""finish""#,
+                "`finish` is neither \"abort\" nor \"finish:10s\"",
+            ),
+            (
+                r#""finish:""#,
+                "`` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"",
+            ),
+            (
+                r#""finish:soon""#,
+                "`soon` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"",
+            ),
+            (
+                r#""finish:0s""#,
+                "`finish:0s` finishes nothing; write \"abort\", or a time longer than nothing",
+            ),
+            (
+                r#""finish:601s""#,
+                "`finish:601s` is longer than ten minutes",
+            ),
+            ("true", "expected a string"),
+        ] {
+            assert_eq!(read(written), (None, why.to_owned()), "{written}");
+        }
     }
 
     #[test]

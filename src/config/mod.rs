@@ -210,6 +210,10 @@ pub struct Provider {
     pub tries: u32,
     /// Its streams end with `[DONE]`; without it a stream that ends is a stream that was cut.
     pub done_marker: bool,
+    /// What becomes of what it was sent when the client leaves: `"abort"`, or `"finish:10s"`. By default it is stopped at
+    /// once, but for targets marked `reasoning`, which are read on for a minute.
+    #[serde(deserialize_with = "value::on_disconnect")]
+    pub on_disconnect: Option<OnDisconnect>,
     /// It takes `stream_options.include_usage`, so tollgate may ask for usage on the client's behalf.
     pub stream_usage: bool,
     /// Its own models are listed, too, where clients ask for those there are.
@@ -227,6 +231,15 @@ pub struct Provider {
     pub budget: Option<money::Budget>,
     /// In a preset: nobody has replayed this provider's own words against it. Changes nothing.
     pub unverified: bool,
+}
+
+/// What becomes of an answer whose client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// Its provider is stopped at once.
+    Abort,
+    /// It is read on for so long, for the usage at its end.
+    Finish(Duration),
 }
 
 /// The header a provider's key goes in.
@@ -258,6 +271,7 @@ impl Default for Provider {
             timeouts: Timeouts::default(),
             tries: 2,
             done_marker: true,
+            on_disconnect: None,
             stream_usage: true,
             discover: false,
             prices: None,

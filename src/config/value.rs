@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::money::Price;
-use super::{Day, Listen, Open, Strategy, Target};
+use super::{Day, Listen, OnDisconnect, Open, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -148,6 +148,30 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Listen>, D::
         }
     }
     d.deserialize_any(Addresses)
+}
+
+/// The longest that an answer is read on which nobody waits for.
+const LONGEST_FINISH: Duration = Duration::from_secs(600);
+
+/// `"abort"` or `"finish:10s"`.
+pub(super) fn on_disconnect<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<OnDisconnect>, D::Error> {
+    let text = String::deserialize(d)?;
+    let wrong = |why: &str| D::Error::custom(format_args!("`{text}` {why}"));
+    if text == "abort" {
+        return Ok(Some(OnDisconnect::Abort));
+    }
+    let Some(most) = text.strip_prefix("finish:") else {
+        return Err(wrong("is neither \"abort\" nor \"finish:10s\""));
+    };
+    match parse_duration(most).map_err(D::Error::custom)? {
+        Duration::ZERO => Err(wrong(
+            "finishes nothing; write \"abort\", or a time longer than nothing",
+        )),
+        most if most > LONGEST_FINISH => Err(wrong("is longer than ten minutes")),
+        most => Ok(Some(OnDisconnect::Finish(most))),
+    }
 }
 
 /// `true`, `false` or `"auto"`.

@@ -9,7 +9,7 @@ use super::Passage;
 use super::compile::Compiler;
 use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
-use crate::provider::{Provider, Timeouts};
+use crate::provider::{OnDisconnect, Provider, Timeouts};
 use crate::usage::book::Book;
 
 /// Headers that are tollgate's to write.
@@ -98,6 +98,10 @@ impl<'c> Compiler<'c> {
             },
             tries: entry.tries,
             done_marker: entry.done_marker,
+            on_disconnect: entry.on_disconnect.map(|written| match written {
+                config::OnDisconnect::Abort => OnDisconnect::Abort,
+                config::OnDisconnect::Finish(most) => OnDisconnect::Finish(most),
+            }),
             stream_usage: entry.stream_usage,
             discover: entry.discover,
         })

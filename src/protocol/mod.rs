@@ -114,7 +114,8 @@ pub struct Complaint<'a> {
 /// OpenAI's `type` of an error, by status.
 fn kind(status: StatusCode, code: &str) -> &'static str {
     match status.as_u16() {
-        429 if code == "budget_exceeded" => "insufficient_quota",
+        // Also in a stream, whose status was another.
+        _ if code == "budget_exceeded" => "insufficient_quota",
         401 => "authentication_error",
         403 => "permission_error",
         429 => "rate_limit_error",
@@ -326,5 +327,29 @@ mod tests {
         let event = complaint.event();
         assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
         assert_eq!(memchr::memchr_iter(b'\n', &event).count(), 2);
+    }
+
+    #[test]
+    fn a_budget_has_a_type_of_its_own_whatever_the_status() {
+        for (status, code, want) in [
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                "budget_exceeded",
+                "insufficient_quota",
+            ),
+            (
+                StatusCode::BAD_GATEWAY,
+                "budget_exceeded",
+                "insufficient_quota",
+            ),
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "rate_limit_error",
+            ),
+            (StatusCode::BAD_GATEWAY, "upstream_error", "server_error"),
+        ] {
+            assert_eq!(kind(status, code), want, "{status} {code}");
+        }
     }
 }

@@ -43,10 +43,21 @@ pub struct Provider {
     pub tries: u32,
     /// Its streams end with the format's marker.
     pub done_marker: bool,
+    /// What becomes of its answer when the client leaves, if an operator has said so.
+    pub on_disconnect: Option<OnDisconnect>,
     /// It tells the usage of a stream if it is asked to.
     pub stream_usage: bool,
     /// Its own models are listed, too.
     pub discover: bool,
+}
+
+/// What becomes of an answer whose client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// Its provider is stopped at once.
+    Abort,
+    /// It is read on for so long, for the usage at its end.
+    Finish(Duration),
 }
 
 /// The clocks of one try; see `config::Timeouts`, where each is documented.

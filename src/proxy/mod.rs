@@ -5,6 +5,7 @@
 mod catalogue;
 mod discover;
 mod funds;
+mod wait;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -24,21 +25,62 @@ use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
-use crate::response::{self, Body};
+use crate::response::{self, Body, Finisher};
 use crate::telemetry::{End, Record, RequestId};
-use crate::upstream::{Answer, AnswerBody, Call, Client, Tab, attempt};
+use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 pub use discover::discover;
+use wait::{Outcome, Wait};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
 const LOGGED: usize = 200;
 
+/// What one worker answers requests with.
+pub struct Worker {
+    /// What all workers share.
+    pub gateway: Arc<Gateway>,
+    /// Its own connections to providers.
+    pub client: Client,
+    /// Reads on what its clients have left.
+    pub finisher: Arc<Finisher>,
+}
+
+impl Worker {
+    /// A worker of a gateway.
+    pub fn of(gateway: &Arc<Gateway>) -> Arc<Self> {
+        let (closing, finishing) = (gateway.closing.clone(), gateway.finishing.clone());
+        Arc::new(Self {
+            gateway: Arc::clone(gateway),
+            client: Client::default(),
+            finisher: Arc::new(Finisher::new(closing, finishing)),
+        })
+    }
+}
+
 /// Answers a request: with a provider's answer, or with words of our own.
-pub async fn handle<B>(gateway: &Gateway, client: &Client, request: Request<B>) -> Response<Body>
+pub async fn handle<B>(worker: &Arc<Worker>, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    let presence = Presence::default();
+    let asking = ask(Arc::clone(worker), request, presence.clone());
+    let (answered, record) = Wait::new(asking, presence, &worker.finisher).await;
+    match answered {
+        Ok(Answered::Relayed(answer, slot, tab)) => {
+            response::relay(answer, slot, tab, record, &worker.finisher)
+        }
+        Ok(Answered::Said(said)) => response::say(said, record),
+        Err(rejection) => refuse(rejection, record),
+    }
+}
+
+/// Finds out what a request comes to. It owns all that it needs, so that it can go on when nobody waits for it.
+async fn ask<B>(worker: Arc<Worker>, request: Request<B>, presence: Presence) -> Outcome
 where
     B: HttpBody<Data = Bytes> + Send,
 {
     let endpoint = Endpoint::of(request.method(), request.uri().path());
     let api = endpoint.map_or("unknown", Endpoint::name);
+    let gateway = &worker.gateway;
     let mut record = gateway.state.telemetry.begin(Instant::now(), api);
     let client_id = request
         .headers()
@@ -46,39 +88,36 @@ where
         .filter(|id| id.len() <= LOGGED);
     record.client_id = client_id.cloned();
     let answered = {
-        let mut answer = pin!(answer(gateway, client, endpoint, request, &mut record));
+        let mut answer = pin!(answer(&worker, endpoint, request, &presence, &mut record));
         // When time is up for answers under way, those that have not begun end here.
-        let closing = &gateway.closing;
         poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Pending if closing.is_closed() => Poll::Ready(Err(Rejection::ShuttingDown)),
+            Poll::Pending if gateway.closing.is_closed() => {
+                presence.stops(Instant::now());
+                Poll::Ready(Err(Rejection::ShuttingDown))
+            }
             poll => poll,
         })
         .await
     };
-    match answered {
-        Ok(Answered::Relayed(answer, slot, tab)) => {
-            response::relay(answer, slot, tab, record, &gateway.closing)
-        }
-        Ok(Answered::Said(said)) => response::say(said, record),
-        Err(rejection) => refuse(rejection, record),
-    }
+    (answered, record)
 }
 
 enum Answered {
-    Relayed(Answer, Slot, Box<Tab>),
+    Relayed(Answer, Option<Slot>, Box<Tab>),
     Said(Response<Bytes>),
 }
 
 async fn answer<B>(
-    gateway: &Gateway,
-    client: &Client,
+    worker: &Worker,
     endpoint: Result<Endpoint, NoEndpoint>,
     request: Request<B>,
+    presence: &Presence,
     record: &mut Record,
 ) -> Result<Answered, Rejection>
 where
     B: HttpBody<Data = Bytes> + Send,
 {
+    let gateway = &worker.gateway;
     let plan = gateway.plan();
     let page = plan
         .door
@@ -108,17 +147,19 @@ where
             catalogue::model(&plan, &gateway.state, caller, request.uri().path())
                 .map(Answered::Said)
         }
-        endpoint => forward(gateway, client, &plan, endpoint, request, record).await,
+        endpoint => forward(worker, &plan, endpoint, request, presence, record).await,
     }
 }
 
 /// Carries a request through the rooms, in order. Each may refuse it; none knows the others.
 async fn forward<B>(
-    gateway: &Gateway,
-    client: &Client,
+    Worker {
+        gateway, client, ..
+    }: &Worker,
     plan: &Plan,
     endpoint: Endpoint,
     request: Request<B>,
+    presence: &Presence,
     record: &mut Record,
 ) -> Result<Answered, Rejection>
 where
@@ -127,7 +168,7 @@ where
     // Who asks, and is there room?
     let (head, body) = request.into_parts();
     let caller = identify(plan, &head.headers, record)?;
-    let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
+    let mut slot = Some(gateway.state.in_flight.enter(plan.limits.in_flight)?);
 
     // What is asked?
     readable(&head.headers)?;
@@ -163,8 +204,9 @@ where
     // May it be paid?
     let what = (endpoint, &envelope);
     let mut tab = funds::open(gateway, plan, caller, what, &route, record).await?;
+    tab.watch(presence);
 
-    // Send it, and try again while that can help.
+    // Send it, and try again while that can help. Its place is free once its client has left.
     let client_id = record.client_id.clone();
     let call = Call {
         endpoint,
@@ -175,7 +217,8 @@ where
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
-    let answer = match attempt::run(client, &route, &call, &mut tab, record).await {
+    let asking = attempt::run(client, &route, &call, &mut tab, record);
+    let answer = match presence.holding(&mut slot, asking).await {
         Ok(answer) => answer,
         Err(exhausted) => {
             tab.close().await;
@@ -188,7 +231,7 @@ where
         let usage = *usage;
         tab.pass(bytes.len());
         record.usage = usage;
-        let (cost, settled) = tab.ends(End::Complete.name(), usage);
+        let (cost, settled) = tab.ends(End::Complete, usage);
         record.paid(cost);
         settled.await;
     }

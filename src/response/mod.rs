@@ -1,8 +1,9 @@
 //! Give it back: an answer, or a rejection.
 //!
 //! The body that goes to the client carries everything the request holds; when it ends or is dropped, all of it is
-//! given back. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
+//! given back, at once or by the finisher that reads on. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
 
+mod finish;
 mod relay;
 
 use std::convert::Infallible;
@@ -20,15 +21,16 @@ use tokio::time::Instant;
 use crate::admission::Slot;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
-use relay::Reader;
-pub use relay::{Broken, Relay};
+pub use finish::Finisher;
+pub use relay::{Broken, Relay, read_on};
+use relay::{Flow, Reader};
 
 /// What a client is sent.
 pub enum Body {
     /// In one piece.
     Whole(Box<Whole>),
     /// As it comes from a provider.
-    Relay(Box<Relay>),
+    Relay(Relay),
 }
 
 /// A body in one piece, and what ends with it.
@@ -60,10 +62,10 @@ const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
 /// An answer of a provider's, with what the request holds.
 pub fn relay(
     answer: Answer,
-    slot: Slot,
+    slot: Option<Slot>,
     tab: Box<Tab>,
     mut record: Box<Record>,
-    closing: &Closing,
+    finisher: &Arc<Finisher>,
 ) -> Response<Body> {
     let Answer {
         status,
@@ -82,17 +84,19 @@ pub fn relay(
             {
                 headers.insert(COST, cost);
             }
-            whole(bytes, record, Some(slot))
+            whole(bytes, record, slot)
         }
         AnswerBody::Long(begun, skimmer) => {
             let reader = Reader::Long(skimmer);
-            Body::Relay(Box::new(Relay::new(*begun, reader, slot, tab, record)))
+            let flow = Flow::new(*begun, reader, tab, record);
+            Body::Relay(Relay::new(flow, slot, finisher))
         }
         AnswerBody::Stream(begun, decoder) => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            let reader = Reader::Stream(decoder, closing.clone());
-            Body::Relay(Box::new(Relay::new(*begun, reader, slot, tab, record)))
+            let reader = Reader::Stream(decoder, finisher.closing().clone());
+            let flow = Flow::new(*begun, reader, tab, record);
+            Body::Relay(Relay::new(flow, slot, finisher))
         }
     };
     let mut response = Response::new(body);

@@ -1,19 +1,21 @@
 //! The body of an answer on its way out: passes pieces, counts, knows its end, holds the guards.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::Closing;
+use super::{Closing, Finisher};
 use crate::admission::Slot;
 use crate::ledger::Settling;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
-use crate::upstream::{Begun, Broken as Cause, Inflow, Tab};
+use crate::upstream::{Answer, AnswerBody, Begun, Broken as Cause, Inflow, Tab};
 
 /// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +25,69 @@ pub struct Broken;
 /// What has come is gathered up to here, in bytes, before it goes out: a burst of events is then one write.
 const GATHERED: usize = 16 << 10;
 
-/// Passes an answer on. Dropped before its end it gives everything back and stops the provider.
+/// An answer on its way to a client. Dropped before its end, it is read on if that is what is wanted; else it gives
+/// everything back and stops the provider.
 pub struct Relay {
+    /// None only while it is dropped.
+    flow: Option<Box<Flow>>,
+    finisher: Arc<Finisher>,
+}
+
+impl Relay {
+    /// With what the request holds.
+    pub(super) fn new(mut flow: Box<Flow>, slot: Option<Slot>, finisher: &Arc<Finisher>) -> Self {
+        flow.slot = slot;
+        Self {
+            flow: Some(flow),
+            finisher: Arc::clone(finisher),
+        }
+    }
+
+    /// The next piece for the client.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Broken>>> {
+        match &mut self.flow {
+            Some(flow) => flow.poll_piece(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let Some(mut flow) = self.flow.take().filter(|flow| !flow.is_over) else {
+            return;
+        };
+        // Given back once the finisher has it.
+        let _slot = flow.slot.take();
+        let (presence, now) = (flow.tab.presence(), Instant::now());
+        if self.finisher.closing().is_closed() {
+            presence.stops(now);
+        } else if let Some(most) = presence.leaves(now) {
+            flow.leave();
+            let rest = async move { poll_fn(|cx| flow.poll_rest(cx)).await };
+            self.finisher.take(most, rest);
+        }
+    }
+}
+
+/// Reads an answer on that nobody waits for.
+pub async fn read_on(answer: Answer, tab: Box<Tab>, record: Box<Record>, closing: &Closing) {
+    let (begun, reader) = match answer.body {
+        // It has come, and been entered.
+        AnswerBody::Whole(..) => return,
+        AnswerBody::Long(begun, skimmer) => (begun, Reader::Long(skimmer)),
+        AnswerBody::Stream(begun, decoder) => (begun, Reader::Stream(decoder, closing.clone())),
+    };
+    let mut flow = Flow::new(*begun, reader, tab, record);
+    flow.leave();
+    poll_fn(|cx| flow.poll_rest(cx)).await;
+}
+
+/// Passes an answer on. Dropped before its end it stops the provider, and enters what is known.
+pub(super) struct Flow {
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
     reader: Reader,
@@ -38,7 +101,10 @@ pub struct Relay {
     /// What the answer cost is being written down; its last bytes wait for that.
     settling: Option<Settling>,
     record: Box<Record>,
-    _slot: Slot,
+    /// It came to its end, whatever that was, and was entered.
+    is_over: bool,
+    /// None where nobody waits for it.
+    slot: Option<Slot>,
 }
 
 /// Looks at an answer while it passes.
@@ -49,20 +115,19 @@ pub(super) enum Reader {
     Stream(Box<dyn Decoder>, Closing),
 }
 
-impl Relay {
+impl Flow {
     /// With the pieces that have come already, after the first content.
     pub(super) fn new(
         begun: Begun,
         reader: Reader,
-        slot: Slot,
         mut tab: Box<Tab>,
         mut record: Box<Record>,
-    ) -> Self {
+    ) -> Box<Self> {
         record.streamed = matches!(reader, Reader::Stream(..));
         if !record.streamed {
             tab.pass(begun.pieces.iter().map(Bytes::len).sum());
         }
-        let mut relay = Self {
+        let mut flow = Box::new(Self {
             ready: begun.pieces.into_iter().collect(),
             reader,
             inflow: Some(begun.inflow),
@@ -71,18 +136,33 @@ impl Relay {
             tab,
             settling: None,
             record,
-            _slot: slot,
-        };
-        relay.look();
-        relay
+            is_over: false,
+            slot: None,
+        });
+        flow.look();
+        flow
+    }
+
+    /// Its client has left: what is read from here on is for nobody.
+    fn leave(&mut self) {
+        self.record.ends_early(self.tab.presence().absence());
+    }
+
+    /// Reads what is left, for nobody. Ready at the end, whatever that is.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Beyond the answer's own end, too: the connection is good for another then.
+        while self.inflow.is_some() {
+            self.ready.clear();
+            if !matches!(ready!(self.poll_step(cx)), Ok(true)) {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 
     /// The next piece for the client, without waiting for more. What comes alone goes alone, at the cost of one look;
     /// what comes right after another is gathered with all that is here by now.
-    pub(super) fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Broken>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let most = if self.in_burst { GATHERED } else { 1 };
         let step = loop {
             if let Some(settling) = &mut self.settling {
@@ -130,7 +210,7 @@ impl Relay {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
         if let Reader::Stream(_, closing) = &self.reader
             && closing.is_closed()
-            && self.record.end.is_none()
+            && !self.is_over
         {
             self.complain(
                 End::Shutdown,
@@ -147,7 +227,7 @@ impl Relay {
             return Poll::Ready(Ok(false));
         };
         let piece = ready!(inflow.poll_piece(cx));
-        if self.record.end.is_some() {
+        if self.is_over {
             // The answer was complete before. The rest only frees the connection; how it ends is no news.
             match piece {
                 Some(Ok(piece)) => self.feed(piece),
@@ -197,8 +277,9 @@ impl Relay {
 
     /// The answer is over, and what it cost is known.
     fn ends(&mut self, end: End) {
-        self.record.end = Some(end);
-        let (cost, settling) = self.tab.ends(end.name(), self.record.usage);
+        self.is_over = true;
+        self.record.end.get_or_insert(end);
+        let (cost, settling) = self.tab.ends(end, self.record.usage);
         self.record.paid(cost);
         self.settling = Some(settling);
     }
@@ -212,7 +293,7 @@ impl Relay {
         self.ready.extend(out);
         match fed {
             Ok(()) => self.look(),
-            Err(_) if self.record.end.is_some() => self.inflow = None,
+            Err(_) if self.is_over => self.inflow = None,
             Err(too_long) => self.complain(End::Truncated, "upstream_error", &too_long.to_string()),
         }
     }
@@ -226,7 +307,7 @@ impl Relay {
         self.record.usage = progress.usage;
         let is_beyond = self.tab.passes(progress);
         match progress.end {
-            _ if self.record.end.is_some() => {}
+            _ if self.is_over => {}
             None if is_beyond => {
                 let message = "the answer is longer than the budget pays for";
                 self.complain(End::BudgetCut, "budget_exceeded", message);
@@ -259,7 +340,7 @@ impl Relay {
         self.ready.extend(out);
         self.look();
         self.inflow = None;
-        if self.record.end.is_none() {
+        if !self.is_over {
             let message = "the provider ended its stream in the middle of the answer";
             self.complain(End::Truncated, "upstream_error", message);
         }
@@ -288,9 +369,20 @@ impl Relay {
             param: None,
         };
         self.ready.push_back(complaint.event());
+        if self.record.left.is_none() {
+            self.record.code = Some(code);
+        }
         self.ends(end);
-        self.record.code = Some(code);
         self.inflow = None;
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.record.paid(self.tab.abandon());
+            self.record.ends_early(self.tab.presence().absence());
+        }
     }
 }
 

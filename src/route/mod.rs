@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::ledger::Account;
-use crate::provider::{Provider, Rules};
+use crate::provider::{OnDisconnect, Provider, Rules};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
 pub use bounds::Bounds;
@@ -58,6 +58,21 @@ pub struct Terms {
     pub reasoning: bool,
     /// What may be spent with its provider.
     pub account: Option<Arc<Account>>,
+}
+
+/// So long a target is read on that thinks before it answers, if nothing else is written: it may have thought for much
+/// more than was to be seen, and only its usage tells.
+const FINISH_OF_REASONING: Duration = Duration::from_secs(60);
+
+impl Target {
+    /// How long its answer is read on for the usage at its end, once the client has left. None: not at all.
+    pub fn finish(&self) -> Option<Duration> {
+        match self.provider.on_disconnect {
+            Some(OnDisconnect::Abort) => None,
+            Some(OnDisconnect::Finish(most)) => Some(most),
+            None => self.terms.reasoning.then_some(FINISH_OF_REASONING),
+        }
+    }
 }
 
 impl Route {

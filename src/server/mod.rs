@@ -69,6 +69,11 @@ pub trait Handler: Clone + Send + 'static {
 
     /// Called every few seconds on the worker's own thread.
     fn sweep(&self) {}
+
+    /// Called there once its last connection is closed: ends whatever goes on without one.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Threads that serve connections.
@@ -226,6 +231,7 @@ async fn work<H: Handler>(
         }
     }
     while connections.join_next().await.is_some() {}
+    handler.close().await;
 }
 
 /// Waits until the stage is beyond this one.

@@ -64,6 +64,7 @@ impl Telemetry {
             usage: None,
             cost: None,
             end: None,
+            left: None,
         })
     }
 }
@@ -217,6 +218,8 @@ pub struct Record {
     pub cost: Option<Money>,
     /// How the answer ended; a record without it belongs to a client that left.
     pub end: Option<End>,
+    /// Since when nobody waited for it any more, if that was before its end.
+    pub left: Option<Instant>,
 }
 
 impl Record {
@@ -255,6 +258,14 @@ impl Record {
         }
     }
 
+    /// Nobody waits for the answer any more, for this reason and since then: for the client that was its end.
+    pub fn ends_early(&mut self, absence: Option<(End, Instant)>) {
+        if let Some((why, since)) = absence {
+            self.end.get_or_insert(why);
+            self.left.get_or_insert(since);
+        }
+    }
+
     /// It came to something.
     pub fn try_ends(&mut self, outcome: Outcome) {
         if let Some(target) = self.trying.take() {
@@ -265,7 +276,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let now = Instant::now();
+        let now = self.left.unwrap_or_else(Instant::now);
         self.try_ends(Outcome::Cancelled);
         let end = *self.end.get_or_insert(End::ClientGone);
         if self.status == 0 {

@@ -55,24 +55,15 @@ pub async fn run(
                 call,
                 span,
             };
-            let failure = match one(client, this, tab, record).await {
-                Ok(answer) => {
-                    record.try_ends(Outcome::Answered);
-                    return Ok(answer);
-                }
-                Err((failure, usage)) => {
-                    let end = failure.outcome().name();
-                    if let Some(usage) = usage {
-                        record.wasted(usage);
-                    }
-                    record.paid(tab.fails(&failure.cause, end, usage));
-                    failure
-                }
+            let failure = match watched(client, this, tab, record).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
-            record.try_ends(failure.outcome());
             tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
             let (retry, wait) = (failure.retry, failure.wait);
-            let over = matches!(failure.cause, Cause::Clock(Clock::Deadline));
+            // Nor is anybody else asked for whoever has left.
+            let over = matches!(failure.cause, Cause::Clock(Clock::Deadline))
+                || tab.presence().absence().is_some();
             let unreachable = matches!(failure.cause, Cause::Connect(_));
             failures.push(failure);
             if over {
@@ -120,6 +111,55 @@ fn pause(tried: u32, stated: Option<Duration>, is_last: bool, random: f64) -> Op
 fn random(call: &Call<'_>) -> f64 {
     let hash = RandomState::new().hash_one(call.id.as_str());
     f64::from(u32::try_from(hash >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// What is written down of a try, whatever becomes of it: dropped in its middle, too.
+struct Watch<'w> {
+    tab: &'w mut Tab,
+    record: &'w mut Record,
+    /// It has come to something.
+    is_over: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.record.paid(self.tab.abandon());
+            self.record.ends_early(self.tab.presence().absence());
+        }
+    }
+}
+
+/// One try, and what it costs if it comes to nothing.
+async fn watched(
+    client: &Client,
+    this: Try<'_>,
+    tab: &mut Tab,
+    record: &mut Record,
+) -> Result<Answer, Failure> {
+    let mut watch = Watch {
+        tab,
+        record,
+        is_over: false,
+    };
+    let tried = one(client, this, watch.tab, watch.record).await;
+    watch.is_over = true;
+    match tried {
+        Ok(answer) => {
+            watch.record.try_ends(Outcome::Answered);
+            Ok(answer)
+        }
+        Err((failure, usage)) => {
+            let outcome = failure.outcome();
+            if let Some(usage) = usage {
+                watch.record.wasted(usage);
+            }
+            let cost = watch.tab.fails(&failure.cause, outcome.name(), usage);
+            watch.record.paid(cost);
+            watch.record.try_ends(outcome);
+            Err(failure)
+        }
+    }
 }
 
 /// One request to one target.

@@ -10,6 +10,7 @@ mod inflow;
 mod judge;
 mod link;
 mod pool;
+pub mod presence;
 mod race;
 mod request;
 mod resolve;
@@ -41,6 +42,7 @@ use clock::{Clocks, Phase};
 use connect::Connector;
 pub use inflow::{Broken, Inflow};
 use link::{Link, Unsent};
+pub use presence::Presence;
 use request::Ask;
 pub use tab::{Asked, Tab};
 
@@ -350,7 +352,10 @@ impl Client {
                 }
                 // The connection was closed before anything went out, or the provider did nothing with it: the request
                 // is still ours, and whole.
-                Err(Unsent::Whole(whole, _)) if may_be_stale && sent < MOST_SENT => {
+                Err(Unsent::Whole(whole, cause)) if may_be_stale && sent < MOST_SENT => {
+                    if tab.as_deref_mut().is_some_and(|tab| !tab.unsent()) {
+                        return Err(cause);
+                    }
                     body = whole;
                     clocks.enter(Phase::Connecting, Instant::now());
                 }

@@ -4,12 +4,13 @@
 //! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::Cause;
+use super::{Cause, Presence};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::route::{Bounds, Target};
+use crate::telemetry::End;
 use crate::usage::{Money, Price, Usage};
 
 /// Bytes of a body to a token, where only a guess is asked for.
@@ -42,29 +43,51 @@ pub struct Tab {
     bounds: Option<Bounds>,
     /// What has no price may be asked for all the same.
     unpriced: bool,
+    presence: Presence,
     attempt: u32,
+    /// None: no try is under way.
+    bill: Option<Bill>,
+}
+
+/// What the try under way costs, for all that is known.
+struct Bill {
     price: Option<Arc<Price>>,
-    /// What the try under way may cost at most. None: nobody has a budget, or nobody knows.
+    /// What it may cost at most. None: nobody has a budget, or nobody knows.
     bound: Option<Money>,
     /// The most output that it may have, in tokens.
     most: u64,
     reasoning: bool,
-    stage: Stage,
+    /// How long it is read on, should the client leave.
+    finish: Option<Duration>,
+    /// It may have arrived.
+    is_sent: bool,
     /// Tokens of output that have passed, at least.
     said: u64,
     /// Bytes of an answer in one piece that have passed.
     passed: u64,
 }
 
-/// How far the try under way has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// There is none.
-    None,
-    /// Nothing has been sent.
-    Begun,
-    /// It may have arrived.
-    Sent,
+impl Bill {
+    /// What has been used, of a request of so many bytes.
+    fn estimate(&self, length: u64) -> Usage {
+        Usage {
+            input: length.div_ceil(BYTES_PER_TOKEN),
+            output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
+            ..Usage::default()
+        }
+    }
+
+    /// What it comes to.
+    fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
+        match (usage, self.bound) {
+            // How much it has thought is not to be seen.
+            (None, Some(bound)) if self.reasoning => Some(bound),
+            (usage, _) => {
+                let price = self.price.as_deref();
+                price.map(|price| price.cost(&usage.unwrap_or(estimate)))
+            }
+        }
+    }
 }
 
 impl Tab {
@@ -75,37 +98,48 @@ impl Tab {
             asked,
             bounds,
             unpriced,
+            presence: Presence::default(),
             attempt: 0,
-            price: None,
-            bound: None,
-            most: u64::MAX,
-            reasoning: false,
-            stage: Stage::None,
-            said: 0,
-            passed: 0,
+            bill: None,
         }
+    }
+
+    /// By this it knows, and is known by, whoever waits for the answer.
+    pub fn watch(&mut self, presence: &Presence) {
+        self.presence = presence.clone();
+    }
+
+    /// Whoever waits for the answer.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// Makes sure that a try is covered, and opens its entry.
     pub(super) async fn begin(&mut self, target: &Target, now: SystemTime) -> Result<(), Cause> {
         let terms = &target.terms;
+        let (mut bound, mut most) = (None, u64::MAX);
         if let Some(bounds) = &self.bounds {
-            self.bound = bounds.at(terms);
-            if self.bound.is_none() && !self.unpriced {
+            bound = bounds.at(terms);
+            if bound.is_none() && !self.unpriced {
                 return Err(Cause::Unpriced);
             }
-            self.most = bounds.output(terms);
+            most = bounds.output(terms);
             let account: Option<&Arc<Account>> = terms.account.as_ref();
-            let bound = self.bound.unwrap_or_default();
-            let covered = self.hold.cover(account, bound, now).await;
-            covered.map_err(Cause::Budget)?;
+            let covered = self.hold.cover(account, bound.unwrap_or_default(), now);
+            covered.await.map_err(Cause::Budget)?;
         }
         self.attempt += 1;
-        self.price.clone_from(&terms.price);
-        self.reasoning = terms.reasoning;
-        self.stage = Stage::Begun;
-        (self.said, self.passed) = (0, 0);
-        let version = self.price.as_ref().map(|price| &price.version);
+        self.bill = Some(Bill {
+            price: terms.price.clone(),
+            bound,
+            most,
+            reasoning: terms.reasoning,
+            finish: target.finish(),
+            is_sent: false,
+            said: 0,
+            passed: 0,
+        });
+        let version = terms.price.as_ref().map(|price| &price.version);
         self.hold.begin(Entry {
             request: Arc::clone(&self.asked.request),
             attempt: self.attempt,
@@ -119,7 +153,7 @@ impl Tab {
             usage: None,
             cost: None,
             estimated: true,
-            end: "client_gone".into(),
+            end: End::ClientGone.name().into(),
             prices: version.map_or_else(|| "".into(), Arc::clone),
         });
         Ok(())
@@ -130,11 +164,21 @@ impl Tab {
         self.bounds.as_ref()?.each(&target.terms)
     }
 
-    /// The request goes out: from here on it may be billed.
+    /// The request goes out: from here on it may be billed, and its answer may be read on.
     pub(super) fn sent(&mut self) {
-        if self.stage == Stage::Begun {
-            self.stage = Stage::Sent;
+        if let Some(bill) = &mut self.bill {
+            bill.is_sent = true;
+            self.presence.finishes(bill.finish);
         }
+    }
+
+    /// The request came back as it went. Another goes out only if somebody still waits for it: false if nobody does.
+    pub(super) fn unsent(&mut self) -> bool {
+        if let Some(bill) = &mut self.bill {
+            bill.is_sent = false;
+            self.presence.finishes(None);
+        }
+        self.presence.absence().is_none()
     }
 
     /// The try came to nothing, which is called `end`. Gives what it cost all the same.
@@ -150,43 +194,50 @@ impl Tab {
             Cause::Budget(_) | Cause::Unpriced => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
-        match (usage, self.stage) {
-            (Some(_), _) => self.enter(end, usage),
-            (None, Stage::Sent) if !is_answered => self.enter(end, None),
-            _ => {
-                self.hold.waive();
-                self.stage = Stage::None;
-                None
-            }
+        let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
+        if usage.is_some() || is_billed {
+            return self.enter(end, usage);
         }
+        self.waive();
+        None
     }
 
     /// What has passed by now. True if it certainly is more than what is held pays for.
     pub fn passes(&mut self, progress: &Progress) -> bool {
-        self.said = progress.said;
+        let Some(bill) = &mut self.bill else {
+            return false;
+        };
+        bill.said = progress.said;
         if self.bounds.is_none() {
             return false;
         }
-        let cost = |usage| self.price.as_ref().map(|price| price.cost(&usage));
+        let cost = |usage| bill.price.as_ref().map(|price| price.cost(&usage));
         let told = progress.usage.and_then(cost);
         let is_dearer = told
-            .zip(self.bound)
+            .zip(bill.bound)
             .is_some_and(|(cost, bound)| cost > bound);
-        self.said > self.most || is_dearer
+        bill.said > bill.most || is_dearer
     }
 
     /// So many more bytes of an answer in one piece have passed.
     pub fn pass(&mut self, bytes: usize) {
-        self.passed = self.passed.saturating_add(bytes as u64);
+        if let Some(bill) = &mut self.bill {
+            bill.passed = bill.passed.saturating_add(bytes as u64);
+        }
     }
 
     /// The try has come to its end: everything is entered. Gives what it cost, and a wait until that is durable.
-    pub fn ends(&mut self, end: &'static str, usage: Option<Usage>) -> (Option<Money>, Settling) {
-        let cost = match self.stage {
-            Stage::None => None,
-            Stage::Begun | Stage::Sent => self.enter(end, usage),
-        };
-        (cost, self.hold.settle())
+    pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Money>, Settling) {
+        (self.enter(end.name(), usage), self.hold.settle())
+    }
+
+    /// Nobody reads the try under way any further. What is known of it is entered; gives what that comes to.
+    pub fn abandon(&mut self) -> Option<Money> {
+        if self.bill.as_ref().is_some_and(|bill| bill.is_sent) {
+            return self.enter(End::ClientGone.name(), None);
+        }
+        self.waive();
+        None
     }
 
     /// No try is under way any more: what the others cost is entered.
@@ -195,40 +246,32 @@ impl Tab {
     }
 
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
-        let estimate = self.estimate();
-        let price = self.price.as_deref();
-        let cost = match (usage, self.bound) {
-            // How much it has thought is not to be seen.
-            (None, Some(bound)) if self.reasoning => Some(bound),
-            (usage, _) => price.map(|price| price.cost(&usage.unwrap_or(estimate))),
-        };
+        let bill = self.bill.take()?;
+        self.presence.finishes(None);
+        let estimate = bill.estimate(self.asked.length);
+        let cost = bill.cost(usage, estimate);
         if let Some(entry) = self.hold.current() {
-            entry.end = end.into();
+            // However it came to its end, nobody heard of that.
+            let absence = self.presence.absence();
+            entry.end = absence.map_or(end, |(why, _)| why.name()).into();
             entry.estimated = usage.is_none();
             entry.usage = usage.or(Some(estimate));
             entry.cost = cost;
         }
         self.hold.bill();
-        self.stage = Stage::None;
         cost
     }
 
-    /// What the try has used, for all that is known.
-    fn estimate(&self) -> Usage {
-        Usage {
-            input: self.asked.length.div_ceil(BYTES_PER_TOKEN),
-            output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
-            ..Usage::default()
+    fn waive(&mut self) {
+        if self.bill.take().is_some() {
+            self.presence.finishes(None);
+            self.hold.waive();
         }
     }
 }
 
 impl Drop for Tab {
     fn drop(&mut self) {
-        match self.stage {
-            Stage::Sent => drop(self.enter("client_gone", None)),
-            Stage::Begun => self.hold.waive(),
-            Stage::None => {}
-        }
+        self.abandon();
     }
 }

@@ -1,7 +1,10 @@
 //! Money: what a request may cost is set aside before it goes, and what it cost is written before it ends.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
+
+use rusqlite::Connection;
 
 use crate::support::client::{self, Answer, post};
 use crate::support::provider::Received;
@@ -11,13 +14,13 @@ use crate::support::{
 };
 
 /// A tenth of a cent a token of input, a cent a token of output.
-const PRICE: &str = "price = { input = 1000, output = 10000 }";
+pub const PRICE: &str = "price = { input = 1000, output = 10000 }";
 
 /// What an answer with the sample usage costs at that: 7 tokens in, 3 out.
-const COST: u64 = 37_000_000;
+pub const COST: u64 = 37_000_000;
 
 /// A gateway to one priced target, and what follows.
-fn priced(provider: &Provider, more: &str) -> String {
+pub fn priced(provider: &Provider, more: &str) -> String {
     let address = provider.address;
     format!(
         "[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/v1\"\n\
@@ -25,16 +28,16 @@ fn priced(provider: &Provider, more: &str) -> String {
     )
 }
 
-fn key(name: &str, more: &str) -> String {
+pub fn key(name: &str, more: &str) -> String {
     format!("[keys.{name}]\nkey = \"sk-{name}\"\n{more}\n")
 }
 
-fn budget(usd: &str) -> String {
+pub fn budget(usd: &str) -> String {
     format!("budget = {{ usd = {usd}, per = \"total\" }}")
 }
 
 /// A short question, with a limit on its answer.
-fn question(limit: u64) -> String {
+pub fn question(limit: u64) -> String {
     format!(
         r#"{{"model":"fast","max_tokens":{limit},"messages":[{{"role":"user","content":"h"}}]}}"#
     )
@@ -48,11 +51,19 @@ fn answer_of(prompt: u64, output: u64) -> Act {
 }
 
 /// One entry: end, cost in billionths, whether it is an estimate.
-type Row = (String, Option<u64>, bool);
+pub type Row = (String, Option<u64>, bool);
 
 /// Every entry there is.
-fn entries(gateway: &Gateway) -> Vec<Row> {
-    let db = gateway.ledger();
+pub fn entries(gateway: &Gateway) -> Vec<Row> {
+    entries_of(&gateway.ledger())
+}
+
+/// The same, of a gateway that has ended.
+pub fn entries_in(folder: &Path) -> Vec<Row> {
+    entries_of(&Connection::open(folder.join("tollgate.db")).unwrap())
+}
+
+fn entries_of(db: &Connection) -> Vec<Row> {
     let mut rows = db
         .prepare("SELECT \"end\", cost, estimated FROM entry ORDER BY id")
         .unwrap();
@@ -479,7 +490,8 @@ async fn a_client_that_leaves_pays_for_what_was_seen() {
 async fn who_thinks_unseen_is_charged_the_whole_hold() {
     let provider = Provider::new([Act::Stall(vec![delta("a")])]).await;
     let text = priced(&provider, &key("ann", &budget("10")))
-        .replace(PRICE, &format!("{PRICE}, reasoning = true"));
+        .replace(PRICE, &format!("{PRICE}, reasoning = true"))
+        .replace("/v1\"\n", "/v1\"\non_disconnect = \"abort\"\n");
     let gateway = Gateway::start(&text).await;
     let body = r#"{"model":"fast","stream":true,"max_tokens":50,"messages":[]}"#;
     let mut coming = client::open(gateway.address, "/chat/completions", "sk-ann", body).await;
@@ -504,6 +516,7 @@ async fn a_stream_beyond_its_limit_is_cut() {
     let answer = asks(&gateway, "ann", body).await;
     let told = answer.text();
     assert!(told.contains(r#""code":"budget_exceeded""#), "{told}");
+    assert!(told.contains(r#""type":"insufficient_quota""#), "{told}");
     assert!(!told.contains("[DONE]"));
     let passed = told.matches("delta").count();
     assert!((50..=60).contains(&passed), "{passed}");

@@ -11,7 +11,7 @@ use crate::support::{Act, Gateway, Provider, chat, chat_stream, client, delta, u
 /// At once: what a slow machine under load still keeps to. The clocks that would end it otherwise are minutes away.
 const AT_ONCE: Duration = Duration::from_millis(1_500);
 
-fn request(body: &str) -> Vec<u8> {
+pub fn request(body: &str) -> Vec<u8> {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer sk-ann\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

@@ -70,6 +70,11 @@ impl Gateway {
 
     /// Drains it, as a signal would.
     pub fn drain(mut self, delay: Duration, drain: Duration) -> std::thread::JoinHandle<()> {
+        self.drained(delay, drain)
+    }
+
+    /// The same, and keeps what it leaves behind.
+    pub fn drained(&mut self, delay: Duration, drain: Duration) -> std::thread::JoinHandle<()> {
         let running = self.running.take().unwrap();
         std::thread::spawn(move || running.drain(delay, drain))
     }
@@ -102,6 +107,12 @@ impl Gateway {
             .state
             .in_flight
             .count()
+    }
+
+    /// How many requests are read on whose clients have left.
+    pub fn finishing(&self) -> usize {
+        let gateway = &self.running.as_ref().unwrap().gateway;
+        gateway.finishing.count()
     }
 
     /// What the bodies of requests under way take, in bytes.

@@ -43,6 +43,8 @@ pub enum Act {
     Repeat(Vec<u8>, Vec<u8>, usize, Vec<u8>),
     /// Sends a stream of pieces with a pause before each, and ends it.
     Slow(Duration, Vec<String>),
+    /// Says nothing for so long, and then does this.
+    After(Duration, Box<Act>),
 }
 
 impl Act {
@@ -355,6 +357,10 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
         Act::Stream(pieces) => whole(stream, &pieces, PAUSE, shared).await,
         Act::Pieces(pause, pieces) => whole(stream, &pieces, pause, shared).await,
         Act::Slow(pause, pieces) => whole(stream, &pieces, pause, shared).await,
+        Act::After(pause, act) => {
+            tokio::time::sleep(pause).await;
+            Box::pin(perform(stream, *act, shared)).await
+        }
         Act::Cut(pieces) => {
             send(stream, &pieces, PAUSE, shared).await?;
             Ok(false)
