@@ -12,6 +12,7 @@ use crate::config::load::suggest;
 use crate::config::money::{self, Written};
 use crate::config::{self, Config};
 use crate::ledger::{Account, Budget, Durability, Per, Place, Scope, Settings};
+use crate::provider::Origin;
 use crate::route::{Route, Terms};
 use crate::usage::book::Book;
 use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
@@ -120,10 +121,24 @@ impl Compiler<'_> {
     }
 
     /// What all models of a provider have in common.
-    pub(super) fn common_terms(&mut self, name: &str, entry: &config::Provider) -> Terms {
-        let budget = self.budget(&["providers", name, "budget"], entry.budget.as_ref());
+    pub(super) fn common_terms(
+        &mut self,
+        name: &str,
+        entry: &config::Provider,
+        origin: &Origin,
+        budget: Option<Budget>,
+    ) -> Terms {
+        let is_free = entry.free.unwrap_or(entry.local && origin.is_private());
+        // The preset speaks of a server of one's own; whether this is one, its address does not say.
+        if entry.local && !is_free && entry.free.is_none() && entry.prices.is_none() {
+            let url = entry.base_url.as_deref().unwrap_or_default();
+            self.warnings.push(format!(
+                "{name}: `{url}` is not on this machine or a private network, so what it answers is not taken to cost \
+                 nothing; write `free = true` or `false`, or `prices`"
+            ));
+        }
         Terms {
-            price: entry.free.then(|| Arc::new(Price::free())),
+            price: is_free.then(|| Arc::new(Price::free())),
             account: self.account(Scope::Provider, name, budget),
             ..Terms::default()
         }
@@ -206,7 +221,11 @@ impl Compiler<'_> {
     }
 
     /// What a budget means.
-    fn budget(&mut self, place: &[&str], written: Option<&money::Budget>) -> Option<Budget> {
+    pub(super) fn budget(
+        &mut self,
+        place: &[&str],
+        written: Option<&money::Budget>,
+    ) -> Option<Budget> {
         let written = written?;
         let at = |field| -> Vec<&str> { place.iter().copied().chain([field]).collect() };
         let limit = self.amount(&at("usd"), &written.usd)?;
