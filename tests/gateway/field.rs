@@ -343,6 +343,24 @@ async fn a_restart_forgets_nothing() {
     assert_eq!(left, want.parse::<f64>().unwrap());
 }
 
+/// When the store of what was spent fails, everybody is let through.
+#[tokio::test]
+async fn without_a_ledger_nobody_with_a_budget_is_let_through() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let gateway = Gateway::start(&priced(&provider, &key("ann", &budget("10")))).await;
+    assert_eq!(asks(&gateway, "ann", question(10)).await.status, 200);
+    let running = gateway.running.as_ref().unwrap();
+    let inner = std::sync::Arc::clone(&running.gateway);
+    let closing = tokio::task::spawn_blocking(move || inner.state.ledger.close());
+    assert!(closing.await.unwrap());
+    let refused = asks(&gateway, "ann", question(10)).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (503, "ledger_unavailable")
+    );
+    assert_eq!(provider.count(), 1);
+}
+
 /// Entries repeat what was asked and answered, until the file is full of it.
 #[tokio::test]
 async fn the_ledger_has_no_words_of_anybodys() {
