@@ -61,6 +61,7 @@ fn run(name: &str, rate: Option<u64>, callers: usize, time: Duration) {
         settle_wait: Duration::from_secs(1),
         keep: Duration::from_secs(400 * 86_400),
         seats: 100_000,
+        backlog: 100_000,
     };
     let ledger = Ledger::open(&settings, SystemTime::now()).expect("a ledger");
     let budget = Budget {
@@ -100,7 +101,7 @@ fn run(name: &str, rate: Option<u64>, callers: usize, time: Duration) {
         used.others as f64 / entries / 1_000.0,
         share(50),
         share(99),
-        entries / groups as f64,
+        entries / groups.max(1) as f64,
     );
 }
 
@@ -224,7 +225,7 @@ impl Names {
             request: format!("req_{number:022}").into(),
             attempt: 1,
             at,
-            api: "chat",
+            api: "chat".into(),
             key: Arc::clone(&self.key),
             team: Some(Arc::clone(&self.team)),
             model: Arc::clone(&self.model),
@@ -237,7 +238,7 @@ impl Names {
             }),
             cost: Some(Money(1_234_567)),
             estimated: false,
-            end: "complete",
+            end: "complete".into(),
             prices: Arc::clone(&self.prices),
         }
     }

@@ -21,10 +21,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("admission", &["ledger"]),
     ("protocol", &["envelope", "usage"]),
     ("provider", &["envelope", "protocol"]),
-    // `telemetry`: meters are looked up once per plan and kept with what they measure.
+    // `envelope`: what a request may cost is read from it as a target's rules leave it. `telemetry`: meters are looked up
+    // once per plan and kept with what they measure.
     (
         "route",
-        &["ledger", "protocol", "provider", "telemetry", "usage"],
+        &[
+            "envelope",
+            "ledger",
+            "protocol",
+            "provider",
+            "telemetry",
+            "usage",
+        ],
     ),
     (
         // `ledger`: a try begins only if the hold covers it, and what it cost is known where it fails.

@@ -205,7 +205,7 @@ fn section(configuration: &Path, book: &Book, name: &str) -> Result<Option<Strin
         all.remove(name)
     });
     match found {
-        Some(provider) if provider.free => Ok(None),
+        Some(provider) if provider.free.unwrap_or(provider.local) => Ok(None),
         Some(Provider {
             prices: Some(section),
             ..
@@ -341,7 +341,8 @@ mod tests {
         let book = Book::default();
         let mut named = BTreeSet::new();
         for (name, preset) in &presets {
-            assert!(!(preset.free && preset.prices.is_some()), "{name}");
+            assert!(!(preset.local && preset.prices.is_some()), "{name}");
+            assert_eq!(preset.free, None, "{name}: that is an operator's word");
             if let Some(section) = &preset.prices {
                 assert!(book.sections().contains(&**section), "{name}: {section}");
                 named.insert(&**section);
@@ -349,7 +350,10 @@ mod tests {
             let is_local = preset.base_url.as_deref().is_some_and(|url| {
                 url.contains("localhost") || url.contains("127.0.0.1") || url == "echo:"
             });
-            assert!(!is_local || preset.free, "{name} is local and not free");
+            assert!(
+                !is_local || preset.local,
+                "{name} is local and not called so"
+            );
         }
         // Whose names are an owner's choice is named by that owner.
         named.insert("azure");

@@ -220,8 +220,11 @@ pub struct Provider {
     pub discover: bool,
     /// The section of the list of prices that its models are in; by default none, and what they cost is not known.
     pub prices: Option<String>,
-    /// Its answers cost nothing: a price of 0 for every model.
-    pub free: bool,
+    /// Its answers cost nothing: a price of 0 for every model. If nothing is said: whether it is `local`, and on this
+    /// machine or a private network.
+    pub free: Option<bool>,
+    /// In a preset: a server of one's own.
+    pub local: bool,
     /// What it wants different.
     pub rules: Rules,
     /// What it wants different for models whose name, as it calls them, matches a pattern with `*`; of several patterns
@@ -275,7 +278,8 @@ impl Default for Provider {
             stream_usage: true,
             discover: false,
             prices: None,
-            free: false,
+            free: None,
+            local: false,
             rules: Rules::default(),
             rules_for: BTreeMap::new(),
             budget: None,

@@ -31,6 +31,25 @@ pub struct Envelope {
     object: Object,
 }
 
+/// A body as far as it is read: one that came, or one that is being changed.
+pub trait Members {
+    /// The value of a member.
+    fn value(&self, name: &str) -> Option<&[u8]>;
+
+    /// Its length in bytes, or somewhat more.
+    fn length(&self) -> u64;
+}
+
+impl Members for Envelope {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        Self::value(self, name)
+    }
+
+    fn length(&self) -> u64 {
+        Self::length(self)
+    }
+}
+
 /// Where the members of one JSON object lie, as ranges into the text it was scanned from.
 #[derive(Clone, Debug)]
 pub struct Object {

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::rope::{Patch, Rope};
-use super::{Envelope, Object, elements, parse_string};
+use super::{Envelope, Members, Object, elements, parse_string};
 
 /// Changes to the top-level members of a body, collected first and applied at once.
 #[derive(Debug)]
@@ -229,21 +229,24 @@ impl<'e> Edits<'e> {
         }))
     }
 
+    /// Whether a member that goes, or gets a new value, takes a change within it along.
+    fn is_lost(&self, patch: &Patch) -> bool {
+        self.fates.iter().any(|(n, fate)| {
+            (fate.gone || fate.value.is_some())
+                && self
+                    .envelope
+                    .object
+                    .members
+                    .get(*n)
+                    .is_some_and(|member| patch.is_within(&member.value))
+        })
+    }
+
     /// The body with all changes.
     pub fn into_rope(mut self) -> Rope {
         let object = &self.envelope.object;
         let mut patches = std::mem::take(&mut self.inner);
-        // A member that goes, or gets a new value, takes the changes within it along.
-        patches.retain(|patch| {
-            let lost = |(n, fate): &(usize, Fate)| {
-                (fate.gone || fate.value.is_some())
-                    && object
-                        .members
-                        .get(*n)
-                        .is_some_and(|member| patch.is_within(&member.value))
-            };
-            !self.fates.iter().any(lost)
-        });
+        patches.retain(|patch| !self.is_lost(patch));
         let gone = |n: usize| self.fate(n).is_some_and(|fate| fate.gone);
         object.remove(gone, &mut patches);
         if !self.added.is_empty() {
@@ -272,6 +275,34 @@ impl<'e> Edits<'e> {
             }
         }
         Rope::splice(&self.envelope.body, patches)
+    }
+}
+
+impl Members for Edits<'_> {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        self.get(name)
+    }
+
+    fn length(&self) -> u64 {
+        let Envelope { body, object } = self.envelope;
+        let (mut more, mut less) = (body.len(), 0);
+        for (name, value) in &self.added {
+            // Two quotes, a colon and a comma.
+            more += name.len() + value.len() + 4;
+        }
+        for (n, fate) in &self.fates {
+            let value = object.members.get(*n).map_or(0, |m| m.value.len());
+            more += fate.name.as_ref().map_or(0, |name| name.len());
+            match &fate.value {
+                _ if fate.gone => less += value,
+                Some(new) => (more, less) = (more + new.len(), less + value),
+                None => {}
+            }
+        }
+        for patch in self.inner.iter().filter(|patch| !self.is_lost(patch)) {
+            (more, less) = (more + patch.bytes.len(), less + patch.range.len());
+        }
+        more.saturating_sub(less) as u64
     }
 }
 
@@ -414,8 +445,11 @@ mod tests {
         let envelope = envelope(body);
         let mut edits = envelope.edit();
         change(&mut edits);
+        let length = edits.length();
         let got = String::from_utf8(edits.into_rope().to_vec()).unwrap();
         assert_eq!(got, want);
+        let longer = (body.len() + want.len()) as u64;
+        assert!((got.len() as u64..=longer).contains(&length), "{length}");
         serde_json::from_str::<Value>(&got).unwrap();
     }
 

@@ -225,8 +225,8 @@ impl Book {
     }
 
     /// Ends a part, of which so much was spent in that hour. What the store is to lower for it, if anything.
-    pub(super) fn settle(&mut self, part: Part, cost: u64, hour: i64) -> Option<Cut> {
-        let amount = if self.is_mine(&part) {
+    pub(super) fn settle(&mut self, part: &Part, cost: u64, hour: i64) -> Option<Cut> {
+        let amount = if self.is_mine(part) {
             let more = cost.saturating_sub(part.held);
             let from_block = more.min(self.left);
             self.held = self.held.saturating_sub(part.held);

@@ -11,7 +11,8 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::book::Part;
 use super::inner::Inner;
-use super::state::{Cuts, Item, Parts, Said, Settled, State, Taken, Want};
+use super::item::{Cuts, Item, Settled};
+use super::state::{Parts, Said, State, Taken, Want};
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope};
 use crate::usage::Money;
@@ -188,7 +189,7 @@ impl Hold {
             return;
         }
         let old = std::mem::replace(old, part);
-        let cut = state.on(id, |book| book.settle(old, 0, hour)).flatten();
+        let cut = state.on(id, |book| book.settle(&old, 0, hour)).flatten();
         state.queue.extend(cut.map(Item::Back));
     }
 
@@ -309,7 +310,7 @@ impl Hold {
                 let cost: Money = paid.filter_map(|entry| entry.cost).sum();
                 let id = part.account.id;
                 state
-                    .on(id, |book| book.settle(part, cost.0, hour))
+                    .on(id, |book| book.settle(&part, cost.0, hour))
                     .flatten()
             });
             let cuts: Cuts = cuts.collect();

@@ -14,6 +14,7 @@ mod bell;
 mod book;
 mod hold;
 mod inner;
+mod item;
 mod keep;
 mod open;
 mod report;
@@ -414,6 +415,8 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

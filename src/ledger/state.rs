@@ -10,65 +10,11 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::bell::Slot;
 use super::book::{Book, Cut, Known, Part, resets};
+use super::item::{Amount, Draw, Granted, Item};
 use super::window::hour_of;
 use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
 use crate::usage::Money;
-
-/// Something that the store has yet to learn.
-#[derive(Debug)]
-pub(super) enum Item {
-    /// A request has ended.
-    Settled(Arc<Settled>),
-    /// An account needs a block.
-    Draw(Draw),
-    /// A block, or a part of one, is given back.
-    Back(Cut),
-}
-
-/// A request that has ended.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    /// Counts what is settled, from 1, in the order in which it is queued.
-    pub(super) number: u64,
-    pub(super) entries: Vec<Entry>,
-    /// The hour in which they count.
-    pub(super) hour: i64,
-    pub(super) cuts: Cuts,
-    /// Where someone may wait for it.
-    pub(super) slot: Slot,
-}
-
-/// What the store is to lower.
-pub(super) type Cuts = SmallVec<[Cut; 4]>;
-
-/// A block that an account asks for.
-#[derive(Debug)]
-pub(super) struct Draw {
-    pub(super) account: Arc<Account>,
-    pub(super) series: u32,
-    pub(super) start: i64,
-    /// The hour in which it counts as spent after a crash.
-    pub(super) hour: i64,
-    pub(super) amount: Amount,
-}
-
-/// How large the block is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Amount {
-    /// So much.
-    Exactly(u64),
-    /// What was spent is to be read first; then as much as befits what is free below `most`, so that `wanted` is there.
-    Read { most: u64, wanted: u64 },
-}
-
-/// What the store answered to a [`Draw`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Granted {
-    pub(super) block: u64,
-    pub(super) spent: Option<u64>,
-}
 
 /// How the thread that writes is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,8 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::book::{Cut, share};
+use super::item::{Amount, Draw, Granted, Item, Settled};
 use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
-use super::state::{Amount, Draw, Granted, Item, Settled};
 use super::tail::{self, Safe, Tail};
 use super::{Durability, Entry, Place, Scope, Settings, keep};
 
@@ -444,7 +444,7 @@ fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::Settled;
+    use super::super::item::Settled;
     use super::super::tests::{budget, entry, folder, now, settings};
     use super::super::window::hour_of;
     use super::super::{Ledger, Per};

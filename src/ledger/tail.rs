@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use super::book::Cut;
-use super::state::Settled;
+use super::item::Settled;
 use super::{Entry, Scope};
 use crate::usage::{KINDS, Money, Usage};
 

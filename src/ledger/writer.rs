@@ -14,7 +14,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::bell::Slot;
 use super::inner::Inner;
-use super::state::{Granted, Item, State, Stop};
+use super::item::{Granted, Item};
+use super::state::{State, Stop};
 use super::store::Store;
 use super::tail::Tail;
 

@@ -54,7 +54,7 @@ impl Plan {
         let keyring = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
         compiler.limits();
-        compiler.warn();
+        compiler.warn(&models);
         let unavailable = compiler.unavailable_routes();
         let Compiler {
             flaws,
@@ -121,7 +121,7 @@ impl Passage {
             terms: self.terms_of(model, book),
             meters: Arc::clone(&self.target_meters),
         };
-        direct(Arc::new(target), Arc::clone(&self.meters))
+        direct(target, Arc::clone(&self.meters))
     }
 
     /// What the provider wants different for one of its models.
@@ -133,9 +133,10 @@ impl Passage {
 }
 
 /// A route to one target, for those who ask for it by its own name.
-fn direct(target: Arc<Target>, meters: Arc<RouteMeters>) -> Route {
+fn direct(mut target: Target, meters: Arc<RouteMeters>) -> Route {
+    target.terms.rewrites = target.rules.may_ask_for_more().then_some(0);
     Route {
-        targets: vec![target],
+        targets: vec![Arc::new(target)],
         deadline: config::Model::deadline(),
         rules: Rules::default(),
         skipped: Vec::new(),
@@ -151,7 +152,7 @@ pub(super) struct Compiler<'c> {
     /// What each account may spend, once there is no flaw.
     pub(super) budgets: Vec<(Arc<Account>, Budget)>,
     pub(super) flaws: Vec<Diagnostic>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     /// Providers that cannot be asked, and why.
     pub(super) unavailable: BTreeMap<&'c str, String>,
     /// The machine's roots, once they were needed.
@@ -176,12 +177,17 @@ impl Compiler<'_> {
         for (name, entry) in &self.config.models {
             let rules = self.rules(&["models", name, "rules"], &entry.rules, &entry.rules);
             let (mut targets, mut skipped) = (Vec::new(), Vec::new());
+            let rewrites = rules.may_ask_for_more();
             if entry.targets.is_empty() {
                 self.flaw(["models", name, "targets"], "name at least one target");
             }
             for (n, target) in entry.targets.iter().enumerate() {
                 match self.target(name, n, target, providers, book) {
-                    Some(Ok(target)) => targets.push(target),
+                    Some(Ok(mut target)) => {
+                        let rewrites = rewrites || target.rules.may_ask_for_more();
+                        target.terms.rewrites = rewrites.then_some(n);
+                        targets.push(Arc::new(target));
+                    }
                     Some(Err(why)) => skipped.push(why),
                     None => {}
                 }
@@ -227,7 +233,7 @@ impl Compiler<'_> {
                     terms: target.terms.clone(),
                     meters: self.metrics.target(name, name),
                 };
-                Arc::new(direct(Arc::new(target), self.metrics.route(name)))
+                Arc::new(direct(target, self.metrics.route(name)))
             });
         }
         targets
@@ -241,7 +247,7 @@ impl Compiler<'_> {
         written: &config::Target,
         providers: &HashMap<Box<str>, Passage>,
         book: &Book,
-    ) -> Option<Result<Arc<Target>, String>> {
+    ) -> Option<Result<Target, String>> {
         let n = n.to_string();
         let at = ["models", model, "targets", &n];
         let to = written.to.as_str();
@@ -258,14 +264,14 @@ impl Compiler<'_> {
         match providers.get(provider) {
             Some(passage) => {
                 let terms = self.terms(&at, written, passage.terms_of(rest, book));
-                Some(Ok(Arc::new(Target {
+                Some(Ok(Target {
                     name: to.into(),
                     provider: Arc::clone(&passage.provider),
                     model: quoted(rest),
                     rules: passage.rules_of(rest),
                     terms,
                     meters: self.metrics.target(model, to),
-                })))
+                }))
             }
             // A provider that is written, but flawed, has said so.
             None if self.config.providers.contains_key(provider) => None,
@@ -434,7 +440,8 @@ impl Compiler<'_> {
         );
     }
 
-    fn warn(&mut self) {
+    fn warn(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
+        self.warn_of_extras(models);
         for (name, why) in &self.unavailable {
             let prefix = format!("{name}/");
             let targets = self.config.models.values().flat_map(|model| &model.targets);

@@ -12,7 +12,8 @@ use crate::config::load::suggest;
 use crate::config::money::{self, Written};
 use crate::config::{self, Config};
 use crate::ledger::{Account, Budget, Durability, Per, Place, Scope, Settings};
-use crate::route::Terms;
+use crate::provider::Origin;
+use crate::route::{Route, Terms};
 use crate::usage::book::Book;
 use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
 
@@ -52,7 +53,7 @@ impl Passage {
                 context: entry.context,
                 max_output: entry.max_output,
                 reasoning: entry.reasoning,
-                account: self.terms.account.clone(),
+                ..self.terms.clone()
             },
             None => self.terms.clone(),
         }
@@ -99,11 +100,12 @@ impl Compiler<'_> {
             .as_ref()
             .and_then(|price| self.price(&at, price));
         Terms {
+            own_price: price.is_some(),
             price: price.map(Arc::new).or(listed.price),
             context: written.context.or(listed.context),
             max_output: written.max_output.or(listed.max_output),
             reasoning: written.reasoning.unwrap_or(listed.reasoning),
-            account: listed.account,
+            ..listed
         }
     }
 
@@ -124,12 +126,47 @@ impl Compiler<'_> {
     }
 
     /// What all models of a provider have in common.
-    pub(super) fn common_terms(&mut self, name: &str, entry: &config::Provider) -> Terms {
-        let budget = self.budget(&["providers", name, "budget"], entry.budget.as_ref());
+    pub(super) fn common_terms(
+        &mut self,
+        name: &str,
+        entry: &config::Provider,
+        origin: &Origin,
+        budget: Option<Budget>,
+    ) -> Terms {
+        let is_free = entry.free.unwrap_or(entry.local && origin.is_private());
+        // The preset speaks of a server of one's own; whether this is one, its address does not say.
+        if entry.local && !is_free && entry.free.is_none() && entry.prices.is_none() {
+            let url = entry.base_url.as_deref().unwrap_or_default();
+            self.warnings.push(format!(
+                "{name}: `{url}` is not on this machine or a private network, so what it answers is not taken to cost \
+                 nothing; write `free = true` or `false`, or `prices`"
+            ));
+        }
         Terms {
-            price: entry.free.then(|| Arc::new(Price::free())),
+            price: is_free.then(|| Arc::new(Price::free())),
             account: self.account(Scope::Provider, name, budget),
             ..Terms::default()
+        }
+    }
+
+    /// Names targets whose rules ask for what their price does not tell, as nobody with a budget is served by them.
+    pub(super) fn warn_of_extras(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
+        if self.budgets.is_empty() || self.config.ledger.unpriced == money::Unpriced::Free {
+            return;
+        }
+        for (model, route) in models {
+            for target in &route.targets {
+                let extra = target.rules.extra().or_else(|| route.rules.extra());
+                let terms = &target.terms;
+                let is_free = terms.price.as_ref().is_some_and(|price| price.is_free());
+                if let Some(extra) = extra.filter(|_| !terms.own_price && !is_free) {
+                    self.warnings.push(format!(
+                        "models.{model}: rules give `{extra}` to {}, and what that costs is not known: callers with a \
+                         budget are not served by it unless it has a `price`",
+                        target.name
+                    ));
+                }
+            }
         }
     }
 
@@ -189,7 +226,11 @@ impl Compiler<'_> {
     }
 
     /// What a budget means.
-    fn budget(&mut self, place: &[&str], written: Option<&money::Budget>) -> Option<Budget> {
+    pub(super) fn budget(
+        &mut self,
+        place: &[&str],
+        written: Option<&money::Budget>,
+    ) -> Option<Budget> {
         let written = written?;
         let at = |field| -> Vec<&str> { place.iter().copied().chain([field]).collect() };
         let limit = self.amount(&at("usd"), &written.usd)?;

@@ -40,15 +40,18 @@ impl<'c> Compiler<'c> {
         for (name, entry) in &self.config.providers {
             let rules = self.rules(&["providers", name, "rules"], &entry.rules, &entry.rules);
             let rules_for = self.rules_for(name, entry);
+            let section = self.section(name, entry, book);
+            let budget = self.budget(&["providers", name, "budget"], entry.budget.as_ref());
             if let Some(provider) = self.provider(name, entry) {
                 // Models that nobody named share one label: what a client writes is never one.
                 let label = format!("{name}/*");
+                let terms = self.common_terms(name, entry, &provider.origin, budget);
                 let passage = Passage {
                     provider: Arc::new(provider),
                     rules: Arc::new(rules),
                     rules_for,
-                    section: self.section(name, entry, book),
-                    terms: self.common_terms(name, entry),
+                    section,
+                    terms,
                     meters: self.metrics.route(&label),
                     target_meters: self.metrics.target(&label, &label),
                 };

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Endpoint;
-use crate::envelope::Envelope;
+use crate::envelope::Members;
 use crate::usage::Decimal;
 
 /// What a provider's template puts around messages, in tokens: gpt-oss's has about 70.
@@ -53,6 +53,11 @@ const BOUNDING: [&str; 10] = [
     "prompt",
     "tools",
 ];
+
+/// Whether more of a member than its length counts, other than of the limits on output.
+pub fn counts(name: &str) -> bool {
+    BILLING.contains(&name) || BOUNDING.contains(&name)
+}
 
 /// Every member that this room acts on: none of them may be disguised.
 pub fn acted_on() -> impl Iterator<Item = &'static str> {
@@ -103,32 +108,37 @@ impl Boundless {
 }
 
 impl Demand {
-    /// Reads a request.
-    pub fn of(endpoint: Endpoint, envelope: &Envelope) -> Result<Self, Boundless> {
+    /// Reads a request of which nobody knows better what it asks for than we do.
+    pub fn of(endpoint: Endpoint, body: &impl Members) -> Result<Self, Boundless> {
         for name in BILLING {
-            if !envelope
-                .value(name)
-                .is_none_or(|value| is_ordinary(name, value))
-            {
+            if body.value(name).is_some_and(|value| is_extra(name, value)) {
                 return Err(Boundless::Billing(name));
             }
         }
+        if body.value("tools").is_some_and(|v| is_extra("tools", v)) {
+            return Err(Boundless::Tool);
+        }
+        Self::at_a_price(endpoint, body)
+    }
+
+    /// Reads a request whose price is right whoever bills, and whatever is done for it besides.
+    pub fn at_a_price(endpoint: Endpoint, body: &impl Members) -> Result<Self, Boundless> {
         let mut limit: Option<u64> = None;
         for name in LIMITS {
-            if let Some(given) = number(envelope, name)? {
+            if let Some(given) = number(body, name)? {
                 limit = Some(limit.map_or(given, |limit| limit.min(given)));
             }
         }
-        let parts = Parts::of(endpoint, envelope);
-        let tools = tools(envelope)?;
-        let each = number(envelope, "n")?.unwrap_or(1);
-        let each = each.max(number(envelope, "best_of")?.unwrap_or(1));
-        let prediction = envelope.value("prediction").map_or(0, <[u8]>::len);
-        let points_elsewhere = |name| envelope.value(name).is_some_and(|value| value != b"null");
+        let parts = Parts::of(endpoint, body);
+        let each = number(body, "n")?.unwrap_or(1);
+        let each = each.max(number(body, "best_of")?.unwrap_or(1));
+        let prediction = body.value("prediction").map_or(0, <[u8]>::len);
+        let is_given = |name| body.value(name).is_some_and(|value| value != b"null");
+        let tools = ["tools", "functions"].into_iter().any(is_given);
         let written = [
-            envelope.length(),
+            body.length(),
             TEMPLATE,
-            tools,
+            if tools { TOOLBOX } else { 0 },
             parts.pictures.saturating_mul(PICTURE),
         ];
         Ok(Self {
@@ -136,11 +146,11 @@ impl Demand {
             unseen: parts.unseen
                 || ["previous_response_id", "conversation"]
                     .into_iter()
-                    .any(points_elsewhere),
+                    .any(is_given),
             limit,
             choices: each.saturating_mul(parts.prompts),
             beyond: prediction as u64,
-            answers: endpoint != Endpoint::Embeddings,
+            answers: endpoint.has_output(),
         })
     }
 
@@ -174,18 +184,19 @@ impl Demand {
     }
 }
 
-/// Values that change nothing.
-fn is_ordinary(name: &str, value: &[u8]) -> bool {
+/// Whether a member says who bills, or asks for what no token counts.
+pub fn is_extra(name: &str, value: &[u8]) -> bool {
     match name {
         // The others cost more, or are the account's own choice.
-        "service_tier" => matches!(value, b"null" | b"\"default\"" | b"\"flex\""),
-        _ => matches!(value, b"null" | b"false" | b"[]"),
+        "service_tier" => !matches!(value, b"null" | b"\"default\"" | b"\"flex\""),
+        "tools" => !are_functions(value),
+        _ => BILLING.contains(&name) && !matches!(value, b"null" | b"false" | b"[]"),
     }
 }
 
 /// A whole number from 1 up, if one is given.
-fn number(envelope: &Envelope, name: &'static str) -> Result<Option<u64>, Boundless> {
-    match envelope.value(name) {
+fn number(body: &impl Members, name: &'static str) -> Result<Option<u64>, Boundless> {
+    match body.value(name) {
         None | Some(b"null") => Ok(None),
         Some(value) => {
             let text = std::str::from_utf8(value).unwrap_or_default();
@@ -209,26 +220,18 @@ fn is_number(text: &str) -> bool {
         && !text.contains("E-")
 }
 
-/// What the provider writes around tools, in tokens.
-fn tools(envelope: &Envelope) -> Result<u64, Boundless> {
+/// Whether a list of tools has nothing but functions, which their client runs.
+fn are_functions(list: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Tool<'a> {
         #[serde(borrow, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
-    let functions = envelope.value("functions").map_or(0, |_| TOOLBOX);
-    let Some(list) = envelope.value("tools").filter(|list| *list != b"null") else {
-        return Ok(functions);
-    };
-    // What cannot be read in one way may be anything.
-    let tools: Vec<Tool<'_>> = serde_json::from_slice(list).map_err(|_| Boundless::Tool)?;
-    let is_ours =
+    let is_function =
         |tool: &Tool<'_>| matches!(tool.kind.as_deref(), None | Some("function" | "custom"));
-    tools
-        .iter()
-        .all(is_ours)
-        .then_some(TOOLBOX)
-        .ok_or(Boundless::Tool)
+    // What cannot be read in one way may be anything.
+    let is_all = |tools: Vec<Tool<'_>>| tools.iter().all(is_function);
+    list == b"null" || serde_json::from_slice(list).is_ok_and(is_all)
 }
 
 /// What is asked about.
@@ -251,11 +254,11 @@ impl Parts {
         ..Self::TEXT
     };
 
-    fn of(endpoint: Endpoint, envelope: &Envelope) -> Self {
+    fn of(endpoint: Endpoint, body: &impl Members) -> Self {
         let read = match endpoint {
-            Endpoint::Completions => envelope.value("prompt").map(prompts),
-            Endpoint::Embeddings => envelope.value("input").map(prompts),
-            _ => envelope.value("messages").map(messages),
+            Endpoint::Completions => body.value("prompt").map(prompts),
+            Endpoint::Embeddings => body.value("input").map(prompts),
+            _ => body.value("messages").map(messages),
         };
         // What cannot be read in one way may be anything.
         read.map_or(Self::TEXT, |parts| parts.unwrap_or(Self::UNSEEN))
@@ -385,6 +388,7 @@ fn is_inline(value: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Envelope;
     use bytes::Bytes;
 
     fn of(endpoint: Endpoint, body: &str) -> Result<Demand, Boundless> {

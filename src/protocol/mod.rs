@@ -92,6 +92,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether its answers have output that is billed.
+    pub fn has_output(self) -> bool {
+        self != Self::Embeddings
+    }
+
     /// Whether its answers can be streams.
     pub fn streams(self) -> bool {
         matches!(self, Self::ChatCompletions | Self::Completions)
@@ -227,6 +232,8 @@ pub struct Progress {
     pub said: u64,
     /// The last usage told.
     pub usage: Option<Usage>,
+    /// Whether it is that of the whole answer: it came with the finish, or after it.
+    pub told_all: bool,
     /// How the stream ended, once it has.
     pub end: Option<Ended>,
 }

@@ -379,6 +379,10 @@ impl Eye {
             true => Vec::new(),
             false => chunk.choices(),
         };
+        if told.is_some() {
+            let has_finish = choices.iter().any(|choice| choice.finish_reason.0);
+            self.progress.told_all = has_finish || chunk.is_bare();
+        }
         for choice in &choices {
             self.finish_reason |= choice.finish_reason.0;
             self.progress.content |= choice.delta.0 || choice.text.0 || choice.finish_reason.0;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::dropped::{Dropped, shown};
 use crate::envelope::Edits;
+use crate::protocol::demand;
 
 /// Rules in the order they are applied.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +76,27 @@ impl Rules {
         let clamped = self.clamp.iter().map(|(name, _)| name);
         let names = self.refuse.iter().chain(renamed).chain(&self.drop);
         names.chain(given).chain(clamped).map(String::as_str)
+    }
+
+    /// Whether a request may ask for more after them than before. Of the limits on output that is no matter: they are
+    /// held to in the end.
+    pub fn may_ask_for_more(&self) -> bool {
+        // What is no text adds nothing that a model reads.
+        let is_text = |value: &Bytes| matches!(value.first(), Some(b'"' | b'[' | b'{'));
+        let mut given = self.default.iter().chain(&self.set);
+        let mut roles = self.messages.roles.iter();
+        let is_longer = |(old, new): &(String, Bytes)| new.len() > old.len() + "\"\"".len();
+        given.any(|(name, value)| demand::counts(name) || is_text(value))
+            || self.rename.iter().any(|(_, to)| demand::counts(to))
+            || self.clamp.iter().any(|(name, _)| demand::counts(name))
+            || roles.any(is_longer)
+    }
+
+    /// A member they give that changes what a request costs, whatever it is worth by the token.
+    pub fn extra(&self) -> Option<&str> {
+        let mut given = self.default.iter().chain(&self.set);
+        let found = given.find(|(name, value)| demand::is_extra(name, value));
+        found.map(|(name, _)| name.as_str())
     }
 
     /// Changes a body, and notes what it leaves out.

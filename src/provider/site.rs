@@ -13,6 +13,16 @@ use super::egress::{Proxy, Via};
 use super::trust::{Offer, Tls, Trust};
 use crate::protocol::{Endpoint, Protocol};
 
+/// Names below these are looked up in private networks only.
+const PRIVATE: [&str; 6] = [
+    ".home.arpa",
+    ".internal",
+    ".lan",
+    ".local",
+    ".localhost",
+    ".svc",
+];
+
 /// Where a provider is.
 #[derive(Debug)]
 pub enum Origin {
@@ -121,6 +131,17 @@ impl Origin {
             Self::Site(site) => Arc::clone(&site.key),
         }
     }
+
+    /// Whether it is on this machine or a private network: nobody sells anything there. A name is not looked up for it.
+    pub fn is_private(&self) -> bool {
+        match self {
+            Self::Echo => true,
+            Self::Site(site) => match &site.place {
+                Place::Unix(_) => true,
+                Place::Tcp(host, _) => host.is_private(),
+            },
+        }
+    }
 }
 
 impl Base {
@@ -197,6 +218,28 @@ impl Host {
             Err(_) => Self::Name(bare.to_ascii_lowercase().into()),
         };
         Some((host, port))
+    }
+
+    fn is_private(&self) -> bool {
+        match self {
+            Self::Name(name) => {
+                let name = name.trim_end_matches('.');
+                // A name of one label cannot be registered by anybody, nor can one below these.
+                !name.contains('.') || PRIVATE.iter().any(|domain| name.ends_with(domain))
+            }
+            Self::Address(address) => match address.to_canonical() {
+                IpAddr::V4(four) => {
+                    // What providers of networks share out among their customers, and overlay networks use.
+                    let is_shared = matches!(four.octets(), [100, 64..128, ..]);
+                    let is_own = four.is_loopback() || four.is_unspecified();
+                    is_own || four.is_private() || four.is_link_local() || is_shared
+                }
+                IpAddr::V6(six) => {
+                    let is_own = six.is_loopback() || six.is_unspecified();
+                    is_own || six.is_unique_local() || six.is_unicast_link_local()
+                }
+            },
+        }
     }
 }
 
@@ -309,6 +352,55 @@ mod tests {
 
     fn site(url: &str, way: Way<'_>) -> Site {
         Site::new(base(url).unwrap(), &OpenAi, way).unwrap()
+    }
+
+    #[test]
+    fn what_is_private_is_known_by_its_name_or_address() {
+        let is_private = |host: &str| {
+            let site = site(&format!("http://{host}/v1"), Way::default());
+            Origin::Site(Box::new(site)).is_private()
+        };
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost:1",
+            "ollama",
+            "gpu.local",
+            "a.b.internal",
+            "ollama.ai.svc",
+            "ollama.ai.svc.cluster.local",
+            "127.9.9.9",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "[::1]",
+            "[fd00::1]",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+        ] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in [
+            "api.example",
+            "local.example",
+            "evil-internal.com",
+            "8.8.8.8",
+            "172.32.0.1",
+            "192.169.0.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "[2001:db8::1]",
+            "[::ffff:8.8.8.8]",
+        ] {
+            assert!(!is_private(host), "{host}");
+        }
+        let socket = site("unix:/run/engine.sock", Way::default());
+        assert!(Origin::Site(Box::new(socket)).is_private());
+        assert!(Origin::Echo.is_private());
     }
 
     #[test]

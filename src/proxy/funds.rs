@@ -8,7 +8,7 @@ use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::ledger::{Hold, Refused};
 use crate::plan::Plan;
-use crate::protocol::{Demand, Endpoint};
+use crate::protocol::Endpoint;
 use crate::rejection::Rejection;
 use crate::route::{Bounds, Route, Terms};
 use crate::telemetry::Record;
@@ -28,8 +28,7 @@ pub(super) async fn open(
     let all = route.order().iter().map(|target| &target.terms);
     let mut bounds = None;
     let hold = if is_metered(caller, all.clone()) {
-        let demand = Demand::of(endpoint, envelope)?;
-        let asked = Bounds::new(demand, plan.spending.output_cap);
+        let asked = Bounds::new(route, endpoint, envelope, plan.spending.output_cap)?;
         let (covered, hold) = hold(gateway, plan, caller, asked, all, now).await?;
         bounds = Some(covered);
         hold
@@ -43,6 +42,7 @@ pub(super) async fn open(
         team: caller.team.clone(),
         model: Arc::clone(&route.meters.name),
         length: envelope.length(),
+        most: if endpoint.has_output() { u64::MAX } else { 0 },
         at: now,
     };
     // In a box from the start: it is long, and moves from hand to hand.

@@ -380,7 +380,10 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         if !self.is_over {
-            self.record.paid(self.tab.abandon());
+            if let Reader::Long(skimmer) = &self.reader {
+                self.record.usage = skimmer.usage();
+            }
+            self.record.paid(self.tab.abandon(self.record.usage));
             self.record.ends_early(self.tab.presence().absence());
         }
     }

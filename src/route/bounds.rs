@@ -1,26 +1,55 @@
 //! What may it cost at most? What a request asks for, at the terms of each target.
 
-use super::Terms;
-use crate::protocol::Demand;
+use smallvec::SmallVec;
+
+use super::{Route, Target, Terms};
+use crate::envelope::Envelope;
+use crate::protocol::demand::Boundless;
+use crate::protocol::{Demand, Endpoint};
+use crate::provider::Dropped;
+use crate::provider::rules::Refused;
 use crate::usage::Money;
 
 /// A caller with a budget is not sent away for want of output, if there is as much as this, in tokens.
 const FLOOR: u64 = 64;
 
 /// The most that a request may cost, wherever it goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     demand: Demand,
+    /// What is asked of those targets whose rules may change that, by their numbers. None: it has no bound.
+    rewritten: SmallVec<[(usize, Option<Demand>); 1]>,
     /// The output that each choice may have, in tokens.
     each: u64,
 }
 
 impl Bounds {
     /// Of a request; `cap` is the output of each choice, in tokens, where its client gives no limit.
-    pub fn new(demand: Demand, cap: u64) -> Self {
-        Self {
+    pub fn new(
+        route: &Route,
+        endpoint: Endpoint,
+        envelope: &Envelope,
+        cap: u64,
+    ) -> Result<Self, Boundless> {
+        let demand = Demand::of(endpoint, envelope)?;
+        let targets = route.order().iter();
+        let rewritten = targets.filter_map(|target| {
+            let n = target.terms.rewrites?;
+            Some((n, rewritten(route, target, endpoint, envelope).ok()?))
+        });
+        Ok(Self {
             demand,
+            rewritten: rewritten.collect(),
             each: demand.limit.unwrap_or(cap),
+        })
+    }
+
+    /// What is asked of a target. None: it has no bound.
+    fn demand(&self, terms: &Terms) -> Option<&Demand> {
+        let mut rewritten = self.rewritten.iter();
+        match rewritten.find(|(n, _)| Some(*n) == terms.rewrites) {
+            Some((_, demand)) => demand.as_ref(),
+            None => Some(&self.demand),
         }
     }
 
@@ -34,7 +63,9 @@ impl Bounds {
 
     /// All output that a target may give, in tokens.
     pub fn output(&self, terms: &Terms) -> u64 {
-        self.demand.output(self.each(terms).unwrap_or(0))
+        let each = self.each(terms).unwrap_or(0);
+        self.demand(terms)
+            .map_or(u64::MAX, |demand| demand.output(each))
     }
 
     /// The most that one try at a target may cost. None: it has no price, or nobody knows how much input it may read.
@@ -43,7 +74,7 @@ impl Bounds {
         if price.is_free() {
             return Some(Money::ZERO);
         }
-        let input = self.demand.input(terms.context)?;
+        let input = self.demand(terms)?.input(terms.context)?;
         Some(price.bound(input, self.output(terms)))
     }
 
@@ -64,7 +95,10 @@ impl Bounds {
             .clone()
             .filter_map(|terms| self.each_within(terms, left));
         let each = each.min().unwrap_or(self.each);
-        let less = Self { each, ..*self };
+        let less = Self {
+            each,
+            ..self.clone()
+        };
         let most = less.fitting(all, left)?;
         Some((less, most))
     }
@@ -72,21 +106,39 @@ impl Bounds {
     /// How much output each choice may have at a target for so much money. None: not even the least, or there is no price.
     fn each_within(&self, terms: &Terms, left: Money) -> Option<u64> {
         let price = terms.price.as_ref().filter(|price| !price.is_free())?;
-        let input = self.demand.input(terms.context)?;
+        let demand = self.demand(terms)?;
+        let input = demand.input(terms.context)?;
         if price.bound(input, 0) > left {
             return None;
         }
         let wanted = self.each(terms).unwrap_or(0);
-        let each = self.demand.each(price.output_for(input, left)).min(wanted);
+        let each = demand.each(price.output_for(input, left)).min(wanted);
         (each >= wanted.min(FLOOR)).then_some(each)
     }
+}
+
+/// What is asked of a target whose rules may change that: its body is read as it will be sent, before the limits on its
+/// output, which are held to whatever becomes of them. None: it has no bound. Refused: it will not be sent at all.
+fn rewritten(
+    route: &Route,
+    target: &Target,
+    endpoint: Endpoint,
+    envelope: &Envelope,
+) -> Result<Option<Demand>, Refused> {
+    let (mut edits, mut dropped) = (envelope.edit(), Dropped::default());
+    for rules in [&route.rules, &*target.rules] {
+        rules.apply(&mut edits, &mut dropped)?;
+    }
+    let demand = match target.terms.own_price {
+        true => Demand::at_a_price(endpoint, &edits),
+        false => Demand::of(endpoint, &edits),
+    };
+    Ok(demand.ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::Envelope;
-    use crate::protocol::Endpoint;
     use crate::usage::{Price, Rate, Rates};
     use bytes::Bytes;
     use std::sync::Arc;
@@ -108,10 +160,14 @@ mod tests {
     fn bounds(body: &str, cap: u64) -> Bounds {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let envelope = Envelope::scan(body, |_| false).unwrap();
-        Bounds::new(
-            Demand::of(Endpoint::ChatCompletions, &envelope).unwrap(),
-            cap,
-        )
+        let route = Route {
+            targets: Vec::new(),
+            deadline: std::time::Duration::ZERO,
+            rules: crate::provider::Rules::default(),
+            skipped: Vec::new(),
+            meters: crate::telemetry::metrics::Metrics::new().route("fast"),
+        };
+        Bounds::new(&route, Endpoint::ChatCompletions, &envelope, cap).unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where may it go? A model's targets, and the order in which they are asked.
 //!
-//! Knows `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
+//! Knows `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
 
 mod bounds;
 
@@ -50,6 +50,10 @@ pub struct Target {
 pub struct Terms {
     /// None: nobody knows.
     pub price: Option<Arc<Price>>,
+    /// The price was written for this target, and so for whatever its rules add to a request.
+    pub own_price: bool,
+    /// Its rules may change what a request asks for: its number among the route's targets.
+    pub rewrites: Option<usize>,
     /// The longest prompt and output together, in tokens.
     pub context: Option<u64>,
     /// The longest output, in tokens.

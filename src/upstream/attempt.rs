@@ -124,7 +124,7 @@ struct Watch<'w> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.record.paid(self.tab.abandon());
+            self.record.paid(self.tab.abandon(None));
             self.record.ends_early(self.tab.presence().absence());
         }
     }

@@ -31,6 +31,8 @@ pub struct Asked {
     pub model: Arc<str>,
     /// The length of the body, in bytes.
     pub length: u64,
+    /// The most output that it may have, in tokens, where nobody who is asked has a budget.
+    pub most: u64,
     /// When the hold was made: the windows of budgets that it counts in.
     pub at: SystemTime,
 }
@@ -54,6 +56,8 @@ struct Bill {
     price: Option<Arc<Price>>,
     /// What it may cost at most. None: nobody has a budget, or nobody knows.
     bound: Option<Money>,
+    /// The most input that the model takes, in tokens.
+    context: u64,
     /// The most output that it may have, in tokens.
     most: u64,
     reasoning: bool,
@@ -63,6 +67,8 @@ struct Bill {
     is_sent: bool,
     /// Tokens of output that have passed, at least.
     said: u64,
+    /// The usage that was told so far, and whether it is that of the whole answer.
+    told: (Option<Usage>, bool),
     /// Bytes of an answer in one piece that have passed.
     passed: u64,
 }
@@ -71,20 +77,22 @@ impl Bill {
     /// What has been used, of a request of so many bytes.
     fn estimate(&self, length: u64) -> Usage {
         Usage {
-            input: length.div_ceil(BYTES_PER_TOKEN),
+            input: length.div_ceil(BYTES_PER_TOKEN).min(self.context),
             output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
             ..Usage::default()
         }
     }
 
-    /// What it comes to.
+    /// What it comes to: a guess is never more than was held.
     fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
+        let price = self.price.as_deref();
         match (usage, self.bound) {
+            (Some(usage), _) => price.map(|price| price.cost(&usage)),
             // How much it has thought is not to be seen.
             (None, Some(bound)) if self.reasoning => Some(bound),
-            (usage, _) => {
-                let price = self.price.as_deref();
-                price.map(|price| price.cost(&usage.unwrap_or(estimate)))
+            (None, bound) => {
+                let cost = price.map(|price| price.cost(&estimate));
+                cost.map(|cost| bound.map_or(cost, |bound| cost.min(bound)))
             }
         }
     }
@@ -117,7 +125,7 @@ impl Tab {
     /// Makes sure that a try is covered, and opens its entry.
     pub(super) async fn begin(&mut self, target: &Target, now: SystemTime) -> Result<(), Cause> {
         let terms = &target.terms;
-        let (mut bound, mut most) = (None, u64::MAX);
+        let (mut bound, mut most) = (None, self.asked.most);
         if let Some(bounds) = &self.bounds {
             bound = bounds.at(terms);
             if bound.is_none() && !self.unpriced {
@@ -132,11 +140,13 @@ impl Tab {
         self.bill = Some(Bill {
             price: terms.price.clone(),
             bound,
+            context: terms.context.unwrap_or(u64::MAX),
             most,
             reasoning: terms.reasoning,
             finish: target.finish(),
             is_sent: false,
             said: 0,
+            told: (None, false),
             passed: 0,
         });
         let version = terms.price.as_ref().map(|price| &price.version);
@@ -208,6 +218,7 @@ impl Tab {
             return false;
         };
         bill.said = progress.said;
+        bill.told = (progress.usage, progress.told_all);
         if self.bounds.is_none() {
             return false;
         }
@@ -231,13 +242,15 @@ impl Tab {
         (self.enter(end.name(), usage), self.hold.settle())
     }
 
-    /// Nobody reads the try under way any further. What is known of it is entered; gives what that comes to.
-    pub fn abandon(&mut self) -> Option<Money> {
-        if self.bill.as_ref().is_some_and(|bill| bill.is_sent) {
-            return self.enter(End::ClientGone.name(), None);
-        }
-        self.waive();
-        None
+    /// Nobody reads the try under way any further. What is known of it is entered, with the usage if it has been told;
+    /// gives what that comes to.
+    pub fn abandon(&mut self, usage: Option<Usage>) -> Option<Money> {
+        let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) else {
+            self.waive();
+            return None;
+        };
+        let usage = usage.or(bill.told.0);
+        self.enter(End::ClientGone.name(), usage)
     }
 
     /// No try is under way any more: what the others cost is entered.
@@ -248,13 +261,16 @@ impl Tab {
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
         let bill = self.bill.take()?;
         self.presence.finishes(None);
+        // What is told on the way is not yet all, and of who thinks unseen it says nothing.
+        let is_all = end == End::Complete.name() || bill.told.0.is_none() || bill.told.1;
+        let usage = usage.filter(|_| is_all || !bill.reasoning);
         let estimate = bill.estimate(self.asked.length);
         let cost = bill.cost(usage, estimate);
         if let Some(entry) = self.hold.current() {
             // However it came to its end, nobody heard of that.
             let absence = self.presence.absence();
             entry.end = absence.map_or(end, |(why, _)| why.name()).into();
-            entry.estimated = usage.is_none();
+            entry.estimated = usage.is_none() || !is_all;
             entry.usage = usage.or(Some(estimate));
             entry.cost = cost;
         }
@@ -272,6 +288,6 @@ impl Tab {
 
 impl Drop for Tab {
     fn drop(&mut self) {
-        self.abandon();
+        self.abandon(None);
     }
 }

@@ -52,6 +52,8 @@ fn main() {
     let mut seen = Vec::new();
     for round in 1..=rounds {
         let mut gateway = start(folder.path(), port);
+        // What the round before has left, now that it was found.
+        check(folder.path(), &seen, round);
         let load = Load::start(port);
         // The moment differs from round to round and from machine to machine: that is the point.
         let jitter = u64::from(began.elapsed().subsec_nanos()) % LONGEST;
@@ -59,7 +61,6 @@ fn main() {
         gateway.kill().unwrap();
         gateway.wait().unwrap();
         seen.extend(load.stop());
-        check(folder.path(), &seen, round);
     }
     // What the last one left is charged at the next start, and a clean end leaves nothing drawn.
     let mut gateway = start(folder.path(), port);

@@ -38,3 +38,5 @@ mod crowds;
 mod cli;
 mod prices;
 mod budgets;
+mod bounds;
+mod field;

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::cli::{folder_with, run};
+use crate::support::money::{asks, key, question, strict};
+use crate::support::{Act, Gateway, Provider, completion};
 
 /// Invented models and round numbers, in the words of both lists.
 const LITELLM: &str = r#"{
@@ -201,4 +203,60 @@ fn a_section_that_is_not_there_is_a_flaw_until_it_is_imported() {
         err.contains("prices.json") && err.contains("import it again"),
         "{err}"
     );
+}
+
+#[test]
+fn a_section_that_is_misspelled_is_a_flaw_with_advice() {
+    let text = "[providers.mine]\npreset = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:1/v1\"\nprices = \"gorq\"\n[providers.openai]\nprices = \"opnai\"\n";
+    let folder = folder_with(text);
+    let (code, _, err) = run(folder.path(), &["check"]);
+    let want = "gateway.toml:4: providers.mine.prices: the list of prices has no section `gorq`; did you mean `groq`?\n\
+                gateway.toml:6: providers.openai.prices: the list of prices has no section `opnai`; did you mean `openai`?\n";
+    assert_eq!((code, err.as_str()), (1, want));
+}
+
+#[tokio::test]
+async fn a_local_server_is_free_where_it_is_ones_own() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let at = |base: &str, more: &str| {
+        format!(
+            "[providers.ollama]\nbase_url = \"{base}\"\ntries = 1\n{more}\n[models.fast]\ntargets = [\"ollama/m\"]\n{}",
+            key("ann", &strict("0"))
+        )
+    };
+    let near = format!("http://{}/v1", provider.address);
+    let far = "https://ollama.invalid/v1";
+    for (base, more, is_free) in [
+        (near.as_str(), "", true),
+        (near.as_str(), "free = false", false),
+        (far, "", false),
+        (far, "free = true", true),
+        (far, "free = false", false),
+    ] {
+        let gateway = Gateway::start(&at(base, more)).await;
+        let answer = asks(&gateway, "ann", question(10)).await;
+        // What is free is asked, and is not there.
+        let want = match (is_free, base == near) {
+            (true, true) => 200,
+            (true, false) => 502,
+            (false, _) => 503,
+        };
+        assert_eq!(answer.status.as_u16(), want, "{base} {more}");
+    }
+    let check = |text: &str| run(folder_with(text).path(), &["check"]).1;
+    let told = check(&at(far, ""));
+    let want = "ollama: `https://ollama.invalid/v1` is not on this machine or a private network, so what it answers is not \
+                taken to cost nothing; write `free = true` or `false`, or `prices`\n";
+    assert!(told.starts_with(want), "{told}");
+    for fine in [
+        at(&near, ""),
+        at(far, "free = true"),
+        at(far, "free = false"),
+        at(far, "prices = \"groq\""),
+        at("unix:engine.sock", ""),
+        at("http://ollama:11434/v1", ""),
+    ] {
+        let told = check(&fine);
+        assert!(told.starts_with("gateway.toml: fine"), "{told}");
+    }
 }

@@ -68,6 +68,17 @@ impl Gateway {
             .map_err(|found| loaded.report(found))
     }
 
+    /// Ends it, shows `between` what it leaves behind, and starts another in its place.
+    pub async fn restart(mut self, text: &str, between: impl FnOnce(&std::path::Path)) -> Self {
+        let running = self.running.take();
+        // It waits for its own threads, which no thread of a runtime may do.
+        let ending = tokio::task::spawn_blocking(move || drop(running));
+        ending.await.unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        between(folder.path());
+        Self::among(folder, &[], text).await
+    }
+
     /// Drains it, as a signal would.
     pub fn drain(mut self, delay: Duration, drain: Duration) -> std::thread::JoinHandle<()> {
         self.drained(delay, drain)

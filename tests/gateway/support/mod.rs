@@ -5,6 +5,7 @@ pub mod frames;
 pub mod gateway;
 pub mod http2;
 pub mod identity;
+pub mod money;
 pub mod provider;
 pub mod proxy;
 

@@ -1,0 +1,107 @@
+//! The ledger after a crash: what stood in its tail, and what did not.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::tests::{budget, count, entry, flush, folder, now, open, settings, spend};
+use super::trials::runtime;
+use super::*;
+
+#[tokio::test]
+async fn what_is_settled_survives_a_crash_at_once_and_is_entered_once() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(100_000, Per::Month))];
+    spend(&ledger, &accounts, 10, 10, now()).await;
+    flush(&ledger);
+    // Nothing more reaches the file.
+    let other = Connection::open(folder.path().join("ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    spend(&ledger, &accounts, 10, 5, now()).await;
+    let mut left = ledger.hold(&accounts, Money(10), now()).await.unwrap();
+    left.begin(entry(3));
+    drop(left);
+    ledger.crash();
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(ledger);
+    for _ in 0..3 {
+        let ledger = open(&folder);
+        let entries = "SELECT count(*) FROM entry WHERE \"end\" = 'complete'";
+        assert_eq!(count(&folder, entries), 3);
+        let spent = "SELECT amount FROM spent WHERE scope = 0";
+        assert_eq!(
+            count(&folder, spent),
+            1_000,
+            "18, and what was left of the block"
+        );
+        ledger.crash();
+    }
+}
+
+#[tokio::test]
+async fn what_is_settled_after_the_end_is_entered_at_the_next_start() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let mut late = ledger.hold(&[], Money(0), now()).await.unwrap();
+    assert!(ledger.close());
+    late.begin(entry(3));
+    assert!(late.settle().await);
+    drop((late, ledger));
+    assert!(open(&folder).close());
+    assert_eq!(count(&folder, "SELECT sum(cost) FROM entry"), 3);
+}
+
+#[tokio::test]
+async fn the_tail_stays_short_and_loses_nothing_when_its_places_change() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(1_000_000, Per::Month))];
+    let length = || -> u64 {
+        let files = ["ledger.db.tail0", "ledger.db.tail1"].map(|name| folder.path().join(name));
+        files
+            .map(|file| fs::metadata(file).unwrap().len())
+            .iter()
+            .sum()
+    };
+    let (mut longest, mut shorter) = (0, 0);
+    for _ in 0..30_000 {
+        spend(&ledger, &accounts, 2, 1, now()).await;
+        let now = length();
+        shorter += u64::from(now < longest);
+        longest = longest.max(now);
+    }
+    assert!(shorter > 0 && longest < 3 * tail::FULL, "{longest}");
+    ledger.crash();
+    drop(ledger);
+    assert!(open(&folder).close());
+    assert_eq!(length(), 0);
+    let entries = "SELECT count(*) FROM entry WHERE \"end\" = 'complete'";
+    assert_eq!(count(&folder, entries), 30_000);
+    let once = "SELECT count(DISTINCT id) FROM entry WHERE \"end\" = 'complete'";
+    assert_eq!(count(&folder, once), 30_000);
+}
+
+#[test]
+fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
+    let folder = folder();
+    let ledger = open(&folder);
+    runtime().block_on(spend(&ledger, &[], 0, 7, now()));
+    ledger.crash();
+    drop(ledger);
+    let path = folder.path().join("ledger.db");
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = fs::remove_file(folder.path().join(file));
+    }
+    let tail = folder.path().join("ledger.db.tail0");
+    let before = fs::read(&tail).unwrap();
+    let refused = Ledger::open(&settings(&folder), now()).unwrap_err();
+    assert!(matches!(refused, OpenError::Stray { .. }), "{refused}");
+    assert!(refused.to_string().contains("ledger.db.tail0"), "{refused}");
+    assert_eq!(fs::read(&tail).unwrap(), before);
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        0,
+        "nothing was made of it"
+    );
+}
