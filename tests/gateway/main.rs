@@ -37,3 +37,4 @@ mod crowds;
 mod cli;
 mod prices;
 mod budgets;
+mod proof;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::server::TlsStream;
 
@@ -43,6 +44,8 @@ pub enum Act {
     Repeat(Vec<u8>, Vec<u8>, usize, Vec<u8>),
     /// Sends a stream of pieces with a pause before each, and ends it.
     Slow(Duration, Vec<String>),
+    /// Sends the first pieces of a stream, waits until it is told to go on, sends the others and ends it.
+    Gated(Vec<String>, watch::Receiver<()>, Vec<String>),
 }
 
 impl Act {
@@ -355,6 +358,13 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
         Act::Stream(pieces) => whole(stream, &pieces, PAUSE, shared).await,
         Act::Pieces(pause, pieces) => whole(stream, &pieces, pause, shared).await,
         Act::Slow(pause, pieces) => whole(stream, &pieces, pause, shared).await,
+        Act::Gated(first, mut gate, others) => {
+            send(stream, &first, PAUSE, shared).await?;
+            let _ = gate.changed().await;
+            go_on(stream, &others, PAUSE, shared).await?;
+            stream.write_all(b"0\r\n\r\n").await?;
+            Ok(true)
+        }
         Act::Cut(pieces) => {
             send(stream, &pieces, PAUSE, shared).await?;
             Ok(false)
@@ -445,6 +455,15 @@ async fn send<P: AsRef<[u8]>>(
     let head =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await?;
+    go_on(stream, pieces, pause, shared).await
+}
+
+async fn go_on<P: AsRef<[u8]>>(
+    stream: &mut impl Wire,
+    pieces: &[P],
+    pause: Duration,
+    shared: &Shared,
+) -> std::io::Result<()> {
     let rest = || async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
