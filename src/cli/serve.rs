@@ -94,8 +94,13 @@ async fn finished(thread: &JoinHandle<()>) {
 /// SIGTERM and SIGINT.
 struct Signals(Signal, Signal);
 
+/// SIGXFSZ: a file would grow beyond the limit of the process. Where nobody takes it, it ends the process.
+const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
+
 impl Signals {
     fn listen() -> std::io::Result<Self> {
+        // Taken for good, and not looked at: from here on only the write fails, and the ledger knows what to do then.
+        let _taken = signal(FILE_TOO_LONG)?;
         Ok(Self(
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,

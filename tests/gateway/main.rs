@@ -38,3 +38,4 @@ mod cli;
 mod prices;
 mod budgets;
 mod proof;
+mod disk;
