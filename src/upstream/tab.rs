@@ -1,7 +1,8 @@
 //! What do the tries of one request cost? Its hold, and the try under way as it would be entered if all ended now.
 //!
 //! A try begins only if the hold covers it. Not connected, or refused with a status: nothing. Sent and then lost: the input
-//! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows.
+//! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows, which is the usage
+//! itself if that was told.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +11,7 @@ use super::Cause;
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::route::{Bounds, Target};
+use crate::telemetry::End;
 use crate::usage::{Money, Price, Usage};
 
 /// Bytes of a body to a token, where only a guess is asked for.
@@ -52,6 +54,8 @@ pub struct Tab {
     stage: Stage,
     /// Tokens of output that have passed, at least.
     said: u64,
+    /// The usage that has been told by now.
+    told: Option<Usage>,
     /// Bytes of an answer in one piece that have passed.
     passed: u64,
 }
@@ -82,6 +86,7 @@ impl Tab {
             reasoning: false,
             stage: Stage::None,
             said: 0,
+            told: None,
             passed: 0,
         }
     }
@@ -104,7 +109,7 @@ impl Tab {
         self.price.clone_from(&terms.price);
         self.reasoning = terms.reasoning;
         self.stage = Stage::Begun;
-        (self.said, self.passed) = (0, 0);
+        (self.said, self.told, self.passed) = (0, None, 0);
         let version = self.price.as_ref().map(|price| &price.version);
         self.hold.begin(Entry {
             request: Arc::clone(&self.asked.request),
@@ -163,7 +168,7 @@ impl Tab {
 
     /// What has passed by now. True if it certainly is more than what is held pays for.
     pub fn passes(&mut self, progress: &Progress) -> bool {
-        self.said = progress.said;
+        (self.said, self.told) = (progress.said, progress.usage);
         if self.bounds.is_none() {
             return false;
         }
@@ -195,6 +200,9 @@ impl Tab {
     }
 
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
+        // Of an answer that broke off, what was told may be the usage of its beginning only.
+        let is_whole = |usage: &Usage| end == End::Complete.name() || said(usage) >= self.said;
+        let usage = usage.filter(is_whole);
         let estimate = self.estimate();
         let price = self.price.as_deref();
         let cost = match (usage, self.bound) {
@@ -223,10 +231,21 @@ impl Tab {
     }
 }
 
+/// All output that was told.
+fn said(usage: &Usage) -> u64 {
+    let kinds = [
+        usage.output,
+        usage.reasoning,
+        usage.audio_output,
+        usage.image_output,
+    ];
+    kinds.into_iter().fold(0, u64::saturating_add)
+}
+
 impl Drop for Tab {
     fn drop(&mut self) {
         match self.stage {
-            Stage::Sent => drop(self.enter("client_gone", None)),
+            Stage::Sent => drop(self.enter("client_gone", self.told)),
             Stage::Begun => self.hold.waive(),
             Stage::None => {}
         }
