@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
@@ -15,9 +16,15 @@ use crate::response::Closing;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Observed;
 
+/// Says what time it is by the calendar. Windows of budgets, the ends of keys and dates that a provider states go by it, and
+/// nothing else does.
+pub type Wall = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// Everything that runs.
 pub struct Gateway {
     plan: ArcSwap<Plan>,
+    /// What time it is.
+    pub wall: Wall,
     /// What outlives plans.
     pub state: State,
     /// Says that time is up for answers under way.
@@ -29,12 +36,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// With a first plan.
+    /// With a first plan, and the clock that it goes by.
     pub fn new(
         config: &Config,
         telemetry: Arc<Telemetry>,
         ledger: Ledger,
         surroundings: Surroundings<'_>,
+        wall: Wall,
     ) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let state = State {
             in_flight: InFlight::default(),
@@ -46,6 +54,7 @@ impl Gateway {
         let plan = Plan::compile(config, &state, surroundings)?;
         Ok(Arc::new(Self {
             plan: ArcSwap::from_pointee(plan),
+            wall,
             state,
             closing: Closing::default(),
             finishing: InFlight::default(),

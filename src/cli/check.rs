@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;
@@ -79,7 +80,7 @@ async fn probe_all(plan: &Plan) -> usize {
     for (name, passage) in &plan.providers {
         let (client, provider) = (Arc::clone(&client), Arc::clone(&passage.provider));
         let name = name.clone();
-        asked.spawn(async move { (name, client.models(&provider).await) });
+        asked.spawn(async move { (name, client.models(&provider, SystemTime::now()).await) });
     }
     let mut answers = asked.join_all().await;
     answers.sort_by(|(one, _), (other, _)| one.cmp(other));

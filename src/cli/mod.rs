@@ -9,7 +9,7 @@ pub mod usage;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand};
 
@@ -190,7 +190,13 @@ impl Loaded {
     pub fn compile(&self) -> Result<Arc<Plan>, Flaws> {
         let telemetry = Telemetry::new(Metrics::new(), None);
         let ledger = Ledger::unopened();
-        match Gateway::new(&self.config, telemetry, ledger, self.surroundings()) {
+        match Gateway::new(
+            &self.config,
+            telemetry,
+            ledger,
+            self.surroundings(),
+            Box::new(SystemTime::now),
+        ) {
             Ok(gateway) if self.flaws.is_empty() => Ok(gateway.plan()),
             Ok(_) => Err(self.report(Vec::new())),
             Err(found) => Err(self.report(found)),

@@ -19,7 +19,7 @@ use crate::admin::Window;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::config::{Listen, Log};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Wall};
 use crate::ledger::Ledger;
 use crate::plan::money;
 use crate::proxy::{self, Worker};
@@ -52,7 +52,7 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         .block_on(async { Signals::listen() })
         .context("signals cannot be heard")?;
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let running = start(&loaded, workers)?;
+    let running = start(&loaded, workers, Box::new(SystemTime::now))?;
     for warning in &running.gateway.plan().warnings {
         tracing::warn!("{warning}");
     }
@@ -93,8 +93,13 @@ async fn finished(thread: &JoinHandle<()>) {
 /// SIGTERM and SIGINT.
 struct Signals(Signal, Signal);
 
+/// SIGXFSZ: a file would grow beyond the limit of the process. Where nobody takes it, it ends the process.
+const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
+
 impl Signals {
     fn listen() -> std::io::Result<Self> {
+        // Taken for good, and not looked at: from here on only the write fails, and the ledger knows what to do then.
+        let _taken = signal(FILE_TOO_LONG)?;
         Ok(Self(
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
@@ -164,8 +169,8 @@ impl Handler for Clients {
     }
 }
 
-/// Starts a gateway on `workers` threads. With a flaw in its configuration, none.
-pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
+/// Starts a gateway on `workers` threads, which goes by this clock. With a flaw in its configuration, none.
+pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
     let (lines, writer) = match config.server.log {
         Log::Off => (None, None),
@@ -178,9 +183,9 @@ pub fn start(loaded: &Loaded, workers: usize) -> Result<Running, Failed> {
     // Before the ledger's file is touched.
     loaded.compile()?;
     let settings = money::ledger(config, loaded.source.folder());
-    let ledger = Ledger::open(&settings, SystemTime::now())
+    let ledger = Ledger::open(&settings, wall())
         .map_err(|error| Failed::User(anyhow::Error::new(error).context("[ledger]")))?;
-    let gateway = match Gateway::new(config, telemetry, ledger, loaded.surroundings()) {
+    let gateway = match Gateway::new(config, telemetry, ledger, loaded.surroundings(), wall) {
         Ok(gateway) if loaded.flaws.is_empty() => gateway,
         Ok(_) => return Err(loaded.report(Vec::new()).into()),
         Err(found) => return Err(loaded.report(found).into()),
@@ -302,7 +307,7 @@ impl Control {
 async fn keep_ledger(gateway: &Gateway) {
     loop {
         tokio::time::sleep(LEDGER_TICK).await;
-        for it in gateway.state.ledger.tick(SystemTime::now()) {
+        for it in gateway.state.ledger.tick((gateway.wall)()) {
             let (scope, name) = (it.account.scope().name(), &**it.account.name());
             gateway.state.telemetry.metrics.warned(scope, name);
             let (spent, limit) = (it.spent, it.budget.limit);

@@ -15,8 +15,10 @@ use crate::usage::{Decimal, Money, Usage};
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Tokens<'a> {
-    prompt_tokens: Count,
-    completion_tokens: Count,
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_tokens: Option<&'a RawValue>,
     total_tokens: Count,
     #[serde(borrow)]
     prompt_tokens_details: Option<&'a RawValue>,
@@ -141,6 +143,13 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// A count without which there is no usage: 0 where it is not told, none where what is told is no count.
+fn told(raw: Option<&RawValue>) -> Option<u64> {
+    raw.map_or(Some(0), |raw| {
+        serde_json::from_str::<Count>(raw.get()).ok()?.0
+    })
+}
+
 /// Takes up to so many out of those that are left: the classes stay disjoint, whatever a provider says of them.
 fn take(left: &mut u64, count: Option<u64>) -> u64 {
     let taken = count.unwrap_or(0).min(*left);
@@ -158,8 +167,9 @@ impl Tokens<'_> {
     /// (xAI). Reasoning is part of the completion, except where a total or the count itself says otherwise: xAI leaves
     /// it out of `completion_tokens`, Gemini's OpenAI interface too, and both count it in `total_tokens`.
     pub(super) fn usage(self) -> Option<Usage> {
-        let prompt = self.prompt_tokens.0.unwrap_or(0);
-        let completion = self.completion_tokens.0.unwrap_or(0);
+        // Where one of the two is nonsense, the other is not all that was used.
+        let both = told(self.prompt_tokens).zip(told(self.completion_tokens));
+        let (prompt, completion) = both.unwrap_or_default();
         let cost = self.cost();
         // Zeros all over are what servers that do not count write.
         if prompt == 0 && completion == 0 {

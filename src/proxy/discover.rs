@@ -71,8 +71,9 @@ pub async fn discover(gateway: &Gateway) {
                     if calendar.is_due(name, &place, now) {
                         let (client, provider) = (Arc::clone(&client), Arc::clone(provider));
                         let name: Box<str> = name.into();
+                        let now = (gateway.wall)();
                         asked.spawn(async move {
-                            (name, place, client.models(&provider).await)
+                            (name, place, client.models(&provider, now).await)
                         });
                     }
                 }

@@ -24,7 +24,7 @@ pub(super) async fn open(
     route: &Route,
     record: &Record,
 ) -> Result<Box<Tab>, Rejection> {
-    let now = SystemTime::now();
+    let now = (gateway.wall)();
     let all = route.order().iter().map(|target| &target.terms);
     let mut bounds = None;
     let hold = if is_metered(caller, all.clone()) {

@@ -12,7 +12,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -135,7 +134,7 @@ where
         )),
         Endpoint::Ready => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
-            let caller = identify(&plan, request.headers(), record)?;
+            let caller = identify(gateway, &plan, request.headers(), record)?;
             Ok(Answered::Said(catalogue::models(
                 &plan,
                 &gateway.state,
@@ -143,7 +142,7 @@ where
             )))
         }
         Endpoint::Model => {
-            let caller = identify(&plan, request.headers(), record)?;
+            let caller = identify(gateway, &plan, request.headers(), record)?;
             catalogue::model(&plan, &gateway.state, caller, request.uri().path())
                 .map(Answered::Said)
         }
@@ -167,7 +166,7 @@ where
 {
     // Who asks, and is there room?
     let (head, body) = request.into_parts();
-    let caller = identify(plan, &head.headers, record)?;
+    let caller = identify(gateway, plan, &head.headers, record)?;
     let mut slot = Some(gateway.state.in_flight.enter(plan.limits.in_flight)?);
 
     // What is asked?
@@ -214,6 +213,7 @@ where
         headers: &head.headers,
         stream,
         arrived: record.began,
+        wall: &*gateway.wall,
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
@@ -240,11 +240,12 @@ where
 
 /// Who asks.
 fn identify<'p>(
+    gateway: &Gateway,
     plan: &'p Plan,
     headers: &HeaderMap,
     record: &mut Record,
 ) -> Result<&'p Arc<Caller>, Rejection> {
-    let caller = plan.keyring.identify(headers, SystemTime::now)?;
+    let caller = plan.keyring.identify(headers, &gateway.wall)?;
     record.key = Some(Arc::clone(&caller.name));
     Ok(caller)
 }

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -42,7 +42,7 @@ pub async fn run(
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
-            if let Err(cause) = tab.begin(target, SystemTime::now()).await {
+            if let Err(cause) = tab.begin(target, (call.wall)()).await {
                 failures.push(Failure::unasked(target, cause));
                 continue 'targets;
             }
@@ -236,7 +236,7 @@ async fn one(
         .await
         .map_err(|cause| (fail(cause), None))?;
     if !exchange.status.is_success() {
-        let judged = Box::pin(judge::error(provider, exchange, SystemTime::now())).await;
+        let judged = Box::pin(judge::error(provider, exchange, (call.wall)())).await;
         return Err((tell(judged), None));
     }
     let (status, headers) = (exchange.status, exchange.headers);
@@ -248,7 +248,7 @@ async fn one(
         }),
         Err(NoAnswer::Failed(cause)) => Err((fail(cause), None)),
         Err(NoAnswer::Error(told)) => {
-            let (usage, now) = (told.usage, SystemTime::now());
+            let (usage, now) = (told.usage, (call.wall)());
             Err((tell(judge::disguised(status, headers, *told, now)), usage))
         }
     }

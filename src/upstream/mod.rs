@@ -24,7 +24,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -69,6 +69,8 @@ pub struct Call<'c> {
     pub stream: bool,
     /// When it arrived.
     pub arrived: Instant,
+    /// Says what time it is by the calendar.
+    pub wall: &'c (dyn Fn() -> SystemTime + Send + Sync),
     /// Our id for it.
     pub id: RequestId,
     /// What providers hear as its id: the client's own, or else ours.
@@ -247,7 +249,11 @@ impl Client {
     }
 
     /// Asks a provider for its models, as it calls them; at most [`crate::protocol::MOST_MODELS`].
-    pub async fn models(&self, provider: &Provider) -> Result<Vec<Box<str>>, Cause> {
+    pub async fn models(
+        &self,
+        provider: &Provider,
+        now: SystemTime,
+    ) -> Result<Vec<Box<str>>, Cause> {
         const NO_LIST: Cause = Cause::Nonsense("its answer is no list of models");
         if matches!(provider.origin, Origin::Echo) {
             return Ok(vec!["echo".into()]);
@@ -265,7 +271,7 @@ impl Client {
         let span = Span { began, deadline };
         let exchange = self.carry(ask, Rope::default(), span, None).await?;
         if !exchange.status.is_success() {
-            let judged = judge::error(provider, exchange, std::time::SystemTime::now()).await;
+            let judged = judge::error(provider, exchange, now).await;
             return Err(Cause::Status(Box::new(judged.said)));
         }
         let body = judge::list(exchange.inflow).await?;

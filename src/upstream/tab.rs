@@ -1,7 +1,8 @@
 //! What do the tries of one request cost? Its hold, and the try under way as it would be entered if all ended now.
 //!
 //! A try begins only if the hold covers it. Not connected, or refused with a status: nothing. Sent and then lost: the input
-//! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows.
+//! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows, which is the usage
+//! itself if that was told.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -219,6 +220,10 @@ impl Tab {
         };
         bill.said = progress.said;
         bill.told = (progress.usage, progress.told_all);
+        if progress.told_all {
+            // There is nothing left to read on for.
+            self.presence.finishes(None);
+        }
         if self.bounds.is_none() {
             return false;
         }
@@ -261,9 +266,11 @@ impl Tab {
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
         let bill = self.bill.take()?;
         self.presence.finishes(None);
-        // What is told on the way is not yet all, and of who thinks unseen it says nothing.
+        // What is told on the way is not yet all: it may be the usage of the beginning only, and of who thinks unseen it says
+        // nothing.
         let is_all = end == End::Complete.name() || bill.told.0.is_none() || bill.told.1;
-        let usage = usage.filter(|_| is_all || !bill.reasoning);
+        let is_near = |usage: &Usage| !bill.reasoning && said(usage) >= bill.said;
+        let usage = usage.filter(|usage| is_all || is_near(usage));
         let estimate = bill.estimate(self.asked.length);
         let cost = bill.cost(usage, estimate);
         if let Some(entry) = self.hold.current() {
@@ -284,6 +291,17 @@ impl Tab {
             self.hold.waive();
         }
     }
+}
+
+/// All output that was told.
+fn said(usage: &Usage) -> u64 {
+    let kinds = [
+        usage.output,
+        usage.reasoning,
+        usage.audio_output,
+        usage.image_output,
+    ];
+    kinds.into_iter().fold(0, u64::saturating_add)
 }
 
 impl Drop for Tab {

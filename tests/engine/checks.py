@@ -6,6 +6,7 @@ run.sh starts everything and tells where it is through the environment:
     ADMIN_URL     the gateway for operators                     EMBED_URL   the embedding engine itself
     GATEWAY_KEY   a virtual key that may use it                 SUMMARY     file that gets the last line
     GATEWAY_LOG   what the gateway wrote
+    GATEWAY       the gateway's binary                          LEDGER      the file that its ledger is in
 
 Without ADMIN_URL there is no gateway: GATEWAY_URL is the engine's own address, and only those checks run that hold for
 any OpenAI-compatible server. That is how the checks themselves are checked (`run.sh --direct`).
@@ -21,6 +22,8 @@ import json
 import os
 import re
 import socket
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -193,6 +196,31 @@ def gateway_tokens(target="engine/tiny", **labels):
               for kind in (FRESH, CACHED, OUTPUT)}
     equal(total(samples, "tollgate_tokens_total", target=target, kind="reasoning", **labels), 0, "reasoning tokens")
     return counts
+
+
+LEDGER_KINDS = {"input": FRESH, "cached": CACHED, "output": OUTPUT}  # the others are of what this engine does not do
+
+
+def report_tokens():
+    """The tokens of engine/tiny as `tollgate usage` reports them, beside the gateway that runs."""
+    command = [os.environ["GATEWAY"], "usage", "--by", "target", "--format", "json"]
+    said = subprocess.run(command, cwd=os.path.dirname(os.environ["LEDGER"]), capture_output=True, text=True, timeout=10)
+    equal((said.returncode, said.stderr), (0, ""), "how `tollgate usage` ended")
+    rows = [row for row in json.loads(said.stdout) if row["target"] == "engine/tiny"]
+    equal(len(rows), 1, "rows for engine/tiny")
+    return rows[0], {kind: rows[0][name] for name, kind in LEDGER_KINDS.items()}
+
+
+def ledger(query, *values):
+    """Rows of the ledger's file."""
+    with contextlib.closing(sqlite3.connect(os.environ["LEDGER"])) as file:
+        return file.execute(query, values).fetchall()
+
+
+def ledger_tokens():
+    sums = ", ".join(f"sum({name})" for name in LEDGER_KINDS)
+    row, = ledger(f"SELECT {sums} FROM entry WHERE target = 'engine/tiny'")
+    return dict(zip(LEDGER_KINDS.values(), row))
 
 
 def engine_tokens():
@@ -528,8 +556,27 @@ def tokens_are_exactly_the_engines():
 
 @check
 @gateway_only
+def the_ledgers_tokens_are_exactly_the_engines():
+    expected = {kind: THROUGH.tokens[kind] + UNTOLD[kind] for kind in UNTOLD}
+    answers = sum(count for (api, model, status), count in THROUGH.answers.items()
+                  if status == 200 and model in ("tiny", "engine/tiny"))
+
+    def books():
+        row, reported = report_tokens()
+        equal(reported, expected, "tokens of engine/tiny, as `tollgate usage` reports them")
+        equal((row["entries"], row["estimated"], row["unpriced"]), (answers, 0, 0), "entries, estimated, unpriced")
+        equal(row["usd"], "0.00", "what an engine of one's own costs")
+        equal(ledger_tokens(), expected, "tokens of engine/tiny in the ledger's file")
+        ends = ledger('SELECT DISTINCT "end", estimated FROM entry WHERE target = ?', "engine/tiny")
+        equal(ends, [("complete", 0)], "ends of entries")
+
+    eventually("the ledger", books, 5)
+
+
+@check
+@gateway_only
 def tokens_of_one_stream_that_asked_for_no_usage():
-    before_gateway, before_engine = gateway_tokens(model="tiny"), engine_tokens()
+    before_gateway, before_engine, before_ledger = gateway_tokens(model="tiny"), engine_tokens(), ledger_tokens()
     chunks = chat_stream(messages=[{"role": "user", "content": "what does the road cost"}], max_tokens=17)
     equal([chunk.usage for _, chunk in chunks if chunk.usage], [], "usage that nobody asked for")
     spent = {kind: count - before_engine[kind] for kind, count in engine_tokens().items()}
@@ -538,6 +585,8 @@ def tokens_of_one_stream_that_asked_for_no_usage():
     def counted():
         after = gateway_tokens(model="tiny")
         equal({kind: after[kind] - before_gateway[kind] for kind in after}, spent, "tokens of model tiny")
+        entered = ledger_tokens()
+        equal({kind: entered[kind] - before_ledger[kind] for kind in entered}, spent, "tokens in the ledger's file")
 
     eventually("tokens", counted, 2)
 
@@ -621,6 +670,8 @@ def departures_are_counted():
         equal(total(samples, "tollgate_streams_total", target="engine/tiny", end="complete"), THROUGH.streams,
               "streams that ended complete")
         equal(total(samples, "tollgate_in_flight"), 0, "requests in flight")
+        gone = ledger("SELECT estimated FROM entry WHERE target = 'engine/tiny' AND \"end\" = 'client_gone'")
+        equal(gone, [(1,)] * 3, "entries of clients that left: each once, as an estimate")
 
     eventually("counts", books, 2)
 

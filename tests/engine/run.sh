@@ -12,7 +12,7 @@
 #   2. a tiny model with random weights (make_model.py), and two engines with it: chat and embeddings (serve_engine.py);
 #   3. the gateway in front of both, with a configuration of its own;
 #   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, clients that leave, and that every
-#      token the engine counted is in the gateway's books.
+#      token the engine counted is in the gateway's books: its metrics, `tollgate usage`, and the ledger's file.
 # Nothing is downloaded but the Python packages; ports are picked by the system; everything started is ended, and all
 # files but the environment are removed, however this script ends. After the installation it takes about 20 seconds.
 #
@@ -231,6 +231,7 @@ if [ -n "$direct" ]; then
 else
   start_gateway
   export GATEWAY_URL=$client_url ADMIN_URL=$admin_url GATEWAY_KEY=$key GATEWAY_LOG=$work/gateway.log
+  export GATEWAY=$gateway LEDGER=$work/tollgate.db
 fi
 "$venv/bin/python" "$here/checks.py" & # waited for, so that a signal to this script is heard at once
 checks_pid=$!

@@ -425,6 +425,85 @@ async fn usage_that_is_absurd_breaks_nothing() {
 }
 
 #[tokio::test]
+async fn usage_that_a_stream_does_not_tell_is_estimated() {
+    let told = |usage: &str| format!("data: {{\"choices\":[]{usage}}}\n\n");
+    let usages = [
+        "",
+        r#","usage":null"#,
+        r#","usage":{}"#,
+        r#","usage":{"prompt_tokens":-7,"completion_tokens":-3,"total_tokens":-10}"#,
+        r#","usage":{"prompt_tokens":1e300,"completion_tokens":3}"#,
+        r#","usage":{"prompt_tokens":"7","completion_tokens":"3"}"#,
+    ];
+    let acts = usages.map(|usage| {
+        let said = [delta("a"), delta("b"), FINISH.into()];
+        Act::events(said.into_iter().chain([told(usage), DONE.into()]))
+    });
+    let provider = Provider::new(acts).await;
+    let text = priced(&provider, &key("ann", &budget("10")));
+    let gateway = Gateway::start(&text).await;
+    let body = r#"{"model":"fast","stream":true,"max_tokens":10,"messages":[]}"#;
+    for usage in usages {
+        let answer = asks(&gateway, "ann", body).await;
+        assert!(answer.text().ends_with(DONE), "{usage}");
+    }
+    let input = (body.len() as u64).div_ceil(4) * 1_000_000;
+    let want: Row = ("complete".into(), Some(input + 20_000_000), true);
+    assert_eq!(entries(&gateway), vec![want; usages.len()]);
+}
+
+/// More than there is money for: the most that can be counted, and nothing runs over.
+#[tokio::test]
+async fn usage_beyond_all_measure_is_as_much_as_can_be_counted() {
+    // More than this is no number of tokens.
+    let most = (1_u64 << 40) - 1;
+    let usage =
+        format!(r#"{{"prompt_tokens":{most},"completion_tokens":{most},"total_tokens":7}}"#);
+    let answer = completion("x");
+    let (head, _) = answer.split_once(r#""usage":"#).unwrap();
+    let provider = Provider::new([Act::json(format!(r#"{head}"usage":{usage}}}"#))]).await;
+    let keys = key("ann", &budget("5")) + &key("bob", "");
+    let gateway = Gateway::start(&priced(&provider, &keys)).await;
+    assert_eq!(asks(&gateway, "ann", question(10)).await.status, 200);
+    let refused = asks(&gateway, "ann", question(10)).await;
+    assert_eq!(refused.code(), "budget_exceeded");
+    assert!(refused.text().contains("0.00 left"), "{}", refused.text());
+    for _ in 0..2 {
+        assert_eq!(asks(&gateway, "bob", question(10)).await.status, 200);
+    }
+    let stored = i64::MAX as u64;
+    let want: Row = ("complete".into(), Some(stored), false);
+    assert_eq!(entries(&gateway), vec![want; 3]);
+    for (scope, name) in [(0, "ann"), (0, "bob"), (2, "p"), (3, "total")] {
+        assert_eq!(spent(&gateway, scope, name), stored, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_nothing_and_no_product_runs_over() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let keys = key("ann", &budget("0")) + &key("bob", &budget("5"));
+    let gateway = Gateway::start(&priced(&provider, &keys)).await;
+    assert_eq!(
+        asks(&gateway, "ann", question(1)).await.code(),
+        "budget_exceeded"
+    );
+    for members in [
+        r#""max_tokens":10,"n":1000"#,
+        r#""max_tokens":18446744073709551615,"n":18446744073709551615"#,
+        r#""max_tokens":18446744073709551616,"n":100"#,
+        r#""max_tokens":1e300,"n":1e300"#,
+        r#""max_tokens":4294967296,"n":4294967296"#,
+    ] {
+        let body = format!(r#"{{"model":"fast","messages":[],{members}}}"#);
+        let refused = asks(&gateway, "bob", body).await;
+        assert_eq!(refused.code(), "budget_exceeded", "{members}");
+    }
+    assert_eq!(provider.count(), 0);
+    assert_eq!(entries(&gateway), []);
+}
+
+#[tokio::test]
 async fn a_try_costs_as_far_as_it_came() {
     // Refused with a status, cut before content, not connected, cut within content: nothing, its input, nothing, what was seen.
     let cut = Act::Cut(vec![delta("a"), delta("b"), delta("c")]);
@@ -484,6 +563,60 @@ async fn a_client_that_leaves_pays_for_what_was_seen() {
         entries(&gateway),
         [("client_gone".into(), Some(input + 20_000_000), true)]
     );
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_after_the_usage_was_told_pays_just_that() {
+    let provider = Provider::new([Act::Stall(vec![delta("a"), FINISH.into(), USAGE.into()])]).await;
+    for reasoning in ["", ", reasoning = true"] {
+        let text = priced(&provider, &key("ann", &budget("10")))
+            .replace(PRICE, &format!("{PRICE}{reasoning}"));
+        let gateway = Gateway::start(&text).await;
+        let body = r#"{"model":"fast","stream":true,"max_tokens":50,"stream_options":{"include_usage":true},"messages":[]}"#;
+        let mut coming = client::open(gateway.address, "/chat/completions", "sk-ann", body).await;
+        let mut seen = String::new();
+        while !seen.ends_with(USAGE) {
+            let piece = coming.piece().await.unwrap().unwrap();
+            seen += std::str::from_utf8(&piece).unwrap();
+        }
+        drop(coming);
+        until("it is entered", || entries(&gateway).len() == 1).await;
+        assert_eq!(
+            entries(&gateway),
+            [("client_gone".into(), Some(COST), false)]
+        );
+    }
+}
+
+/// Some tell in each event what was used by then, or at the start what the input is.
+#[tokio::test]
+async fn usage_of_the_beginning_is_not_that_of_the_rest() {
+    let early = delta("a").replace(
+        "}\n\n",
+        ",\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1}}\n\n",
+    );
+    let said = vec![early, delta("b"), delta("c")];
+    let provider = Provider::new([Act::Cut(said.clone()), Act::Stall(said)]).await;
+    let text = priced(&provider, &key("ann", &budget("10")));
+    let gateway = Gateway::start(&text).await;
+    let body = chat_stream("fast");
+    let input = (body.len() as u64).div_ceil(4) * 1_000_000;
+    for (n, end) in [(1, "truncated"), (2, "client_gone")] {
+        let body = body.clone();
+        let mut coming = client::open(gateway.address, "/chat/completions", "sk-ann", body).await;
+        let mut seen = String::new();
+        while !seen.contains(r#""c""#) {
+            let piece = coming.piece().await.unwrap().unwrap();
+            seen += std::str::from_utf8(&piece).unwrap();
+        }
+        match end {
+            "truncated" => drop(coming.rest().await),
+            _ => drop(coming),
+        }
+        until("it is entered", || entries(&gateway).len() == n).await;
+        let want: Row = (end.into(), Some(input + 30_000_000), true);
+        assert_eq!(entries(&gateway)[n - 1], want);
+    }
 }
 
 #[tokio::test]

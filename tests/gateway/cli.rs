@@ -29,13 +29,13 @@ pub fn folder_with(text: &str) -> tempfile::TempDir {
 }
 
 /// A gateway of its own that prints what it says, ended at the end of the test.
-struct Served {
+pub struct Served {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
 }
 
 impl Served {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         Self::spawn(&mut tollgate(folder))
     }
 
@@ -58,8 +58,22 @@ impl Served {
         }
     }
 
-    fn port(&mut self) -> u16 {
-        let line = self.line_with("listening on");
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where clients connect, on this machine.
+    pub fn port(&mut self) -> u16 {
+        self.port_in("listening on")
+    }
+
+    /// And where operators do.
+    pub fn admin(&mut self) -> u16 {
+        self.port_in("metrics on")
+    }
+
+    fn port_in(&mut self, what: &str) -> u16 {
+        let line = self.line_with(what);
         line.split("127.0.0.1:")
             .nth(1)
             .unwrap()
@@ -70,7 +84,7 @@ impl Served {
             .unwrap()
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([name, &self.child.id().to_string()])
             .status()
@@ -78,7 +92,7 @@ impl Served {
         assert!(status.success());
     }
 
-    fn exit_code(mut self) -> i32 {
+    pub fn exit_code(mut self) -> i32 {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -40,3 +40,5 @@ mod prices;
 mod budgets;
 mod bounds;
 mod field;
+mod proof;
+mod disk;

@@ -1,13 +1,38 @@
 //! The whole gateway, in this process, on ports of its own.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use tollgate::cli::Loaded;
 use tollgate::cli::serve::{Running, start};
 use tollgate::config::load::{Flaws, Source};
 use tollgate::config::secret::Environment;
+use tollgate::gateway::Wall;
 use tollgate::server::Address;
+
+/// A clock on the wall that stands still until somebody moves its hands.
+#[derive(Clone)]
+pub struct Hands(Arc<AtomicU64>);
+
+impl Hands {
+    /// At so many seconds after 1970.
+    pub fn at(seconds: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(seconds)))
+    }
+
+    /// Moves them, forward or back.
+    pub fn move_to(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+
+    /// The clock that they are of.
+    fn wall(&self) -> Wall {
+        let hands = Arc::clone(&self.0);
+        Box::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(hands.load(Ordering::SeqCst)))
+    }
+}
 
 /// A gateway that runs until it is dropped.
 pub struct Gateway {
@@ -32,7 +57,7 @@ impl Gateway {
     pub async fn listening(server: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let loaded = load(&folder, server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
-        Self::run(folder, loaded).await
+        Self::run(folder, loaded, Box::new(SystemTime::now)).await
     }
 
     /// With files beside its configuration, and more variables.
@@ -43,12 +68,20 @@ impl Gateway {
     ) -> Self {
         let loaded = load_among(&folder, variables, "listen = \"127.0.0.1:0\"", text)
             .unwrap_or_else(|flaws| panic!("{flaws}"));
-        Self::run(folder, loaded).await
+        Self::run(folder, loaded, Box::new(SystemTime::now)).await
     }
 
-    async fn run(folder: tempfile::TempDir, loaded: Loaded) -> Self {
+    /// With a clock of the test's own, and more lines for `[server]`.
+    pub async fn by(hands: &Hands, server: &str, text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = format!("listen = \"127.0.0.1:0\"\n{server}");
+        let loaded = load(&folder, &server, text).unwrap_or_else(|flaws| panic!("{flaws}"));
+        Self::run(folder, loaded, hands.wall()).await
+    }
+
+    async fn run(folder: tempfile::TempDir, loaded: Loaded, wall: Wall) -> Self {
         // It waits for its own threads, which no thread of a runtime may do.
-        let starting = tokio::task::spawn_blocking(move || start(&loaded, 2));
+        let starting = tokio::task::spawn_blocking(move || start(&loaded, 2, wall));
         let running = starting.await.unwrap();
         let running = running.unwrap_or_else(|failed| panic!("{failed}"));
         Self {

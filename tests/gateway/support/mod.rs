@@ -1,5 +1,7 @@
 //! What the chapters speak with: a gateway in process, providers that can do anything, a client that sees everything.
 
+pub mod biller;
+pub mod books;
 pub mod client;
 pub mod frames;
 pub mod gateway;
@@ -10,7 +12,7 @@ pub mod provider;
 pub mod proxy;
 
 pub use client::{Answer, post};
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Hands};
 pub use identity::Identity;
 pub use provider::{Act, Provider};
 

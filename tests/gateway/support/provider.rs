@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::server::TlsStream;
 
@@ -45,6 +46,8 @@ pub enum Act {
     Slow(Duration, Vec<String>),
     /// Says nothing for so long, and then does this.
     After(Duration, Box<Act>),
+    /// Sends the first pieces of a stream, waits until it is told to go on, sends the others and ends it.
+    Gated(Vec<String>, watch::Receiver<()>, Vec<String>),
 }
 
 impl Act {
@@ -361,6 +364,12 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
             tokio::time::sleep(pause).await;
             Box::pin(perform(stream, *act, shared)).await
         }
+        Act::Gated(first, mut gate, others) => {
+            send(stream, &first, PAUSE, shared).await?;
+            let _ = gate.changed().await;
+            go_on(stream, &others, PAUSE, shared).await?;
+            stream.write_all(b"0\r\n\r\n").await.map(|()| true)
+        }
         Act::Cut(pieces) => {
             send(stream, &pieces, PAUSE, shared).await?;
             Ok(false)
@@ -374,23 +383,14 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
             wait_for_leave(stream, shared).await;
             Ok(false)
         }
-        Act::Reset => {
-            stream.reset()?;
-            Ok(false)
-        }
-        Act::Raw(bytes) => {
-            stream.write_all(&bytes).await?;
-            Ok(false)
-        }
+        Act::Reset => stream.reset().map(|()| false),
+        Act::Raw(bytes) => stream.write_all(&bytes).await.map(|()| false),
         Act::Hold(bytes) => {
             stream.write_all(&bytes).await?;
             wait_for_leave(stream, shared).await;
             Ok(false)
         }
-        Act::Keep(bytes) => {
-            stream.write_all(&bytes).await?;
-            Ok(true)
-        }
+        Act::Keep(bytes) => stream.write_all(&bytes).await.map(|()| true),
         Act::Endless(start, again) => {
             stream.write_all(&start).await?;
             while write_again(stream, &again, shared).await {}
@@ -398,12 +398,13 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
         }
         Act::Repeat(start, again, times, end) => {
             stream.write_all(&start).await?;
-            for _ in 0..times {
-                if !write_again(stream, &again, shared).await {
-                    return Ok(false);
-                }
+            let mut left = times;
+            while left > 0 && write_again(stream, &again, shared).await {
+                left -= 1;
             }
-            stream.write_all(&end).await?;
+            if left == 0 {
+                stream.write_all(&end).await?;
+            }
             Ok(false)
         }
     }
@@ -451,6 +452,15 @@ async fn send<P: AsRef<[u8]>>(
     let head =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await?;
+    go_on(stream, pieces, pause, shared).await
+}
+
+async fn go_on<P: AsRef<[u8]>>(
+    stream: &mut impl Wire,
+    pieces: &[P],
+    pause: Duration,
+    shared: &Shared,
+) -> std::io::Result<()> {
     let rest = || async move {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;

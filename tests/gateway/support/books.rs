@@ -1,0 +1,95 @@
+//! What the ledger's file says, read beside the gateway that writes it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{Gateway, until};
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub request: String,
+    pub attempt: u64,
+    pub key: String,
+    /// Hours since 1970.
+    pub hour: u64,
+    pub end: String,
+    pub input: u64,
+    pub output: u64,
+    /// In billionths of a dollar.
+    pub cost: u64,
+    pub estimated: bool,
+}
+
+/// The file of a ledger.
+pub struct Books(Connection);
+
+impl Books {
+    /// Of a folder.
+    pub fn open(folder: &Path) -> Self {
+        Self(Connection::open(folder.join("tollgate.db")).unwrap())
+    }
+
+    /// Of a gateway at rest: once everything that was settled is written.
+    pub async fn of(gateway: &Gateway) -> Self {
+        until("nothing is under way", || gateway.in_flight() == 0).await;
+        until("all is written", || {
+            let ledger = &gateway.running.as_ref().unwrap().gateway.state.ledger;
+            let seen = ledger.observe();
+            seen.seated == 0 && seen.queue == 0
+        })
+        .await;
+        Self::open(gateway.folder())
+    }
+
+    /// Every entry, in the order in which they were written.
+    pub fn rows(&self) -> Vec<Row> {
+        let sql = "SELECT request, attempt, coalesce(key, ''), at / 3600000, \"end\", coalesce(input, 0), coalesce(output, 0), coalesce(cost, 0), estimated FROM entry ORDER BY id";
+        let mut rows = self.0.prepare(sql).unwrap();
+        let rows = rows.query_map([], |row| {
+            let number = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            Ok(Row {
+                request: row.get(0)?,
+                attempt: number(1)?,
+                key: row.get(2)?,
+                hour: number(3)?,
+                end: row.get(4)?,
+                input: number(5)?,
+                output: number(6)?,
+                cost: number(7)?,
+                estimated: row.get(8)?,
+            })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// What one owner has spent in each hour. Scopes are numbered: key, team, provider, total.
+    pub fn spent(&self, scope: u8, name: &str) -> BTreeMap<u64, u64> {
+        let sql = "SELECT hour, amount FROM spent WHERE scope = ? AND name = ?";
+        let mut rows = self.0.prepare(sql).unwrap();
+        let rows = rows.query_map((scope, name), |row| {
+            let number = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            Ok((number(0)?, number(1)?))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Whether SQLite finds the file whole.
+    pub fn is_whole(&self) -> bool {
+        let check = self
+            .0
+            .query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+        check.unwrap() == "ok"
+    }
+}
+
+/// What entries cost by the hour.
+pub fn by_hour<'r>(rows: impl IntoIterator<Item = &'r Row>) -> BTreeMap<u64, u64> {
+    let mut sums = BTreeMap::new();
+    for row in rows.into_iter().filter(|row| row.cost > 0) {
+        *sums.entry(row.hour).or_default() += row.cost;
+    }
+    sums
+}
