@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::book::Part;
 use super::inner::Inner;
-use super::item::{Cuts, Item, Settled};
+use super::item::{Cuts, Entries, Item, Settled};
 use super::state::{Parts, Said, State, Taken, Want};
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope};
@@ -25,8 +25,9 @@ pub struct Hold {
     parts: Parts,
     hour: i64,
     at: SystemTime,
-    billed: Vec<Entry>,
-    current: Option<Entry>,
+    /// Those that were billed, and behind them the one under way, if there is one.
+    tries: Entries,
+    is_under_way: bool,
     is_settled: bool,
 }
 
@@ -66,8 +67,8 @@ impl Hold {
             parts: Parts::new(),
             hour,
             at: moment_of(hour).max(now),
-            billed: Vec::new(),
-            current: None,
+            tries: Entries::new(),
+            is_under_way: false,
             is_settled: false,
         };
         let mut needs = Needs::new();
@@ -227,14 +228,12 @@ impl Hold {
 
     /// What all tries may have cost, the one under way included.
     pub(super) fn cost(&self) -> Money {
-        let costs = self.billed.iter().chain(&self.current);
-        costs.filter_map(|entry| entry.cost).sum()
+        self.tries.iter().filter_map(|entry| entry.cost).sum()
     }
 
     /// What an account pays of that.
     fn cost_in(&self, account: &Account) -> Money {
-        let entries = self.billed.iter().chain(&self.current);
-        let paid = entries.filter(|entry| entry.is_paid_by(account));
+        let paid = self.tries.iter().filter(|it| it.is_paid_by(account));
         paid.filter_map(|entry| entry.cost).sum()
     }
 
@@ -259,23 +258,26 @@ impl Hold {
 
     /// Begins a try: this is how it would be entered if all ended now. One that is under way already counts as billed.
     pub fn begin(&mut self, entry: Entry) {
-        self.bill();
-        self.current = Some(entry);
+        self.tries.push(entry);
+        self.is_under_way = true;
     }
 
     /// The entry of the try under way, to be kept up to date.
     pub fn current(&mut self) -> Option<&mut Entry> {
-        self.current.as_mut()
+        let is_under_way = self.is_under_way;
+        self.tries.last_mut().filter(|_| is_under_way)
     }
 
     /// The try under way was billed: its entry is kept.
     pub fn bill(&mut self) {
-        self.billed.extend(self.current.take());
+        self.is_under_way = false;
     }
 
     /// The try under way was not billed: it leaves no entry.
     pub fn waive(&mut self) {
-        self.current = None;
+        if std::mem::take(&mut self.is_under_way) {
+            self.tries.pop();
+        }
     }
 
     /// Enters every try that was billed and the one under way, and gives back what was not spent, at once. The future
@@ -295,7 +297,7 @@ impl Hold {
             return None;
         }
         self.bill();
-        let mut entries = std::mem::take(&mut self.billed);
+        let mut entries = std::mem::take(&mut self.tries);
         for entry in &mut entries {
             entry.at = self.at;
         }

@@ -24,7 +24,7 @@ pub(super) enum Item {
 pub(super) struct Settled {
     /// Counts what is settled, from 1, in the order in which it is queued.
     pub(super) number: u64,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
     /// The hour in which they count.
     pub(super) hour: i64,
     pub(super) cuts: Cuts,
@@ -32,6 +32,8 @@ pub(super) struct Settled {
     pub(super) slot: Slot,
 }
 
+/// The tries of a request: one, as a rule.
+pub(super) type Entries = SmallVec<[Entry; 1]>;
 /// What the store is to lower.
 pub(super) type Cuts = SmallVec<[Cut; 4]>;
 

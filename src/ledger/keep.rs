@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::store::ADD_SPENT;
+use super::sums::ADD_SPENT;
 use super::{Scope, TOTAL};
 use crate::usage::KINDS;
 

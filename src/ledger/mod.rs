@@ -20,6 +20,7 @@ mod open;
 mod report;
 mod state;
 mod store;
+mod sums;
 mod tail;
 mod window;
 mod writer;

@@ -1,6 +1,5 @@
 //! How is the ledger kept on disk? One SQLite file, one connection that writes, one transaction for a group.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
@@ -9,9 +8,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::book::{Cut, share};
+use super::book::share;
 use super::item::{Amount, Draw, Granted, Item, Settled};
 use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
+use super::sums::{ADD_SPENT, Sums};
 use super::tail::{self, Safe, Tail};
 use super::{Durability, Entry, Place, Scope, Settings, keep};
 
@@ -32,20 +32,6 @@ pub(super) struct Store {
     insert: String,
     /// For how many hours entries are kept.
     keep: i64,
-}
-
-/// What a transaction comes to for one owner, beside its entries.
-#[derive(Debug, Default)]
-struct Sums<'i> {
-    spent: HashMap<(Scope, &'i str, i64), u64>,
-    leases: HashMap<(Scope, &'i str, i64), Lease>,
-}
-
-#[derive(Debug, Default)]
-struct Lease {
-    more: u64,
-    less: u64,
-    hour: i64,
 }
 
 impl Store {
@@ -222,73 +208,6 @@ impl Store {
     }
 }
 
-impl<'i> Sums<'i> {
-    fn count(&mut self, entry: &'i Entry, hour: i64) {
-        let Some(cost) = entry.cost.filter(|cost| cost.0 > 0) else {
-            return;
-        };
-        for (scope, name) in entry.payers() {
-            let spent = self.spent.entry((scope, name, hour)).or_default();
-            *spent = spent.saturating_add(cost.0);
-        }
-    }
-
-    fn lease(&mut self, scope: Scope, name: &'i str, start: i64) -> &mut Lease {
-        self.leases.entry((scope, name, start)).or_default()
-    }
-
-    fn cut(&mut self, cut: &'i Cut) {
-        let lease = self.lease(cut.scope, &cut.name, cut.start);
-        lease.less = lease.less.saturating_add(cut.amount);
-    }
-
-    fn draw(&mut self, draw: &'i Draw, block: u64) {
-        if block > 0 {
-            let account = &draw.account;
-            let lease = self.lease(account.scope, &account.name, draw.start);
-            lease.more = lease.more.saturating_add(block);
-            lease.hour = lease.hour.max(draw.hour);
-        }
-    }
-
-    fn write(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        self.write_spent(tx)?;
-        if self.leases.is_empty() {
-            return Ok(());
-        }
-        let mut change = tx.prepare_cached(
-            "INSERT INTO lease (scope, name, start, amount, hour) VALUES (?1, ?2, ?3, max(0, ?4), ?5)
-             ON CONFLICT DO UPDATE SET amount = max(0, amount + ?4), hour = max(hour, ?5)",
-        )?;
-        let mut delete = tx.prepare_cached(
-            "DELETE FROM lease WHERE scope = ?1 AND name = ?2 AND start = ?3 AND amount = 0",
-        )?;
-        for ((scope, name, start), lease) in self.leases.drain() {
-            let by = stored(lease.more).saturating_sub(stored(lease.less));
-            change.execute(params![scope as i64, name, start, by, lease.hour])?;
-            if by < 0 {
-                delete.execute(params![scope as i64, name, start])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_spent(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        if self.spent.is_empty() {
-            return Ok(());
-        }
-        let mut add = tx.prepare_cached(ADD_SPENT)?;
-        for ((scope, name, hour), amount) in self.spent.drain() {
-            add.execute(params![scope as i64, name, hour, stored(amount)])?;
-        }
-        Ok(())
-    }
-}
-
-/// More than SQLite can count is the most that it can.
-pub(super) const ADD_SPENT: &str = "INSERT INTO spent (scope, name, hour, amount) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT DO UPDATE SET amount = CASE WHEN amount > 9223372036854775807 - ?4 THEN 9223372036854775807 ELSE amount + ?4 END";
-
 /// An amount as SQLite counts it, at most 9 billion dollars.
 pub(super) fn stored(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
@@ -461,7 +380,7 @@ mod tests {
         let hour = hour_of(now());
         let settled = || {
             Item::Settled(Arc::new(Settled {
-                entries: vec![entry(30)],
+                entries: [entry(30)].into_iter().collect(),
                 hour,
                 ..Settled::default()
             }))

@@ -333,7 +333,7 @@ mod tests {
         };
         Settled {
             number,
-            entries: vec![entry(number)],
+            entries: SmallVec::from_iter([entry(number)]),
             hour: 474_780,
             cuts: SmallVec::from_iter([cut]),
             ..Settled::default()
