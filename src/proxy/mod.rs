@@ -217,8 +217,11 @@ where
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
-    let asking = attempt::run(client, &route, &call, &mut tab, record);
-    let answer = match presence.holding(&mut slot, asking).await {
+    let asked = {
+        let asking = pin!(attempt::run(client, &route, &call, &mut tab, record));
+        presence.holding(&mut slot, asking).await
+    };
+    let answer = match asked {
         Ok(answer) => answer,
         Err(exhausted) => {
             tab.close().await;

@@ -3,6 +3,7 @@
 //! Shared by a request, which knows how far it has come, and by whoever drops it, who knows why. Whatever ends a request
 //! first is what its entries say: a client that left before we stopped has left.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -51,8 +52,13 @@ impl Presence {
     }
 
     /// Waits for a future, and gives back what is held for it as soon as nobody else waits for it.
-    pub async fn holding<T, F: Future>(&self, held: &mut Option<T>, future: F) -> F::Output {
-        let mut future = std::pin::pin!(future);
+    ///
+    /// The future is long, and is not moved for this.
+    pub async fn holding<T, F: Future>(
+        &self,
+        held: &mut Option<T>,
+        mut future: Pin<&mut F>,
+    ) -> F::Output {
         std::future::poll_fn(|cx| {
             if self.absence().is_some() {
                 *held = None;
@@ -65,6 +71,8 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
@@ -102,10 +110,10 @@ mod tests {
     async fn what_is_held_is_given_back_when_nobody_waits() {
         let presence = Presence::default();
         let mut held = Some(());
-        presence.holding(&mut held, async {}).await;
+        presence.holding(&mut held, pin!(async {})).await;
         assert_eq!(held, Some(()));
         presence.leaves(Instant::now());
-        presence.holding(&mut held, async {}).await;
+        presence.holding(&mut held, pin!(async {})).await;
         assert_eq!(held, None);
     }
 }
