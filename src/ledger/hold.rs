@@ -329,6 +329,7 @@ impl Hold {
                 ..Settled::default()
             });
             state.queue.push_back(Item::Settled(Arc::clone(&settled)));
+            self.inner.safe.enter(state.place);
             Some((settled, state.place))
         })?;
         // Outside of the lock: a slow disk holds up nobody else.

@@ -56,8 +56,7 @@ impl Store {
         let ledger = store.prepare(settings.durability, hour).map_err(said)?;
         store.enter(missing).map_err(said)?;
         store.begin().map_err(said)?;
-        let tail = Tail::open(path, ledger).and_then(|tail| tail.clear().map(|()| tail));
-        let tail = tail.map_err(|why| OpenError::Unwritable {
+        let tail = Tail::open(path, ledger).map_err(|why| OpenError::Unwritable {
             path: path.clone(),
             why: why.to_string(),
         })?;

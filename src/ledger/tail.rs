@@ -3,17 +3,19 @@
 //! To bring one request into the ledger's file costs as much as to bring in a hundred. So whoever settles appends one line
 //! here, in one short write on its own thread, and the ledger's thread brings many of them into the file together, a
 //! moment later. There are two such files: while one is appended to, what stands in the other reaches the ledger's file;
-//! then the other is emptied, and they change places.
+//! then they change places, and the other is written over from its beginning, which is cheaper than a file that grows.
 //!
 //! A line has a number, and the ledger's file knows the number up to which it has them all: so whatever a crash leaves
-//! here is entered once. What was cut short by it is no line, and was told to nobody.
+//! here is entered once, and what is left of older lines not at all. What was cut short is no line, and was told to
+//! nobody.
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -26,7 +28,7 @@ use crate::usage::{KINDS, Money, Usage};
 /// The places that lines are appended to, in turn.
 const PLACES: [&str; 2] = [".tail0", ".tail1"];
 /// In bytes: with this much in it a place is left for the other.
-pub(super) const FULL: u64 = 4 << 20;
+pub(super) const FULL: u64 = 1 << 20;
 /// In bytes: more than this is in no tail of ours.
 const MOST: u64 = 256 << 20;
 /// A disk that takes longer to take a line is not asked on the path for a while: the ledger's thread can wait for it.
@@ -49,7 +51,10 @@ pub(super) struct Tail {
 #[derive(Debug)]
 struct Place {
     file: File,
-    length: AtomicU64,
+    /// Where the next line goes.
+    end: AtomicU64,
+    /// How many lines are on their way: while there are any, no other takes the place of one.
+    writers: AtomicUsize,
 }
 
 /// What makes durable what was settled.
@@ -64,7 +69,15 @@ pub(super) enum Safe {
 }
 
 impl Safe {
-    /// Makes it durable if that can be done at once. False if the store has to be waited for.
+    /// Someone will append to a place, which was not left yet.
+    pub(super) fn enter(&self, place: usize) {
+        if let Some(place) = self.tail().and_then(|tail| tail.places.get(place)) {
+            place.writers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes it durable if that can be done at once, in a place that was entered for it. False if the store has to be
+    /// waited for.
     pub(super) fn keep(&self, place: usize, settled: &Settled) -> bool {
         match self {
             Self::Never => true,
@@ -82,14 +95,17 @@ impl Safe {
 }
 
 impl Tail {
-    /// Beside a ledger's file, which is locked.
+    /// Beside a ledger's file, which is locked, and has all that stands there.
     pub(super) fn open(path: &Path, ledger: i64) -> io::Result<Self> {
         let open = |name: &str| {
             let mut options = File::options();
-            let file = options.create(true).append(true);
+            let file = options.create(true).write(true).truncate(true);
             let file = file.open(beside(path, name))?;
-            let length = AtomicU64::new(file.metadata()?.len());
-            Ok::<_, io::Error>(Place { file, length })
+            Ok::<_, io::Error>(Place {
+                file,
+                end: AtomicU64::new(0),
+                writers: AtomicUsize::new(0),
+            })
         };
         let [first, second] = PLACES;
         Ok(Self {
@@ -100,11 +116,17 @@ impl Tail {
         })
     }
 
-    /// Appends what was settled to a place. False if it does not stand there now.
-    pub(super) fn append(&self, place: usize, settled: &Settled) -> bool {
-        let Some(Place { file, length }) = self.places.get(place) else {
+    /// Appends what was settled to a place, which was entered for it. False if it does not stand there now.
+    fn append(&self, place: usize, settled: &Settled) -> bool {
+        let Some(place) = self.places.get(place) else {
             return false;
         };
+        let is_written = self.write(place, settled);
+        place.writers.fetch_sub(1, Ordering::Release);
+        is_written
+    }
+
+    fn write(&self, Place { file, end, .. }: &Place, settled: &Settled) -> bool {
         let since = |moment: Instant| {
             let since = moment.saturating_duration_since(self.began);
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -113,41 +135,44 @@ impl Tail {
         if since(start) < self.rests_until.load(Ordering::Relaxed) {
             return false;
         }
-        // The break comes first, so that a line is whole even behind one that was cut short.
+        // Between breaks, so that it is whole whatever stands before and behind it.
         let mut line = Vec::with_capacity(768);
         line.push(b'\n');
         if serde_json::to_writer(&mut line, &written(self.ledger, settled)).is_err() {
             return false;
         }
-        // In one write, or not at all: others append, too.
-        let mut file = file;
-        let written = file.write(&line).unwrap_or_default();
-        length.fetch_add(written as u64, Ordering::Relaxed);
+        line.push(b'\n');
+        let at = end.fetch_add(line.len() as u64, Ordering::Relaxed);
+        let is_written = file.write_all_at(&line, at).is_ok();
         if start.elapsed() > SLOW {
             let until = since(start + REST);
             self.rests_until.store(until, Ordering::Relaxed);
         }
-        written == line.len()
+        is_written
     }
 
     /// Whether so much stands in a place that it should be left.
     pub(super) fn is_full(&self, place: usize) -> bool {
-        let length = self.places.get(place).map(|place| &place.length);
-        length.is_some_and(|length| length.load(Ordering::Relaxed) >= FULL)
+        let end = self.places.get(place).map(|place| &place.end);
+        end.is_some_and(|end| end.load(Ordering::Relaxed) >= FULL)
     }
 
-    /// Empties a place, of which all stands in the ledger's file.
-    pub(super) fn empty(&self, place: usize) -> io::Result<()> {
-        if let Some(Place { file, length }) = self.places.get(place) {
-            file.set_len(0)?;
-            length.store(0, Ordering::Relaxed);
-        }
-        Ok(())
+    /// Begins a place anew that was left, and of which all stands in the ledger's file. False if it cannot be yet.
+    pub(super) fn rewind(&self, place: usize) -> bool {
+        let place = self.places.get(place);
+        let place = place.filter(|place| place.writers.load(Ordering::Acquire) == 0);
+        place
+            .inspect(|place| place.end.store(0, Ordering::Relaxed))
+            .is_some()
     }
 
     /// Empties both.
     pub(super) fn clear(&self) -> io::Result<()> {
-        (0..self.places.len()).try_for_each(|place| self.empty(place))
+        for Place { file, end, .. } in &self.places {
+            end.store(0, Ordering::Relaxed);
+            file.set_len(0)?;
+        }
+        Ok(())
     }
 }
 
@@ -193,6 +218,9 @@ pub(super) fn read(
             let Ok(line) = serde_json::from_slice::<Line<Vec<Try<'_>>, Vec<Less<'_>>>>(line) else {
                 continue;
             };
+            if line.1 != line.5 {
+                continue;
+            }
             if Some(line.0) != ledger {
                 return Err(Unread::Foreign(place));
             }
@@ -205,8 +233,8 @@ pub(super) fn read(
 }
 
 /// What a line says, by position, for names would make more than half of it: which ledger's it is, the number, the hour,
-/// the tries, and what the store is to lower.
-type Line<T, C> = (i64, u64, i64, T, C);
+/// the tries, what the store is to lower, and the number again: what is half a new line and half an older one has two.
+type Line<T, C> = (i64, u64, i64, T, C, u64);
 
 /// An [`Entry`], in the order of its members.
 type Try<'a> = (
@@ -269,11 +297,12 @@ fn written(ledger: i64, settled: &Settled) -> impl Serialize {
         );
         line
     });
-    let line: Line<_, _> = (ledger, settled.number, settled.hour, tries, cuts);
+    let number = settled.number;
+    let line: Line<_, _> = (ledger, number, settled.hour, tries, cuts, number);
     line
 }
 
-fn settled((_, number, hour, tries, cuts): Line<Vec<Try<'_>>, Vec<Less<'_>>>) -> Settled {
+fn settled((_, number, hour, tries, cuts, _): Line<Vec<Try<'_>>, Vec<Less<'_>>>) -> Settled {
     let shared = |text: Cow<'_, str>| Arc::from(&*text);
     let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
     let entries = tries.into_iter().map(|line| Entry {
@@ -345,41 +374,58 @@ mod tests {
         found.iter().map(|settled| settled.number).collect()
     }
 
+    fn append(tail: &Tail, place: usize, number: u64) {
+        tail.places[place].writers.fetch_add(1, Ordering::Relaxed);
+        assert!(tail.append(place, &settled(number)));
+    }
+
     #[test]
     fn what_is_appended_is_read_in_order_and_only_what_is_missing() {
         let folder = folder();
         let path = folder.path().join("ledger.db");
         let tail = Tail::open(&path, 9).unwrap();
         for number in [3, 1, 2] {
-            assert!(tail.append(usize::from(number == 1), &settled(number)));
+            append(&tail, usize::from(number == 1), number);
         }
         assert_eq!(numbers(&path, 0), [1, 2, 3]);
         assert_eq!(numbers(&path, 2), [3]);
         let found = read(&path, Some(9), 0).unwrap();
         assert_eq!(format!("{:?}", found[0]), format!("{:?}", settled(1)));
-        tail.empty(0).unwrap();
-        assert_eq!(numbers(&path, 0), [1]);
+        // Two lines stand there, of which one is written over.
+        assert!(tail.rewind(0));
+        append(&tail, 0, 4);
+        assert_eq!(numbers(&path, 0), [1, 2, 4]);
+        tail.places[0].writers.fetch_add(1, Ordering::Relaxed);
+        assert!(!tail.rewind(0), "someone is about to write there");
         tail.clear().unwrap();
         assert_eq!(numbers(&path, 0), [0_u64; 0]);
+    }
+
+    /// One line, as it stands in a file.
+    fn line(number: u64) -> Vec<u8> {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        append(&Tail::open(&path, 9).unwrap(), 0, number);
+        text(&beside(&path, PLACES[0])).unwrap()
     }
 
     #[test]
     fn a_line_that_is_cut_short_spoils_no_other_wherever_it_is_cut() {
         let folder = folder();
         let path = folder.path().join("ledger.db");
-        let tail = Tail::open(&path, 9).unwrap();
-        assert!(tail.append(0, &settled(1)));
-        let place = beside(&path, PLACES[0]);
-        let line = text(&place).unwrap();
-        for cut in 0..line.len() {
-            let cut = &line[..cut];
-            std::fs::write(&place, [&line, cut].concat()).unwrap();
-            assert!(tail.append(0, &settled(2)), "behind it");
-            assert_eq!(numbers(&path, 0), [1, 2]);
-            std::fs::write(&place, [cut, &line].concat()).unwrap();
-            assert_eq!(numbers(&path, 0), [1]);
-            std::fs::write(&place, cut).unwrap();
-            assert_eq!(numbers(&path, 0), [0_u64; 0]);
+        let reads = |bytes: Vec<u8>| {
+            std::fs::write(beside(&path, PLACES[0]), bytes).unwrap();
+            numbers(&path, 0)
+        };
+        let (one, two, older) = (line(1), line(2), line(1_000_000));
+        for at in 0..one.len() - 1 {
+            let (cut, rest) = (&one[..at], &older[at.min(older.len())..]);
+            assert_eq!(reads([&two, cut, &two].concat()), [2, 2]);
+            assert_eq!(reads([cut, &two].concat()), [2]);
+            // Written over an older one as far as that: it is the older one, or none.
+            let found = reads([cut, rest].concat());
+            assert!(found.is_empty() || found == [1_000_000], "{at}: {found:?}");
+            assert_eq!(reads([&one, rest].concat())[0], 1);
         }
     }
 
@@ -387,7 +433,7 @@ mod tests {
     fn what_is_another_ledgers_is_left_alone() {
         let folder = folder();
         let path = folder.path().join("ledger.db");
-        assert!(Tail::open(&path, 8).unwrap().append(1, &settled(1)));
+        append(&Tail::open(&path, 8).unwrap(), 1, 1);
         for ledger in [Some(9), None] {
             let Err(Unread::Foreign(place)) = read(&path, ledger, 0) else {
                 panic!("it was taken for ours");

@@ -143,10 +143,10 @@ struct Turn {
 }
 
 impl Turn {
-    /// Once all up to a number is written: empties the place that was left, or leaves one that is full.
+    /// Once all up to a number is written: begins the place that was left anew, or leaves one that is full.
     fn over(&mut self, inner: &Inner, tail: &Tail, written: u64) {
         if let Some((place, last)) = self.left {
-            if written >= last && tail.empty(place).is_ok() {
+            if written >= last && tail.rewind(place) {
                 self.left = None;
             }
             return;
