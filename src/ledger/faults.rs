@@ -1,7 +1,6 @@
 //! The ledger under faults: what cannot be written, what is no ledger, and what is too old.
 
 use std::fs;
-use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
@@ -146,7 +145,7 @@ async fn when_the_tail_takes_nothing_the_file_is_waited_for() {
     let folder = folder();
     let ledger = open(&folder);
     let tail = ledger.0.inner.safe.tail().unwrap();
-    tail.rests_until.store(u64::MAX, Ordering::Relaxed);
+    tail.refuse();
     spend(&ledger, &[], 0, 7, now()).await;
     assert_eq!(count(&folder, "SELECT sum(cost) FROM entry"), 7);
 }

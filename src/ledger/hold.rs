@@ -13,6 +13,7 @@ use super::book::Part;
 use super::inner::Inner;
 use super::item::{Cuts, Entries, Item, Settled};
 use super::state::{Parts, Said, State, Taken, Want};
+use super::tail::{Batch, Safe};
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope};
 use crate::usage::Money;
@@ -284,14 +285,11 @@ impl Hold {
     /// ends when the entries are durable, and need not be waited for. Whatever is done with the hold later is entered no
     /// more.
     pub fn settle(&mut self) -> Settling {
-        Settling {
-            inner: Arc::clone(&self.inner),
-            settled: self.end(),
-            clock: None,
-        }
+        let settled = self.end();
+        Settling::of(&self.inner, settled)
     }
 
-    /// What has yet to become durable.
+    /// What has to be made durable.
     fn end(&mut self) -> Option<Arc<Settled>> {
         if std::mem::replace(&mut self.is_settled, true) {
             return None;
@@ -304,7 +302,7 @@ impl Hold {
         let parts = std::mem::take(&mut self.parts);
         let hour = self.hour;
         self.amount = 0;
-        let (settled, place) = self.inner.with(|state| {
+        self.inner.with(|state| {
             state.seated = state.seated.saturating_sub(1);
             state.count(&entries, &parts, hour);
             let cuts = parts.into_iter().filter_map(|part| {
@@ -329,33 +327,59 @@ impl Hold {
                 ..Settled::default()
             });
             state.queue.push_back(Item::Settled(Arc::clone(&settled)));
-            self.inner.safe.enter(state.place);
-            Some((settled, state.place))
-        })?;
-        // Outside of the lock: a slow disk holds up nobody else.
-        if self.inner.safe.keep(place, &settled) {
-            return None;
-        }
-        self.inner.with(|state| state.hurry = true);
-        Some(settled)
+            Some(settled)
+        })
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.end();
+        drop(self.settle());
     }
 }
 
 /// Ends when the entries of a settled hold are durable, or when that takes longer than `settle_wait`. Then they stay
-/// queued, and it says false.
+/// queued, and it says false. Dropped before, it has them written as well.
 #[derive(Debug)]
 #[must_use = "the entries are on their way, but perhaps not durable yet"]
 pub struct Settling {
     inner: Arc<Inner>,
-    /// What waits for the store.
+    /// None: it is durable.
     settled: Option<Arc<Settled>>,
+    /// The lines of the tail among which it is. None: it waits for the store.
+    batch: Option<Arc<Batch>>,
+    has_yielded: bool,
     clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Settling {
+    fn of(inner: &Arc<Inner>, settled: Option<Arc<Settled>>) -> Self {
+        let settled = settled.filter(|_| !matches!(inner.safe, Safe::Never));
+        let tail = inner.safe.tail();
+        let batch = settled.as_ref().and_then(|settled| tail?.gather(settled));
+        if settled.is_some() && batch.is_none() {
+            inner.with(|state| state.hurry = true);
+        }
+        Self {
+            inner: Arc::clone(inner),
+            settled,
+            batch,
+            has_yielded: false,
+            clock: None,
+        }
+    }
+
+    /// Has the lines written, if that was not done. What they did not take waits for the store.
+    fn write(&mut self) {
+        let (Some(batch), Some(tail)) = (self.batch.take(), self.inner.safe.tail()) else {
+            return;
+        };
+        if tail.write(&batch) {
+            self.settled = None;
+        } else {
+            self.inner.with(|state| state.hurry = true);
+        }
+    }
 }
 
 impl Future for Settling {
@@ -363,6 +387,14 @@ impl Future for Settling {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = &mut *self;
+        let is_gathered = |batch: &Arc<Batch>| batch.is_written().is_none();
+        if this.batch.as_ref().is_some_and(is_gathered) && !this.has_yielded {
+            // Others of this thread first: what they settle now is written with this.
+            this.has_yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.write();
         let Some(settled) = &this.settled else {
             return Poll::Ready(true);
         };
@@ -385,6 +417,7 @@ impl Future for Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
+        self.write();
         if let Some(settled) = self.settled.take() {
             settled.slot.leave();
         }

@@ -16,6 +16,7 @@ mod hold;
 mod inner;
 mod item;
 mod keep;
+mod line;
 mod open;
 mod report;
 mod state;
@@ -404,10 +405,8 @@ impl Ledger {
     /// Ends the thread as a crash would: nothing more is written.
     #[cfg(test)]
     fn crash(&self) {
-        use std::sync::atomic::Ordering;
-
         if let Some(tail) = self.0.inner.safe.tail() {
-            tail.rests_until.store(u64::MAX, Ordering::Relaxed);
+            tail.refuse();
         }
         self.0.inner.stop(Stop::Now);
         for thread in std::mem::take(&mut *self.0.threads.lock().unwrap()) {

@@ -73,8 +73,6 @@ pub(super) struct State {
     pub(super) writing: usize,
     /// The number of what was settled last.
     pub(super) number: u64,
-    /// Which place of the tail is appended to.
-    pub(super) place: usize,
     /// From how many items on the thread that writes is to be woken; none while it is awake.
     pub(super) wakes_at: Option<usize>,
     /// Whether someone waits for the store.
@@ -107,7 +105,6 @@ impl State {
             queue: VecDeque::new(),
             writing: 0,
             number,
-            place: 0,
             wakes_at: None,
             hurry: false,
             unavailable: false,

@@ -1,61 +1,39 @@
 //! What was settled and is not in the file yet? It stands in a small file beside it, so that it survives the process.
 //!
-//! To bring one request into the ledger's file costs as much as to bring in a hundred. So whoever settles appends one line
-//! here, in one short write on its own thread, and the ledger's thread brings many of them into the file together, a
-//! moment later. There are two such files: while one is appended to, what stands in the other reaches the ledger's file;
-//! then they change places, and the other is written over from its beginning, which is cheaper than a file that grows.
+//! To bring one request into the ledger's file costs as much as to bring in a hundred. So whoever settles adds one line
+//! here, and the ledger's thread brings many of them into the file together, a moment later. Lines are gathered while
+//! their thread has others to settle, and then written in one short write, on that thread. There are two files: while
+//! one is written to, what stands in the other reaches the ledger's file; then they change places, and the other is
+//! written over from its beginning, which is cheaper than a file that grows.
 //!
 //! A line has a number, and the ledger's file knows the number up to which it has them all: so whatever a crash leaves
 //! here is entered once, and what is left of older lines not at all. What was cut short is no line, and was told to
 //! nobody.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
-
-use super::book::Cut;
 use super::item::Settled;
-use super::{Entry, Scope};
-use crate::usage::{KINDS, Money, Usage};
+use super::line;
 
-/// The places that lines are appended to, in turn.
+/// The places that lines are written to, in turn.
 const PLACES: [&str; 2] = [".tail0", ".tail1"];
 /// In bytes: with this much in it a place is left for the other.
 pub(super) const FULL: u64 = 1 << 20;
 /// In bytes: more than this is in no tail of ours.
 const MOST: u64 = 256 << 20;
-/// A disk that takes longer to take a line is not asked on the path for a while: the ledger's thread can wait for it.
+/// In bytes: so much is gathered, and no more.
+const GATHERED: usize = 64 << 10;
+/// A disk that takes longer to take lines is not asked on the path for a while: the ledger's thread can wait for it.
 /// Longer than a thread waits for its core on a busy machine, which is no fault of the disk's.
 const SLOW: Duration = Duration::from_millis(50);
 /// How long not.
 const REST: Duration = Duration::from_secs(5);
-
-/// Two files of lines.
-#[derive(Debug)]
-pub(super) struct Tail {
-    /// Which ledger's.
-    ledger: i64,
-    places: [Place; 2],
-    began: Instant,
-    /// Until when nobody appends, in milliseconds since it began.
-    pub(super) rests_until: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Place {
-    file: File,
-    /// Where the next line goes.
-    end: AtomicU64,
-    /// How many lines are on their way: while there are any, no other takes the place of one.
-    writers: AtomicUsize,
-}
 
 /// What makes durable what was settled.
 #[derive(Debug)]
@@ -69,27 +47,60 @@ pub(super) enum Safe {
 }
 
 impl Safe {
-    /// Someone will append to a place, which was not left yet.
-    pub(super) fn enter(&self, place: usize) {
-        if let Some(place) = self.tail().and_then(|tail| tail.places.get(place)) {
-            place.writers.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Makes it durable if that can be done at once, in a place that was entered for it. False if the store has to be
-    /// waited for.
-    pub(super) fn keep(&self, place: usize, settled: &Settled) -> bool {
-        match self {
-            Self::Never => true,
-            Self::Tail(tail) => tail.append(place, settled),
-            Self::Store => false,
-        }
-    }
-
     pub(super) fn tail(&self) -> Option<&Tail> {
         match self {
             Self::Tail(tail) => Some(tail),
             Self::Never | Self::Store => None,
+        }
+    }
+}
+
+/// Two files of lines.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Which ledger's.
+    ledger: i64,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    places: [Place; 2],
+    /// Which of them is written to.
+    place: usize,
+    /// Lines that are yet to be written.
+    gathered: Vec<u8>,
+    /// The highest number among them.
+    highest: u64,
+    /// What they are known by.
+    batch: Arc<Batch>,
+    /// Until when nothing is taken.
+    rests_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Place {
+    file: File,
+    /// Where the next lines go.
+    end: u64,
+    /// The highest number that was written there since its beginning.
+    highest: u64,
+}
+
+/// Lines that are written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch(AtomicU8);
+
+impl Batch {
+    const WRITTEN: u8 = 1;
+    const LOST: u8 = 2;
+
+    /// Whether the lines stand in the file. None: it was not tried yet.
+    pub(super) fn is_written(&self) -> Option<bool> {
+        match self.0.load(Ordering::Acquire) {
+            Self::WRITTEN => Some(true),
+            Self::LOST => Some(false),
+            _ => None,
         }
     }
 }
@@ -103,76 +114,123 @@ impl Tail {
             let file = file.open(beside(path, name))?;
             Ok::<_, io::Error>(Place {
                 file,
-                end: AtomicU64::new(0),
-                writers: AtomicUsize::new(0),
+                end: 0,
+                highest: 0,
             })
         };
         let [first, second] = PLACES;
+        let lines = Lines {
+            places: [open(first)?, open(second)?],
+            place: 0,
+            gathered: Vec::new(),
+            highest: 0,
+            batch: Arc::default(),
+            rests_until: None,
+        };
         Ok(Self {
             ledger,
-            places: [open(first)?, open(second)?],
-            began: now(),
-            rests_until: AtomicU64::new(0),
+            lines: Mutex::new(lines),
         })
     }
 
-    /// Appends what was settled to a place, which was entered for it. False if it does not stand there now.
-    fn append(&self, place: usize, settled: &Settled) -> bool {
-        let Some(place) = self.places.get(place) else {
-            return false;
-        };
-        let is_written = self.write(place, settled);
-        place.writers.fetch_sub(1, Ordering::Release);
-        is_written
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, Place { file, end, .. }: &Place, settled: &Settled) -> bool {
-        let since = |moment: Instant| {
-            let since = moment.saturating_duration_since(self.began);
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        };
-        let start = now();
-        if since(start) < self.rests_until.load(Ordering::Relaxed) {
-            return false;
-        }
+    /// Gathers what was settled, to be written with others. None: nothing is taken at the moment.
+    pub(super) fn gather(&self, settled: &Settled) -> Option<Arc<Batch>> {
         // Between breaks, so that it is whole whatever stands before and behind it.
         let mut line = Vec::with_capacity(768);
         line.push(b'\n');
-        if serde_json::to_writer(&mut line, &written(self.ledger, settled)).is_err() {
-            return false;
-        }
+        serde_json::to_writer(&mut line, &line::written(self.ledger, settled)).ok()?;
         line.push(b'\n');
-        let at = end.fetch_add(line.len() as u64, Ordering::Relaxed);
-        let is_written = file.write_all_at(&line, at).is_ok();
-        if start.elapsed() > SLOW {
-            let until = since(start + REST);
-            self.rests_until.store(until, Ordering::Relaxed);
+        let mut lines = self.lines();
+        if lines.rests_until.is_some_and(|until| now() < until) {
+            return None;
         }
-        is_written
+        lines.rests_until = None;
+        lines.gathered.extend_from_slice(&line);
+        lines.highest = lines.highest.max(settled.number);
+        let batch = Arc::clone(&lines.batch);
+        if lines.gathered.len() >= GATHERED {
+            lines.write();
+        }
+        Some(batch)
     }
 
-    /// Whether so much stands in a place that it should be left.
-    pub(super) fn is_full(&self, place: usize) -> bool {
-        let end = self.places.get(place).map(|place| &place.end);
-        end.is_some_and(|end| end.load(Ordering::Relaxed) >= FULL)
+    /// Sees to it that lines which were gathered are written. False if they could not be.
+    pub(super) fn write(&self, batch: &Batch) -> bool {
+        if let Some(is_written) = batch.is_written() {
+            return is_written;
+        }
+        let mut lines = self.lines();
+        // Another thread may have been here.
+        if batch.is_written().is_none() {
+            lines.write();
+        }
+        batch.is_written().unwrap_or_default()
     }
 
-    /// Begins a place anew that was left, and of which all stands in the ledger's file. False if it cannot be yet.
-    pub(super) fn rewind(&self, place: usize) -> bool {
-        let place = self.places.get(place);
-        let place = place.filter(|place| place.writers.load(Ordering::Acquire) == 0);
-        place
-            .inspect(|place| place.end.store(0, Ordering::Relaxed))
-            .is_some()
+    /// Once all up to a number stands in the ledger's file: leaves a place that is full for the other, if nothing in that
+    /// is missing there.
+    pub(super) fn turn(&self, written: u64) {
+        let lines = &mut *self.lines();
+        let [first, second] = &mut lines.places;
+        let (this, other) = match lines.place {
+            0 => (first, second),
+            _ => (second, first),
+        };
+        if this.end >= FULL && other.highest <= written {
+            (other.end, other.highest) = (0, 0);
+            lines.place = 1 - lines.place;
+        }
     }
 
-    /// Empties both.
+    /// Empties both: all that was gathered or written stands in the ledger's file.
     pub(super) fn clear(&self) -> io::Result<()> {
-        for Place { file, end, .. } in &self.places {
-            end.store(0, Ordering::Relaxed);
-            file.set_len(0)?;
+        let mut lines = self.lines();
+        lines.gathered.clear();
+        lines.over(Batch::WRITTEN);
+        for place in &mut lines.places {
+            (place.end, place.highest) = (0, 0);
+            place.file.set_len(0)?;
         }
         Ok(())
+    }
+
+    /// From now on nothing is taken.
+    #[cfg(test)]
+    pub(super) fn refuse(&self) {
+        self.lines().rests_until = Some(now() + Duration::from_secs(86_400));
+    }
+}
+
+impl Lines {
+    /// Writes what was gathered, in one write.
+    fn write(&mut self) {
+        let start = now();
+        let is_written = self.places.get_mut(self.place).is_some_and(|place| {
+            place.highest = place.highest.max(self.highest);
+            let is_written = place.file.write_all_at(&self.gathered, place.end).is_ok();
+            place.end += self.gathered.len() as u64;
+            is_written
+        });
+        self.gathered.clear();
+        if start.elapsed() > SLOW {
+            self.rests_until = Some(start + REST);
+        }
+        self.over(if is_written {
+            Batch::WRITTEN
+        } else {
+            Batch::LOST
+        });
+    }
+
+    /// Whoever waits for these lines knows what has become of them; the next are others.
+    fn over(&mut self, what: u8) {
+        self.batch.0.store(what, Ordering::Release);
+        self.batch = Arc::default();
+        self.highest = 0;
     }
 }
 
@@ -215,129 +273,16 @@ pub(super) fn read(
             Err(why) => return Err(Unread::Io(place, why)),
         };
         for line in text.split(|byte| *byte == b'\n') {
-            let Ok(line) = serde_json::from_slice::<Line<Vec<Try<'_>>, Vec<Less<'_>>>>(line) else {
-                continue;
-            };
-            if line.1 != line.5 {
-                continue;
+            match line::read(line) {
+                Some((whose, _)) if Some(whose) != ledger => return Err(Unread::Foreign(place)),
+                Some((_, settled)) => found.push(Arc::new(settled)),
+                None => {}
             }
-            if Some(line.0) != ledger {
-                return Err(Unread::Foreign(place));
-            }
-            found.push(Arc::new(settled(line)));
         }
     }
     found.retain(|settled| settled.number > after);
     found.sort_by_key(|settled| settled.number);
     Ok(found)
-}
-
-/// What a line says, by position, for names would make more than half of it: which ledger's it is, the number, the hour,
-/// the tries, what the store is to lower, and the number again: what is half a new line and half an older one has two.
-type Line<T, C> = (i64, u64, i64, T, C, u64);
-
-/// An [`Entry`], in the order of its members.
-type Try<'a> = (
-    Cow<'a, str>,
-    u32,
-    u64,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Option<Cow<'a, str>>,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Option<([u64; KINDS.len()], Option<u64>)>,
-    Option<u64>,
-    bool,
-    Cow<'a, str>,
-    Cow<'a, str>,
-);
-
-/// A [`Cut`], in the order of its members.
-type Less<'a> = (u8, Cow<'a, str>, i64, u64);
-
-/// A list of which each item is written as something else.
-struct Each<'a, T, W>(&'a [T], fn(&'a T) -> W);
-
-impl<T, W: Serialize> Serialize for Each<'_, T, W> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(self.0.iter().map(self.1))
-    }
-}
-
-fn written(ledger: i64, settled: &Settled) -> impl Serialize {
-    let tries = Each(&settled.entries, |entry| {
-        let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let usage = entry.usage.as_ref();
-        let line: Try<'_> = (
-            Cow::Borrowed(&entry.request),
-            entry.attempt,
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            Cow::Borrowed(&entry.api),
-            Cow::Borrowed(&entry.key),
-            entry.team.as_deref().map(Cow::Borrowed),
-            Cow::Borrowed(&entry.model),
-            Cow::Borrowed(&entry.target),
-            Cow::Borrowed(&entry.provider),
-            usage.map(|usage| (usage.counts(), usage.cost.map(|cost| cost.0))),
-            entry.cost.map(|cost| cost.0),
-            entry.estimated,
-            Cow::Borrowed(&entry.end),
-            Cow::Borrowed(&entry.prices),
-        );
-        line
-    });
-    let cuts = Each(&settled.cuts, |cut| {
-        let line: Less<'_> = (
-            cut.scope as u8,
-            Cow::Borrowed(&cut.name),
-            cut.start,
-            cut.amount,
-        );
-        line
-    });
-    let number = settled.number;
-    let line: Line<_, _> = (ledger, number, settled.hour, tries, cuts, number);
-    line
-}
-
-fn settled((_, number, hour, tries, cuts, _): Line<Vec<Try<'_>>, Vec<Less<'_>>>) -> Settled {
-    let shared = |text: Cow<'_, str>| Arc::from(&*text);
-    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    let entries = tries.into_iter().map(|line| Entry {
-        request: shared(line.0),
-        attempt: line.1,
-        at: UNIX_EPOCH + Duration::from_millis(line.2),
-        api: owned(line.3),
-        key: shared(line.4),
-        team: line.5.map(shared),
-        model: shared(line.6),
-        target: shared(line.7),
-        provider: shared(line.8),
-        usage: line
-            .9
-            .map(|(counts, cost)| Usage::of(counts, cost.map(Money))),
-        cost: line.10.map(Money),
-        estimated: line.11,
-        end: owned(line.12),
-        prices: shared(line.13),
-    });
-    let cuts = cuts.into_iter().filter_map(|(scope, name, start, amount)| {
-        Some(Cut {
-            scope: *Scope::ALL.get(usize::from(scope))?,
-            name: shared(name),
-            start,
-            amount,
-        })
-    });
-    Settled {
-        number,
-        hour,
-        entries: entries.collect(),
-        cuts: cuts.collect(),
-        ..Settled::default()
-    }
 }
 
 fn text(place: &Path) -> io::Result<Vec<u8>> {
@@ -350,6 +295,8 @@ fn text(place: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use smallvec::SmallVec;
 
+    use super::super::Scope;
+    use super::super::book::Cut;
     use super::super::tests::{entry, folder};
     use super::*;
 
@@ -374,38 +321,73 @@ mod tests {
         found.iter().map(|settled| settled.number).collect()
     }
 
-    fn append(tail: &Tail, place: usize, number: u64) {
-        tail.places[place].writers.fetch_add(1, Ordering::Relaxed);
-        assert!(tail.append(place, &settled(number)));
+    fn append(tail: &Tail, number: u64) {
+        let batch = tail.gather(&settled(number)).unwrap();
+        assert_eq!(batch.is_written(), None);
+        assert!(tail.write(&batch));
+        assert!(tail.write(&batch), "once is enough");
     }
 
     #[test]
-    fn what_is_appended_is_read_in_order_and_only_what_is_missing() {
+    fn what_is_written_is_read_in_order_and_only_what_is_missing() {
         let folder = folder();
         let path = folder.path().join("ledger.db");
         let tail = Tail::open(&path, 9).unwrap();
-        for number in [3, 1, 2] {
-            append(&tail, usize::from(number == 1), number);
-        }
+        let batches = [3, 1, 2].map(|number| tail.gather(&settled(number)).unwrap());
+        assert_eq!(numbers(&path, 0), [0_u64; 0], "they are gathered");
+        assert!(tail.write(&batches[1]));
+        assert!(batches.iter().all(|batch| batch.is_written() == Some(true)));
         assert_eq!(numbers(&path, 0), [1, 2, 3]);
         assert_eq!(numbers(&path, 2), [3]);
         let found = read(&path, Some(9), 0).unwrap();
         assert_eq!(format!("{:?}", found[0]), format!("{:?}", settled(1)));
-        // Two lines stand there, of which one is written over.
-        assert!(tail.rewind(0));
-        append(&tail, 0, 4);
-        assert_eq!(numbers(&path, 0), [1, 2, 4]);
-        tail.places[0].writers.fetch_add(1, Ordering::Relaxed);
-        assert!(!tail.rewind(0), "someone is about to write there");
+        append(&tail, 4);
+        assert_eq!(numbers(&path, 0), [1, 2, 3, 4]);
+        tail.gather(&settled(5)).unwrap();
         tail.clear().unwrap();
-        assert_eq!(numbers(&path, 0), [0_u64; 0]);
+        append(&tail, 6);
+        assert_eq!(numbers(&path, 0), [6]);
+        tail.refuse();
+        assert!(tail.gather(&settled(7)).is_none());
+    }
+
+    #[test]
+    fn a_place_is_written_over_once_all_of_it_stands_in_the_file() {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        let tail = Tail::open(&path, 9).unwrap();
+        let place = || tail.lines().place;
+        let fill = |from: u64| {
+            let mut number = from;
+            let start = place();
+            while tail.lines().places[start].end < FULL {
+                append(&tail, number);
+                number += 1;
+            }
+            number - 1
+        };
+        let first = fill(1);
+        tail.turn(0);
+        assert_eq!(place(), 1, "nothing is missing of what stands in the other");
+        let second = fill(first + 1);
+        tail.turn(first - 1);
+        assert_eq!(place(), 1, "one is missing");
+        append(&tail, second + 1);
+        tail.turn(first);
+        assert_eq!(place(), 0);
+        append(&tail, second + 2);
+        let found = numbers(&path, first);
+        assert!(
+            found.iter().copied().eq(first + 1..=second + 2),
+            "{found:?}"
+        );
     }
 
     /// One line, as it stands in a file.
     fn line(number: u64) -> Vec<u8> {
         let folder = folder();
         let path = folder.path().join("ledger.db");
-        append(&Tail::open(&path, 9).unwrap(), 0, number);
+        append(&Tail::open(&path, 9).unwrap(), number);
         text(&beside(&path, PLACES[0])).unwrap()
     }
 
@@ -433,12 +415,12 @@ mod tests {
     fn what_is_another_ledgers_is_left_alone() {
         let folder = folder();
         let path = folder.path().join("ledger.db");
-        append(&Tail::open(&path, 8).unwrap(), 1, 1);
+        append(&Tail::open(&path, 8).unwrap(), 1);
         for ledger in [Some(9), None] {
             let Err(Unread::Foreign(place)) = read(&path, ledger, 0) else {
                 panic!("it was taken for ours");
             };
-            assert!(place.ends_with("ledger.db.tail1"), "{place:?}");
+            assert!(place.ends_with("ledger.db.tail0"), "{place:?}");
         }
     }
 }

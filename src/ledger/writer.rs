@@ -17,7 +17,6 @@ use super::inner::Inner;
 use super::item::{Granted, Item};
 use super::state::{State, Stop};
 use super::store::Store;
-use super::tail::Tail;
 
 /// The most that is written in one transaction.
 const GROUP: usize = 1_024;
@@ -95,7 +94,6 @@ fn bring(inner: &Inner, conn: &Connection) {
 
 fn run(inner: &Inner, mut store: Store) {
     let mut group = Vec::with_capacity(GROUP);
-    let mut turn = Turn::default();
     while let Some(work) = next(inner, &mut group) {
         match work {
             Work::Write(hour) => {
@@ -105,7 +103,7 @@ fn run(inner: &Inner, mut store: Store) {
                 acknowledge(inner, &group, &answers);
                 group.clear();
                 if let Some(tail) = inner.safe.tail() {
-                    turn.over(inner, tail, store.number);
+                    tail.turn(store.number);
                 }
             }
             Work::Sweep(hour) => {
@@ -121,6 +119,9 @@ fn run(inner: &Inner, mut store: Store) {
         }
     }
     let state = inner.lock();
+    if state.stop == Stop::Now {
+        return;
+    }
     // Unless someone has settled since, whose line only stands there. Under the lock, so that nobody does now.
     if let Some(tail) = inner.safe.tail()
         && state.number == store.number
@@ -132,31 +133,6 @@ fn run(inner: &Inner, mut store: Store) {
     drop(state);
     if is_clean && let Err(error) = store.close() {
         tracing::warn!(%error, "the ledger could not note that it was closed; the next start will check it");
-    }
-}
-
-/// The tail's two places change.
-#[derive(Default)]
-struct Turn {
-    /// The place that was left, and the number of the last that may stand in it.
-    left: Option<(usize, u64)>,
-}
-
-impl Turn {
-    /// Once all up to a number is written: begins the place that was left anew, or leaves one that is full.
-    fn over(&mut self, inner: &Inner, tail: &Tail, written: u64) {
-        if let Some((place, last)) = self.left {
-            if written >= last && tail.rewind(place) {
-                self.left = None;
-            }
-            return;
-        }
-        let mut state = inner.lock();
-        let place = state.place;
-        if tail.is_full(place) {
-            state.place = 1 - place;
-            self.left = Some((place, state.number));
-        }
     }
 }
 
