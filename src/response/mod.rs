@@ -7,6 +7,7 @@ mod finish;
 mod relay;
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use crate::admission::Slot;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
+use crate::usage::Money;
 pub use finish::Finisher;
 pub use relay::{Broken, Relay, read_on};
 use relay::{Flow, Reader};
@@ -79,9 +81,7 @@ pub fn relay(
     let body = match body {
         AnswerBody::Whole(bytes, _) => {
             headers.remove(header::CONTENT_LENGTH);
-            if let Some(cost) = record.cost
-                && let Ok(cost) = HeaderValue::try_from(cost.to_string())
-            {
+            if let Some(cost) = record.cost.and_then(amount) {
                 headers.insert(COST, cost);
             }
             whole(bytes, record, slot)
@@ -103,6 +103,16 @@ pub fn relay(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// An amount of money as a header's value.
+fn amount(money: Money) -> Option<HeaderValue> {
+    // Written where it stands: every amount has room here.
+    let mut text = [0; 32];
+    let mut rest = &mut text[..];
+    write!(rest, "{money}").ok()?;
+    let left = rest.len();
+    HeaderValue::from_bytes(text.get(..text.len() - left)?).ok()
 }
 
 /// A provider's error, in one piece, and the request is over.
@@ -151,7 +161,13 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
         && let Ok(value) = HeaderValue::from_str(target)
     {
         headers.insert(TARGET, value);
-        headers.insert(TRIES, HeaderValue::from(record.tries));
+        headers.insert(
+            TRIES,
+            match record.tries {
+                1 => HeaderValue::from_static("1"),
+                tries => HeaderValue::from(tries),
+            },
+        );
     }
 }
 
