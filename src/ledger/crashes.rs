@@ -1,11 +1,14 @@
-//! The ledger after a crash: what stood in its tail, and what did not.
+//! The ledger after a crash: what stood in its tail, and what did not. And what comes when nobody waits for it any more.
 
 use std::fs;
 
 use rusqlite::Connection;
 
-use super::tests::{budget, count, entry, flush, folder, now, open, settings, spend};
+use super::item::{Granted, Item};
+use super::state::{Said, State, Taken, Want};
+use super::tests::{NOON, at, budget, count, entry, flush, folder, now, open, settings, spend};
 use super::trials::runtime;
+use super::window::hour_of;
 use super::*;
 
 #[tokio::test]
@@ -102,4 +105,60 @@ fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
         0,
         "nothing was made of it"
     );
+}
+
+#[test]
+fn a_block_that_comes_after_its_window_is_given_back() {
+    let mut state = State::new(&settings(&folder()), hour_of(now()), 0);
+    let account = state.account(Scope::Key, "ann");
+    state.enforce(&[(Arc::clone(&account), budget(100, Per::Hour))]);
+    let wants = [Want {
+        account: &account,
+        amount: 10,
+    }];
+    let taken = state.take(&wants, hour_of(now()), &mut Said::new());
+    assert!(matches!(taken, Taken::Wait(0)));
+    let Some(Item::Draw(draw)) = state.queue.pop_front() else {
+        panic!("the store was not asked");
+    };
+    let hour = state.reach(at(NOON + 3_600));
+    let taken = state.take(&wants, hour, &mut Said::new());
+    assert!(matches!(taken, Taken::Wait(0)));
+    state.queue.clear();
+    let answer = Granted {
+        block: 10,
+        spent: Some(90),
+    };
+    state.granted(&draw, answer);
+    let Some(Item::Back(cut)) = state.queue.pop_front() else {
+        panic!("it was kept");
+    };
+    assert_eq!((cut.amount, cut.start), (10, draw.start));
+    assert_eq!(state.left(&account, at(NOON + 3_600)), None);
+}
+
+#[test]
+fn who_settles_faster_than_the_file_is_written_waits_and_is_not_refused() {
+    let folder = folder();
+    let settings = Settings {
+        backlog: 600,
+        ..settings(&folder)
+    };
+    let ledger = Ledger::open(&settings, now()).unwrap();
+    let set = tokio::task::LocalSet::new();
+    set.block_on(&runtime(), async {
+        let callers = (0..200).map(|_| {
+            let ledger = ledger.clone();
+            tokio::task::spawn_local(async move {
+                for _ in 0..50 {
+                    spend(&ledger, &[], 0, 1, now()).await;
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.unwrap();
+        }
+    });
+    assert!(ledger.close());
+    assert_eq!(count(&folder, "SELECT count(*) FROM entry"), 10_000);
 }

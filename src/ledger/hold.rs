@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::book::Part;
 use super::inner::Inner;
 use super::item::{Cuts, Entries, Item, Settled};
-use super::state::{Parts, Said, State, Taken, Want};
+use super::state::{Behind, Parts, Said, State, Taken, Want};
 use super::tail::{Batch, Safe};
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope};
@@ -285,12 +285,12 @@ impl Hold {
     /// ends when the entries are durable, and need not be waited for. Whatever is done with the hold later is entered no
     /// more.
     pub fn settle(&mut self) -> Settling {
-        let settled = self.end();
-        Settling::of(&self.inner, settled)
+        let ended = self.end();
+        Settling::of(&self.inner, ended)
     }
 
-    /// What has to be made durable.
-    fn end(&mut self) -> Option<Arc<Settled>> {
+    /// What has to be made durable, and whether the file is so far behind that it has to be waited for.
+    fn end(&mut self) -> Option<(Arc<Settled>, Behind)> {
         if std::mem::replace(&mut self.is_settled, true) {
             return None;
         }
@@ -327,7 +327,7 @@ impl Hold {
                 ..Settled::default()
             });
             state.queue.push_back(Item::Settled(Arc::clone(&settled)));
-            Some(settled)
+            Some((settled, state.is_behind()))
         })
     }
 }
@@ -353,10 +353,16 @@ pub struct Settling {
 }
 
 impl Settling {
-    fn of(inner: &Arc<Inner>, settled: Option<Arc<Settled>>) -> Self {
-        let settled = settled.filter(|_| !matches!(inner.safe, Safe::Never));
-        let tail = inner.safe.tail();
-        let batch = settled.as_ref().and_then(|settled| tail?.gather(settled));
+    /// None: there is nothing to wait for.
+    fn of(inner: &Arc<Inner>, ended: Option<(Arc<Settled>, Behind)>) -> Self {
+        let (settled, batch) = match (ended, &inner.safe) {
+            (None, _) | (_, Safe::Never) => (None, None),
+            (Some((settled, Behind::No)), Safe::Tail(tail)) => {
+                let batch = tail.gather(&settled);
+                (Some(settled), batch)
+            }
+            (Some((settled, _)), _) => (Some(settled), None),
+        };
         if settled.is_some() && batch.is_none() {
             inner.with(|state| state.hurry = true);
         }

@@ -50,6 +50,13 @@ pub(super) enum Taken {
     Not(Refused),
 }
 
+/// Whether the file is far behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    Yes,
+    No,
+}
+
 /// After so many ticks without use an account gives its block back.
 const IDLE: u64 = 3;
 
@@ -181,6 +188,17 @@ impl State {
     /// How much is not in the file yet.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len() + self.writing
+    }
+
+    /// Whether the file is so far behind that who settles should wait for it: then there is room again before there is
+    /// none.
+    pub(super) fn is_behind(&self) -> Behind {
+        // While nothing can be written it would be waited for in vain.
+        if self.waiting() > self.backlog / 2 && !self.unavailable {
+            Behind::Yes
+        } else {
+            Behind::No
+        }
     }
 
     /// Takes a seat.
@@ -449,42 +467,5 @@ fn refusal(book: &Book, hour: i64) -> Refused {
         limit: book.budget.limit,
         left: Money(book.room()),
         resets: resets(&book.budget, hour),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{NOON, at, budget, folder, now, settings};
-    use super::*;
-    use crate::ledger::Per;
-
-    #[test]
-    fn a_block_that_comes_after_its_window_is_given_back() {
-        let mut state = State::new(&settings(&folder()), hour_of(now()), 0);
-        let account = state.account(Scope::Key, "ann");
-        state.enforce(&[(Arc::clone(&account), budget(100, Per::Hour))]);
-        let wants = [Want {
-            account: &account,
-            amount: 10,
-        }];
-        let taken = state.take(&wants, hour_of(now()), &mut Said::new());
-        assert!(matches!(taken, Taken::Wait(0)));
-        let Some(Item::Draw(draw)) = state.queue.pop_front() else {
-            panic!("the store was not asked");
-        };
-        let hour = state.reach(at(NOON + 3_600));
-        let taken = state.take(&wants, hour, &mut Said::new());
-        assert!(matches!(taken, Taken::Wait(0)));
-        state.queue.clear();
-        let answer = Granted {
-            block: 10,
-            spent: Some(90),
-        };
-        state.granted(&draw, answer);
-        let Some(Item::Back(cut)) = state.queue.pop_front() else {
-            panic!("it was kept");
-        };
-        assert_eq!((cut.amount, cut.start), (10, draw.start));
-        assert_eq!(state.left(&account, at(NOON + 3_600)), None);
     }
 }

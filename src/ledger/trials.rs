@@ -28,7 +28,7 @@ impl Chance {
 async fn caller(ledger: Ledger, accounts: Vec<Arc<Account>>, seed: u64) -> u64 {
     let mut chance = Chance(seed);
     let mut spent = 0;
-    for _ in 0..8 {
+    for _ in 0..20 {
         let amount = 1 + chance.below(2_000_000);
         let mut hold = match ledger.hold(&accounts, Money(amount), now()).await {
             Ok(hold) => hold,
