@@ -21,6 +21,7 @@ mod report;
 mod state;
 mod store;
 mod tail;
+mod watch;
 mod window;
 mod writer;
 
@@ -264,7 +265,8 @@ pub struct Observed {
     pub written: u64,
     /// In how many groups, other messages included.
     pub groups: u64,
-    /// Each account of which it is known what was spent.
+    /// The first thousand budgets in force, as soon as it is known what was spent: that of all, then providers', teams'
+    /// and keys'.
     pub accounts: Vec<Balance>,
 }
 
@@ -356,18 +358,23 @@ impl Ledger {
         Hold::make(&self.0.inner, accounts, amount, now).await
     }
 
-    /// The limit without what was spent and is held. None before it was first read.
+    /// The limit without what was spent and is held. None before it was first read: of many budgets that is when they are
+    /// first spent from, else at once.
     pub fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
         self.0.inner.with(|state| state.left(account, now))
     }
 
     /// What it looks like from outside.
     pub fn observe(&self) -> Observed {
-        let late = self.0.inner.late();
-        Observed {
-            late,
-            ..self.0.inner.with(|state| state.observe())
+        let inner = &self.0.inner;
+        let mut seen = inner.with(|state| state.observe());
+        seen.late = inner.late();
+        // A few at a time: whoever holds something meanwhile waits for the lock.
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = inner.with(|state| state.see(from, &mut seen.accounts));
         }
+        seen
     }
 
     /// To be called about every 250 ms: accounts that were not used for a while give their blocks back. Tells of budgets of

@@ -60,6 +60,8 @@ const SWEEP: u64 = 240;
 pub(super) struct State {
     pub(super) books: Vec<Book>,
     index: [HashMap<Arc<str>, usize>; 4],
+    /// Accounts that are looked at from outside.
+    pub(super) watched: Vec<usize>,
     /// Accounts that may have something to give back.
     warm: Vec<usize>,
     seats: usize,
@@ -98,6 +100,7 @@ impl State {
         Self {
             books: Vec::new(),
             index: Default::default(),
+            watched: Vec::new(),
             warm: Vec::new(),
             seats: settings.seats,
             seated: 0,
@@ -137,6 +140,7 @@ impl State {
             self.queue
                 .extend(backs.into_iter().flatten().map(Item::Back));
         }
+        self.watch();
     }
 
     pub(super) fn account(&mut self, scope: Scope, name: &str) -> Arc<Account> {
@@ -174,7 +178,7 @@ impl State {
     }
 
     /// The account's book, in the window of an hour.
-    fn book(&mut self, id: usize, hour: i64) -> Option<&mut Book> {
+    pub(super) fn book(&mut self, id: usize, hour: i64) -> Option<&mut Book> {
         let book = self.books.get_mut(id)?;
         let back = book.turn_to(hour);
         self.queue.extend(back.map(Item::Back));
@@ -277,13 +281,7 @@ impl State {
                     Amount::Exactly(block)
                 }
             };
-            let draw = Draw {
-                account: Arc::clone(&book.account),
-                series: book.series,
-                start: book.start,
-                hour,
-                amount,
-            };
+            let draw = draw(book, hour, amount);
             self.queue.push_back(Item::Draw(draw));
             self.hurry = true;
         }
@@ -405,8 +403,6 @@ impl State {
     }
 
     pub(super) fn observe(&self) -> Observed {
-        let known = self.books.iter();
-        let known = known.filter(|book| book.in_force && book.known == Known::Yes);
         Observed {
             queue: self.waiting(),
             seated: self.seated,
@@ -414,7 +410,7 @@ impl State {
             unavailable: self.unavailable,
             written: self.written,
             groups: self.groups,
-            accounts: known.map(Book::balance).collect(),
+            accounts: Vec::new(),
         }
     }
 
@@ -445,6 +441,17 @@ impl State {
     }
 }
 
+/// Asks the store for a block, or what was spent, of a book's window.
+pub(super) fn draw(book: &Book, hour: i64, amount: Amount) -> Draw {
+    Draw {
+        account: Arc::clone(&book.account),
+        series: book.series,
+        start: book.start,
+        hour,
+        amount,
+    }
+}
+
 fn refusal(book: &Book, hour: i64) -> Refused {
     Refused::Short {
         scope: book.account.scope,
@@ -470,24 +477,33 @@ mod tests {
             account: &account,
             amount: 10,
         }];
+        let asked = |state: &mut State| match state.queue.pop_front() {
+            Some(Item::Draw(draw)) => draw,
+            _ => panic!("the store was not asked"),
+        };
+        let spent = Granted {
+            block: 0,
+            spent: Some(90),
+        };
+        let draw = asked(&mut state);
+        state.granted(&draw, spent);
         let taken = state.take(&wants, hour_of(now()), &mut Said::new());
         assert!(matches!(taken, Taken::Wait(0)));
-        let Some(Item::Draw(draw)) = state.queue.pop_front() else {
-            panic!("the store was not asked");
-        };
+        let draw = asked(&mut state);
         let hour = state.reach(at(NOON + 3_600));
         let taken = state.take(&wants, hour, &mut Said::new());
         assert!(matches!(taken, Taken::Wait(0)));
         state.queue.clear();
         let answer = Granted {
             block: 10,
-            spent: Some(90),
+            spent: None,
         };
         state.granted(&draw, answer);
         let Some(Item::Back(cut)) = state.queue.pop_front() else {
             panic!("it was kept");
         };
         assert_eq!((cut.amount, cut.start), (10, draw.start));
-        assert_eq!(state.left(&account, at(NOON + 3_600)), None);
+        let left = state.left(&account, at(NOON + 3_600));
+        assert_eq!(left, Some(Money(100)));
     }
 }

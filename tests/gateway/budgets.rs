@@ -738,6 +738,18 @@ async fn budgets_show_in_the_metrics_and_warn_once() {
 }
 
 #[tokio::test]
+async fn after_a_restart_it_shows_what_is_left_before_anybody_asks() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let text = priced(&provider, &key("ann", &budget("1")));
+    let gateway = Gateway::start(&text).await;
+    let left = r#"tollgate_budget_remaining_usd{name="ann",scope="key"}"#;
+    until("it is known", || gateway.metric(left) == 1.0).await;
+    assert_eq!(asks(&gateway, "ann", question(10)).await.status, 200);
+    let gateway = gateway.restart(&text, |_| {}).await;
+    until("it is known", || gateway.metric(left) == 1.0 - 0.037).await;
+}
+
+#[tokio::test]
 async fn open_callers_share_the_default_account() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
     let text = priced(&provider, &format!("[defaults]\n{}\n", budget("0.1")));
