@@ -240,14 +240,15 @@ fn whose(scope: Scope, name: &str, limit: Money, left: Money) -> String {
 }
 
 fn until(resets: Option<SystemTime>) -> String {
+    resets.map_or_else(String::new, |at| {
+        format!("; it starts anew at {}", date(at))
+    })
+}
+
+fn date(at: SystemTime) -> String {
     // What is written as a date ends with the year 9999.
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    resets.map_or_else(String::new, |at| {
-        format!(
-            "; it starts anew at {}",
-            httpdate::fmt_http_date(at.min(last))
-        )
-    })
+    httpdate::fmt_http_date(at.min(last))
 }
 
 /// What the ledger looks like from outside, for gauges.
@@ -302,6 +303,9 @@ impl Drop for House {
     }
 }
 
+/// In hours: a clock that was further ahead than this was wrong.
+const DAY: i64 = 24;
+
 /// How long [`Ledger::close`] waits for the store.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -309,7 +313,15 @@ impl Ledger {
     /// Opens the store, which is made or brought to this version if need be, and starts the thread that writes. What a
     /// crash left counts as spent. Waits up to 5 seconds for another gateway to leave the file.
     pub fn open(settings: &Settings, now: SystemTime) -> Result<Self, OpenError> {
-        let (store, safe) = store::Store::open(settings, window::hour_of(now))?;
+        let hour = window::hour_of(now);
+        let (store, safe) = store::Store::open(settings, hour)?;
+        if store.hour > hour + DAY {
+            tracing::warn!(
+                "the ledger has seen a clock at {}; until then no budget starts anew; if the clock is right now, do what is \
+                 said of \"A clock that was wrong\" in docs/budgets.md",
+                date(window::moment_of(store.hour))
+            );
+        }
         let state = State::new(settings, store.hour, store.number);
         let inner = Arc::new(Inner::new(settings, state, safe));
         let threads = Mutex::new(writer::start(&inner, store)?);
