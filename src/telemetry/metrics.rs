@@ -226,7 +226,7 @@ impl Metrics {
             ),
             tokens: counters(
                 "tollgate_tokens_total",
-                "Tokens as providers told them; the kinds are disjoint.",
+                "Tokens as they were entered: what providers told, or else an estimate; the kinds are disjoint.",
                 &["model", "target", "kind"],
             ),
             spend: register(
@@ -411,9 +411,6 @@ impl Metrics {
         }
         if record.streamed {
             target.ends(end).inc();
-        }
-        if let Some(usage) = record.usage {
-            target.count(usage);
         }
     }
 }

@@ -617,6 +617,25 @@ async fn usage_of_the_beginning_is_not_that_of_the_rest() {
         let want: Row = (end.into(), Some(input + 30_000_000), true);
         assert_eq!(entries(&gateway)[n - 1], want);
     }
+    until("it is told", || gateway.in_flight() == 0).await;
+    assert_eq!(counted(&gateway), entered(&gateway));
+}
+
+/// Tokens of input and of output, by the metrics.
+fn counted(gateway: &Gateway) -> [f64; 2] {
+    ["input", "output"].map(|kind| {
+        let line = format!(r#"tollgate_tokens_total{{kind="{kind}",model="fast",target="p/m"}}"#);
+        gateway.metric(&line)
+    })
+}
+
+/// The same, by the entries.
+fn entered(gateway: &Gateway) -> [f64; 2] {
+    let db = gateway.ledger();
+    ["input", "output"].map(|kind| {
+        let sum = format!("SELECT total({kind}) FROM entry");
+        db.query_row(&sum, [], |row| row.get(0)).unwrap()
+    })
 }
 
 #[tokio::test]
@@ -848,6 +867,7 @@ async fn a_budget_holds_whatever_happens() {
         .filter_map(|row| row.1)
         .collect();
     assert!(told.len() <= sent && told.iter().sum::<u64>() <= billed);
+    assert_eq!(counted(&gateway), entered(&gateway));
 }
 
 #[test]
