@@ -192,7 +192,7 @@ async fn on_a_disk_that_takes_no_more_nothing_is_lost_and_nothing_has_to_be_rest
     assert!(tried.answered.iter().all(|id| entered.contains(id)));
     assert!(
         rows.iter()
-            .all(|row| row.end == "complete" && row.cost == COST)
+            .all(|row| row.end == "complete" && row.cost == Some(COST))
     );
     let spent: u64 = books.spent(3, "total").values().sum();
     assert_eq!(spent, rows.len() as u64 * COST);
