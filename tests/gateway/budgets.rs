@@ -1,17 +1,17 @@
 //! Money: what a request may cost is set aside before it goes, and what it cost is written before it ends.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::support::books::Books;
 use crate::support::client::{self, post};
 use crate::support::money::{
-    COST, PRICE, Row, asks, bound, budget, entered, estimate, fast, key, priced, question, spent,
+    COST, PRICE, Row, asks, bound, budget, entered, estimate, fast, key, of, priced, question,
+    spent,
 };
 use crate::support::provider::Received;
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, USAGE, ask, chat, chat_stream, completion, delta,
-    provider_at, until,
+    model, provider_at, until,
 };
 
 fn answer_of(prompt: u64, output: u64) -> Act {
@@ -179,13 +179,7 @@ async fn a_provider_without_room_is_passed_over() {
     );
     let mut text = String::new();
     for (name, provider, usd) in [("poor", &poor, "0.1"), ("rich", &rich, "100")] {
-        let address = provider.address;
-        writeln!(
-            text,
-            "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/v1\"\n{}",
-            budget(usd)
-        )
-        .unwrap();
+        text += &of(name, provider, &budget(usd));
     }
     let targets = format!("{{ to = \"poor/m\", {PRICE} }}, {{ to = \"rich/m\", {PRICE} }}");
     text += &format!(
@@ -212,10 +206,7 @@ async fn a_provider_without_room_is_passed_over() {
 #[tokio::test]
 async fn what_has_no_price_is_refused_or_free_as_written() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
-    let models = format!(
-        "[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://{}/v1\"\n[models.fast]\ntargets = [\"p/m\"]\n",
-        provider.address
-    );
+    let models = of("p", &provider, "") + &model("fast", &["p/m"], "");
     let gateway =
         Gateway::start(&(models.clone() + &key("ann", &budget("1")) + &key("bob", ""))).await;
     let refused = asks(&gateway, "ann", question(10)).await;
@@ -254,10 +245,8 @@ async fn what_cannot_be_bounded_and_may_pass_is_not_cut() {
 async fn what_is_free_is_never_refused() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
     let target = |price: &str| {
-        format!(
-            "[providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://{}/v1\"\n[models.fast]\ntargets = [{{ to = \"p/dear\", {PRICE} }}, {{ to = \"p/m\", {price} }}]\n",
-            provider.address
-        )
+        let targets = format!("{{ to = \"p/dear\", {PRICE} }}, {{ to = \"p/m\", {price} }}");
+        of("p", &provider, "") + &format!("[models.fast]\ntargets = [{targets}]\n")
     };
     let text = target("price = { input = 0, output = 0 }") + &key("ann", &budget("0"));
     let gateway = Gateway::start(&text).await;

@@ -10,17 +10,9 @@ use crate::support::money::{
     COST, PRICE, Row, asks, asks_at, bound, budget, column, entries, estimate, key, of, priced,
     question, spent, streamed, strict,
 };
-use crate::support::{Act, DONE, FINISH, Gateway, Provider, USAGE, chat, completion, delta, until};
-
-/// The endpoints that a provider is asked at, in either form of their paths.
-const PATHS: [&str; 6] = [
-    "/v1/chat/completions",
-    "/chat/completions",
-    "/v1/completions",
-    "/completions",
-    "/v1/embeddings",
-    "/embeddings",
-];
+use crate::support::{
+    Act, DONE, FINISH, Gateway, PATHS, Provider, USAGE, chat, completion, delta, until,
+};
 
 /// A body that each of them takes.
 const ANY: &str = r#"{"model":"fast","max_tokens":10,"prompt":"h","input":"h","messages":[{"role":"user","content":"h"}]}"#;

@@ -6,7 +6,7 @@ use tollgate::usage::Money;
 
 use crate::support::biller::{Biller, Bills, Case, Crowd, Does, Seen};
 use crate::support::books::{Books, Entry, by_hour};
-use crate::support::money::{COST, priced, question, streamed};
+use crate::support::money::{COST, budget, key, priced, question, streamed, strict};
 use crate::support::{
     Act, Answer, DONE, FINISH, Gateway, Hands, Provider, USAGE, ask, chat, chat_stream, client,
     completion, delta, until,
@@ -125,8 +125,7 @@ async fn ten_thousand_requests_of_which_many_are_left_spend_no_more_than_a_dolla
     const FIRST: u64 = 1_000;
     assert!(FIRST * bound(LIMIT) < DOLLAR && 2_000 * bound(LIMIT) > DOLLAR);
     let biller = Biller::new().await;
-    let key = "[keys.ann]\nkey = \"sk-ann\"\non_shortfall = \"refuse\"\nbudget = { usd = 1, per = \"total\" }\n";
-    let gateway = Gateway::start(&configuration(&biller, key)).await;
+    let gateway = Gateway::start(&configuration(&biller, &key("ann", &strict("1")))).await;
     let crowd = Crowd::of(2_000, gateway.address, "sk-ann", LIMIT);
     let mut all = crowd.ask(0..FIRST).await;
     for (case, seen) in &all {
@@ -185,11 +184,9 @@ fn limited(biller: &Biller, limits: Limits, more: &str) -> String {
         format!("budget = {{ usd = {dollars}.{part:06}, per = \"{per}\" }}\n")
     });
     let budgets: Vec<String> = budgets.collect();
-    let more = format!(
-        "[keys.ann]\nkey = \"sk-ann\"\nteam = \"t\"\n{}[teams.t]\n{}[total]\n{}{more}",
-        budgets[0], budgets[1], budgets[2]
-    );
-    configuration(biller, &more)
+    let ann = key("ann", &format!("team = \"t\"\n{}", budgets[0]));
+    let rest = format!("[teams.t]\n{}[total]\n{}{more}", budgets[1], budgets[2]);
+    configuration(biller, &(ann + &rest))
 }
 
 const HOUR: u64 = 3_600;
@@ -356,10 +353,10 @@ async fn a_clock_that_jumps_opens_nothing_and_loses_nothing() {
         Act::json(completion("hello")),
     ])
     .await;
-    let ann = "[keys.ann]\nkey = \"sk-ann\"\non_shortfall = \"refuse\"\nbudget = { usd = 1.2, per = \"day\" }\n";
+    let ann = key("ann", &strict("1.2").replace("total", "day"));
     let hands = Hands::at(THURSDAY * HOUR);
     let move_to = |hour: u64| hands.move_to(hour * HOUR + 7);
-    let gateway = Gateway::by(&hands, "", &priced(&provider, ann)).await;
+    let gateway = Gateway::by(&hands, "", &priced(&provider, &ann)).await;
     let open = async || {
         let body = streamed(&question(10));
         let mut coming =
@@ -415,9 +412,9 @@ async fn a_clock_that_jumps_opens_nothing_and_loses_nothing() {
 #[tokio::test]
 async fn a_key_ends_when_the_clock_on_the_wall_says_so() {
     let provider = Provider::new([Act::json(completion("hello"))]).await;
-    let ann = "[keys.ann]\nkey = \"sk-ann\"\nexpires = \"2024-03-01\"\n";
+    let ann = key("ann", "expires = \"2024-03-01\"");
     let hands = Hands::at(THURSDAY * HOUR);
-    let gateway = Gateway::by(&hands, "", &priced(&provider, ann)).await;
+    let gateway = Gateway::by(&hands, "", &priced(&provider, &ann)).await;
     let midnight = (THURSDAY + 11) * HOUR;
     for (at, status) in [(midnight - 1, 200), (midnight, 401), (midnight - 1, 200)] {
         hands.move_to(at);
@@ -436,8 +433,9 @@ async fn with_durability_power_an_answer_has_its_entry_in_the_file_before_it_end
     let (whole, streamed) = (Act::json(completion("hello")), Act::events(events));
     let acts = (0..10).flat_map(|_| [whole.clone(), streamed.clone()]);
     let provider = Provider::new(acts).await;
-    let ann = "[keys.ann]\nkey = \"sk-ann\"\nbudget = { usd = 10, per = \"total\" }\n[ledger]\ndurability = \"power\"\nsettle_wait = \"30s\"\n";
-    let gateway = Gateway::start(&priced(&provider, ann)).await;
+    let ann = key("ann", &budget("10"));
+    let power = "[ledger]\ndurability = \"power\"\nsettle_wait = \"30s\"\n";
+    let gateway = Gateway::start(&priced(&provider, &(ann + power))).await;
     let books = Books::open(gateway.folder());
     for n in 0..10 {
         for (nth, body) in [(1, question(10)), (2, chat_stream("fast"))] {
