@@ -86,10 +86,14 @@ async fn the_tail_stays_short_and_loses_nothing_when_its_places_change() {
 fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
     let folder = folder();
     let ledger = open(&folder);
+    let path = folder.path().join("ledger.db");
+    // Nothing reaches the file.
+    flush(&ledger);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     runtime().block_on(spend(&ledger, &[], 0, 7, now()));
     ledger.crash();
-    drop(ledger);
-    let path = folder.path().join("ledger.db");
+    drop((ledger, other));
     for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         let _ = fs::remove_file(folder.path().join(file));
     }
