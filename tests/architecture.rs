@@ -49,7 +49,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "response",
-        &["admission", "ledger", "protocol", "telemetry", "upstream"],
+        &[
+            "admission",
+            "ledger",
+            "protocol",
+            "telemetry",
+            "upstream",
+            "usage",
+        ],
     ),
     (
         "plan",

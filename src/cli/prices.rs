@@ -13,7 +13,7 @@ use super::Failed;
 use crate::config::Provider;
 use crate::config::load::{Source, presets};
 use crate::config::secret::Environment;
-use crate::plan::money::{IMPORTED, book};
+use crate::plan::money::{IMPORTED, book, is_free};
 use crate::provider;
 use crate::usage::book::{Book, Entry};
 use crate::usage::import::{Format, Imported};
@@ -205,13 +205,13 @@ fn section(configuration: &Path, book: &Book, name: &str) -> Result<Option<Strin
         all.remove(name)
     });
     match found {
-        Some(provider) if provider.free.unwrap_or(provider.local) => Ok(None),
+        Some(provider) if is_free(&provider, folder(configuration)) => Ok(None),
         Some(Provider {
             prices: Some(section),
             ..
         }) => Ok(Some(section)),
         Some(_) => Err(Failed::User(anyhow!(
-            "what `{name}` costs is not known; `prices` in [providers.{name}] names the section its models are in"
+            "what `{name}` costs is not known; `prices` in [providers.{name}] names the section its models are in, and `free` says that it is nothing"
         ))),
         None => {
             let all: Vec<&str> = book.sections().into_iter().collect();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -169,6 +169,9 @@ impl Handler for Clients {
     }
 }
 
+/// The way out where no ledger can be opened.
+const WITHOUT: &str = "a gateway starts without one with `store = \"memory:\"` in [ledger], and forgets with its end what was spent";
+
 /// Starts a gateway on `workers` threads, which goes by this clock. With a flaw in its configuration, none.
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
@@ -183,8 +186,9 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     // Before the ledger's file is touched.
     loaded.compile()?;
     let settings = money::ledger(config, loaded.source.folder());
+    // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())
-        .map_err(|error| Failed::User(anyhow::Error::new(error).context("[ledger]")))?;
+        .map_err(|error| Failed::User(anyhow!("[ledger]: {error}; {WITHOUT}")))?;
     let gateway = match Gateway::new(config, telemetry, ledger, loaded.surroundings(), wall) {
         Ok(gateway) if loaded.flaws.is_empty() => gateway,
         Ok(_) => return Err(loaded.report(Vec::new()).into()),

@@ -87,10 +87,14 @@ async fn the_tail_stays_short_and_loses_nothing_when_its_places_change() {
 fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
     let folder = folder();
     let ledger = open(&folder);
+    let path = folder.path().join("ledger.db");
+    // Nothing reaches the file.
+    flush(&ledger);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     runtime().block_on(spend(&ledger, &[], 0, 7, now()));
     ledger.crash();
-    drop(ledger);
-    let path = folder.path().join("ledger.db");
+    drop((ledger, other));
     for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         let _ = fs::remove_file(folder.path().join(file));
     }
@@ -116,25 +120,34 @@ fn a_block_that_comes_after_its_window_is_given_back() {
         account: &account,
         amount: 10,
     }];
+    let asked = |state: &mut State| match state.queue.pop_front() {
+        Some(Item::Draw(draw)) => draw,
+        _ => panic!("the store was not asked"),
+    };
+    let spent = Granted {
+        block: 0,
+        spent: Some(90),
+    };
+    let draw = asked(&mut state);
+    state.granted(&draw, spent);
     let taken = state.take(&wants, hour_of(now()), &mut Said::new());
     assert!(matches!(taken, Taken::Wait(0)));
-    let Some(Item::Draw(draw)) = state.queue.pop_front() else {
-        panic!("the store was not asked");
-    };
+    let draw = asked(&mut state);
     let hour = state.reach(at(NOON + 3_600));
     let taken = state.take(&wants, hour, &mut Said::new());
     assert!(matches!(taken, Taken::Wait(0)));
     state.queue.clear();
     let answer = Granted {
         block: 10,
-        spent: Some(90),
+        spent: None,
     };
     state.granted(&draw, answer);
     let Some(Item::Back(cut)) = state.queue.pop_front() else {
         panic!("it was kept");
     };
     assert_eq!((cut.amount, cut.start), (10, draw.start));
-    assert_eq!(state.left(&account, at(NOON + 3_600)), None);
+    let left = state.left(&account, at(NOON + 3_600));
+    assert_eq!(left, Some(Money(100)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The ledger under faults: what cannot be written, what is no ledger, and what is too old.
+//! The ledger under faults: what cannot be written, what is no ledger, what is too old, and clocks that were wrong.
 
 use std::fs;
 
@@ -403,4 +403,68 @@ async fn every_seat_is_free_again_when_its_hold_has_ended() {
     assert_eq!(ledger.observe().seated, 0);
     flush(&ledger);
     assert_eq!(ledger.observe().written, 1);
+}
+
+/// What is logged while something is done on this thread.
+fn logged<R>(folder: &tempfile::TempDir, steps: impl FnOnce() -> R) -> (R, String) {
+    let path = folder.path().join("log");
+    let file = Arc::new(fs::File::create(&path).unwrap());
+    let lines = tracing_subscriber::fmt().with_writer(file).finish();
+    let done = tracing::subscriber::with_default(lines, steps);
+    (done, fs::read_to_string(path).unwrap())
+}
+
+/// What the documentation says about a clock that was wrong.
+fn remedy() -> &'static str {
+    let text = include_str!("../../docs/budgets.md");
+    let (_, rest) = text.split_once("```sql\n").unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// Spends three of a hundred an hour, and ends. Gives what was left before.
+fn an_hour(ledger: &Ledger, now: SystemTime) -> u64 {
+    let ann = [ledger.given(Scope::Key, "ann", budget(100, Per::Hour))];
+    runtime().block_on(spend(ledger, &ann, 3, 3, now));
+    let left = ledger.left(&ann[0], now).unwrap();
+    assert!(ledger.close());
+    left.0 + 3
+}
+
+/// The remedy goes by the machine's clock, so this does, too.
+#[test]
+fn a_clock_that_was_far_ahead_is_warned_of_and_can_be_put_right() {
+    let folder = folder();
+    let at = |hours: u64| SystemTime::now() + Duration::from_hours(hours);
+    let start = |hours| {
+        let opened = logged(&folder, || Ledger::open(&settings(&folder), at(hours)));
+        (opened.0.unwrap(), opened.1)
+    };
+    // It jumps ahead while the gateway runs.
+    let (ledger, told) = start(0);
+    assert_eq!((an_hour(&ledger, at(9_000)), &*told), (100, ""));
+    // The clock is right again: nothing begins anew, and that is said.
+    for (hours, left) in [(0, 97), (2, 94)] {
+        let (ledger, told) = start(hours);
+        assert!(told.contains("WARN"), "{told}");
+        assert!(told.contains("A clock that was wrong"), "{told}");
+        assert_eq!(an_hour(&ledger, at(hours)), left);
+    }
+    let db = Connection::open(folder.path().join("ledger.db")).unwrap();
+    db.execute_batch(remedy()).unwrap();
+    drop(db);
+    for (hours, left) in [(2, 100), (3, 100), (27, 100)] {
+        let (ledger, told) = start(hours);
+        assert_eq!((an_hour(&ledger, at(hours)), &*told), (left, ""));
+    }
+    // All that was spent counts, now.
+    let spent = "SELECT sum(amount) FROM spent WHERE scope = 0";
+    assert_eq!(count(&folder, spent), 6 * 3);
+    let later = "SELECT count(*) FROM spent WHERE hour > strftime('%s', 'now') / 3600 + 28";
+    assert_eq!(count(&folder, later), 0);
+    let entries =
+        "SELECT count(*) FROM entry WHERE at > (strftime('%s', 'now') + 28 * 3600) * 1000";
+    assert_eq!(count(&folder, entries), 0);
+    // A day ahead is no clock that was wrong.
+    let (_ledger, told) = start(4);
+    assert_eq!(told, "");
 }

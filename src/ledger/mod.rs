@@ -23,6 +23,7 @@ mod state;
 mod store;
 mod sums;
 mod tail;
+mod watch;
 mod window;
 mod writer;
 
@@ -241,14 +242,15 @@ fn whose(scope: Scope, name: &str, limit: Money, left: Money) -> String {
 }
 
 fn until(resets: Option<SystemTime>) -> String {
+    resets.map_or_else(String::new, |at| {
+        format!("; it starts anew at {}", date(at))
+    })
+}
+
+fn date(at: SystemTime) -> String {
     // What is written as a date ends with the year 9999.
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    resets.map_or_else(String::new, |at| {
-        format!(
-            "; it starts anew at {}",
-            httpdate::fmt_http_date(at.min(last))
-        )
-    })
+    httpdate::fmt_http_date(at.min(last))
 }
 
 /// What the ledger looks like from outside, for gauges.
@@ -266,7 +268,8 @@ pub struct Observed {
     pub written: u64,
     /// In how many groups, other messages included.
     pub groups: u64,
-    /// Each account of which it is known what was spent.
+    /// The first thousand budgets in force, as soon as it is known what was spent: that of all, then providers', teams'
+    /// and keys'.
     pub accounts: Vec<Balance>,
 }
 
@@ -302,6 +305,9 @@ impl Drop for House {
     }
 }
 
+/// In hours: a clock that was further ahead than this was wrong.
+const DAY: i64 = 24;
+
 /// How long [`Ledger::close`] waits for the store.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -309,7 +315,15 @@ impl Ledger {
     /// Opens the store, which is made or brought to this version if need be, and starts the thread that writes. What a
     /// crash left counts as spent. Waits up to 5 seconds for another gateway to leave the file.
     pub fn open(settings: &Settings, now: SystemTime) -> Result<Self, OpenError> {
-        let (store, safe) = store::Store::open(settings, window::hour_of(now))?;
+        let hour = window::hour_of(now);
+        let (store, safe) = store::Store::open(settings, hour)?;
+        if store.hour > hour + DAY {
+            tracing::warn!(
+                "the ledger has seen a clock at {}; until then no budget starts anew; if the clock is right now, do what is \
+                 said of \"A clock that was wrong\" in docs/budgets.md",
+                date(window::moment_of(store.hour))
+            );
+        }
         let state = State::new(settings, store.hour, store.number);
         let inner = Arc::new(Inner::new(settings, state, safe));
         let threads = Mutex::new(writer::start(&inner, store)?);
@@ -358,18 +372,23 @@ impl Ledger {
         Hold::make(&self.0.inner, accounts, amount, now).await
     }
 
-    /// The limit without what was spent and is held. None before it was first read.
+    /// The limit without what was spent and is held. None before it was first read: of many budgets that is when they are
+    /// first spent from, else at once.
     pub fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
         self.0.inner.with(|state| state.left(account, now))
     }
 
     /// What it looks like from outside.
     pub fn observe(&self) -> Observed {
-        let late = self.0.inner.late();
-        Observed {
-            late,
-            ..self.0.inner.with(|state| state.observe())
+        let inner = &self.0.inner;
+        let mut seen = inner.with(|state| state.observe());
+        seen.late = inner.late();
+        // A few at a time: whoever holds something meanwhile waits for the lock.
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = inner.with(|state| state.see(from, &mut seen.accounts));
         }
+        seen
     }
 
     /// To be called about every 250 ms: accounts that were not used for a while give their blocks back. Tells of budgets of

@@ -27,7 +27,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file cannot be made or written.
-    #[error("the ledger {} cannot be written: {why}; its folder must exist, and both must be writable; `store` in [ledger] names another, and \"memory:\" keeps none", path.display())]
+    #[error("the ledger {} cannot be written: {why}; its folder must exist, and be writable with every file in it that belongs to the ledger", path.display())]
     Unwritable {
         /// The file in question.
         path: PathBuf,
@@ -100,19 +100,49 @@ pub(super) fn latest() -> i64 {
 pub(super) const MARK: i64 = 0x746f_6c6c;
 /// How long to wait for another gateway to leave the file.
 const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The file, and the lock beside it.
 pub(super) fn open_file(path: &Path) -> Result<(Connection, File), OpenError> {
     if path.is_dir() {
         return Err(OpenError::Folder { path: path.into() });
     }
     let lock = lock(path)?;
+    look_beside(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let store = |why| because(Some(path), why);
     let conn = Connection::open_with_flags(path, flags).map_err(store)?;
+    // Before anything is read: for that SQLite makes files beside this one, and they would stay.
+    if conn.is_readonly("main").map_err(store)? {
+        let (path, why) = (path.into(), "it is read-only".into());
+        return Err(OpenError::Unwritable { path, why });
+    }
     check(&conn, path)?;
     Ok((conn, lock))
+}
+
+/// What a ledger has beside its file that is no file of SQLite's.
+const TAILS: [&str; 2] = [".tail0", ".tail1"];
+
+/// Looks whether what stands beside the file can be written, as far as it is there.
+fn look_beside(path: &Path) -> Result<(), OpenError> {
+    for place in TAILS.map(|ending| beside(path, ending)) {
+        match File::options().append(true).open(&place) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                let (path, why) = (place, why.to_string());
+                return Err(OpenError::Unwritable { path, why });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// Looks whether the file is ours and of a version that we know, and changes nothing. True if it is new.
@@ -135,14 +165,10 @@ pub(super) fn look(conn: &Connection, path: &Path) -> Result<bool, OpenError> {
     Ok(tables == 0)
 }
 
-/// Looks whether the file can be written, and whether it is whole if it was not closed in order.
+/// Looks whether the file is whole if it was not closed in order.
 fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let store = |why| because(Some(path), why);
     let is_new = look(conn, path)?;
-    if conn.is_readonly("main").map_err(store)? {
-        let (path, why) = (path.into(), "it is read-only".into());
-        return Err(OpenError::Unwritable { path, why });
-    }
     if is_new || about(conn, "clean").map_err(store)? == Some(1) {
         return Ok(());
     }
@@ -158,18 +184,16 @@ fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 
 /// Keeps other gateways out, or waits until they have left.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let beside = PathBuf::from(name);
+    let place = beside(path, ".lock");
     let unwritable = |why: io::Error| OpenError::Unwritable {
-        path: beside.clone(),
+        path: place.clone(),
         why: why.to_string(),
     };
     let file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
-        .open(&beside)
+        .open(&place)
         .map_err(unwritable)?;
     let step = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
@@ -184,6 +208,16 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         }
         waited += step;
     }
+}
+
+/// What is wrong with a file that was ours and whole when it was opened, if that is what SQLite says.
+pub(super) fn damage(path: Option<&Path>, why: &rusqlite::Error) -> Option<OpenError> {
+    let code = why.sqlite_error_code()?;
+    let is_damage = matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
+    is_damage.then(|| OpenError::Damaged {
+        path: path.unwrap_or(Path::new(":memory:")).into(),
+        what: why.to_string(),
+    })
 }
 
 /// What SQLite says, as a person would.

@@ -67,6 +67,8 @@ const SWEEP: u64 = 240;
 pub(super) struct State {
     pub(super) books: Vec<Book>,
     index: [HashMap<Arc<str>, usize>; 4],
+    /// Accounts that are looked at from outside.
+    pub(super) watched: Vec<usize>,
     /// Accounts that may have something to give back.
     warm: Vec<usize>,
     seats: usize,
@@ -103,6 +105,7 @@ impl State {
         Self {
             books: Vec::new(),
             index: Default::default(),
+            watched: Vec::new(),
             warm: Vec::new(),
             seats: settings.seats,
             seated: 0,
@@ -141,6 +144,7 @@ impl State {
             self.queue
                 .extend(backs.into_iter().flatten().map(Item::Back));
         }
+        self.watch();
     }
 
     pub(super) fn account(&mut self, scope: Scope, name: &str) -> Arc<Account> {
@@ -178,7 +182,7 @@ impl State {
     }
 
     /// The account's book, in the window of an hour.
-    fn book(&mut self, id: usize, hour: i64) -> Option<&mut Book> {
+    pub(super) fn book(&mut self, id: usize, hour: i64) -> Option<&mut Book> {
         let book = self.books.get_mut(id)?;
         let back = book.turn_to(hour);
         self.queue.extend(back.map(Item::Back));
@@ -292,13 +296,7 @@ impl State {
                     Amount::Exactly(block)
                 }
             };
-            let draw = Draw {
-                account: Arc::clone(&book.account),
-                series: book.series,
-                start: book.start,
-                hour,
-                amount,
-            };
+            let draw = draw(book, hour, amount);
             self.queue.push_back(Item::Draw(draw));
             self.hurry = true;
         }
@@ -420,8 +418,6 @@ impl State {
     }
 
     pub(super) fn observe(&self) -> Observed {
-        let known = self.books.iter();
-        let known = known.filter(|book| book.in_force && book.known == Known::Yes);
         Observed {
             queue: self.waiting(),
             seated: self.seated,
@@ -429,7 +425,7 @@ impl State {
             unavailable: self.unavailable,
             written: self.written,
             groups: self.groups,
-            accounts: known.map(Book::balance).collect(),
+            accounts: Vec::new(),
         }
     }
 
@@ -457,6 +453,17 @@ impl State {
     pub(super) fn give_all_back(&mut self) {
         let backs = self.books.iter_mut().filter_map(Book::give_back);
         self.queue.extend(backs.map(Item::Back));
+    }
+}
+
+/// Asks the store for a block, or what was spent, of a book's window.
+pub(super) fn draw(book: &Book, hour: i64, amount: Amount) -> Draw {
+    Draw {
+        account: Arc::clone(&book.account),
+        series: book.series,
+        start: book.start,
+        hour,
+        amount,
     }
 }
 

@@ -135,6 +135,9 @@ impl Store {
                 ledger
             }
         };
+        if hour > seen {
+            write_about(&tx, "hour", hour)?;
+        }
         tx.commit()?;
         self.hour = seen.max(hour);
         self.number = number;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::bell::Slot;
 use super::inner::Inner;
 use super::item::{Granted, Item};
+use super::open::damage;
 use super::state::{State, Stop};
 use super::store::Store;
 
@@ -155,6 +156,9 @@ fn next(inner: &Inner, group: &mut Vec<Item>) -> Option<Work> {
         }
         if !state.queue.is_empty() {
             state = gather(inner, state);
+            if state.stop >= Stop::Now {
+                return None;
+            }
             let most = state.queue.len().min(GROUP);
             group.extend(state.queue.drain(..most));
             state.writing = most;
@@ -212,7 +216,14 @@ fn write(inner: &Inner, store: &mut Store, group: &[Item], hour: i64) -> Option<
             Err(error) => {
                 let mut state = inner.lock();
                 if !std::mem::replace(&mut state.unavailable, true) {
-                    tracing::error!(%error, "the ledger cannot write; requests with a budget are refused until it can");
+                    match damage(store.path.as_deref(), &error) {
+                        Some(error) => {
+                            tracing::error!(%error, "requests with a budget are refused; stop the gateway to mend it");
+                        }
+                        None => {
+                            tracing::error!(%error, "the ledger cannot write; requests with a budget are refused until it can");
+                        }
+                    }
                 }
                 for item in group.iter().chain(&state.queue) {
                     if let Item::Draw(draw) = item {

@@ -12,7 +12,7 @@ use crate::config::load::suggest;
 use crate::config::money::{self, Written};
 use crate::config::{self, Config};
 use crate::ledger::{Account, Budget, Durability, Per, Place, Scope, Settings};
-use crate::provider::Origin;
+use crate::provider::site::Base;
 use crate::route::{Route, Terms};
 use crate::usage::book::Book;
 use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
@@ -41,6 +41,17 @@ pub fn book(folder: &Path) -> Result<Book, String> {
         let advice = "import it again with `tollgate prices import`, or remove it";
         format!("{}: {wrong}; {advice}", file.display())
     })
+}
+
+/// Whether what a provider answers costs nothing: by its owner's word, else by its preset's, which speaks of a server of
+/// one's own and goes as far as its address is one. `folder` is the configuration's.
+pub fn is_free(entry: &config::Provider, folder: &Path) -> bool {
+    let is_own = |url: &str| {
+        let base = || Base::parse(url, folder);
+        url == "echo:" || base().is_ok_and(|base| base.place.is_private())
+    };
+    let by_preset = || entry.local && entry.base_url.as_deref().is_some_and(is_own);
+    entry.free.unwrap_or_else(by_preset)
 }
 
 impl Passage {
@@ -130,10 +141,9 @@ impl Compiler<'_> {
         &mut self,
         name: &str,
         entry: &config::Provider,
-        origin: &Origin,
         budget: Option<Budget>,
     ) -> Terms {
-        let is_free = entry.free.unwrap_or(entry.local && origin.is_private());
+        let is_free = is_free(entry, self.surroundings.folder);
         // The preset speaks of a server of one's own; whether this is one, its address does not say.
         if entry.local && !is_free && entry.free.is_none() && entry.prices.is_none() {
             let url = entry.base_url.as_deref().unwrap_or_default();

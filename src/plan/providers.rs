@@ -45,7 +45,7 @@ impl<'c> Compiler<'c> {
             if let Some(provider) = self.provider(name, entry) {
                 // Models that nobody named share one label: what a client writes is never one.
                 let label = format!("{name}/*");
-                let terms = self.common_terms(name, entry, &provider.origin, budget);
+                let terms = self.common_terms(name, entry, budget);
                 let passage = Passage {
                     provider: Arc::new(provider),
                     rules: Arc::new(rules),

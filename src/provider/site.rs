@@ -131,15 +131,14 @@ impl Origin {
             Self::Site(site) => Arc::clone(&site.key),
         }
     }
+}
 
+impl Place {
     /// Whether it is on this machine or a private network: nobody sells anything there. A name is not looked up for it.
     pub fn is_private(&self) -> bool {
         match self {
-            Self::Echo => true,
-            Self::Site(site) => match &site.place {
-                Place::Unix(_) => true,
-                Place::Tcp(host, _) => host.is_private(),
-            },
+            Self::Unix(_) => true,
+            Self::Tcp(host, _) => host.is_private(),
         }
     }
 }
@@ -357,8 +356,8 @@ mod tests {
     #[test]
     fn what_is_private_is_known_by_its_name_or_address() {
         let is_private = |host: &str| {
-            let site = site(&format!("http://{host}/v1"), Way::default());
-            Origin::Site(Box::new(site)).is_private()
+            let base = base(&format!("http://{host}/v1"));
+            base.unwrap().place.is_private()
         };
         for host in [
             "localhost",
@@ -398,9 +397,8 @@ mod tests {
         ] {
             assert!(!is_private(host), "{host}");
         }
-        let socket = site("unix:/run/engine.sock", Way::default());
-        assert!(Origin::Site(Box::new(socket)).is_private());
-        assert!(Origin::Echo.is_private());
+        let socket = base("unix:/run/engine.sock").unwrap();
+        assert!(socket.place.is_private());
     }
 
     #[test]

@@ -231,11 +231,9 @@ where
 
     // What did it cost? Of an answer that is still to come, its end will tell.
     if let AnswerBody::Whole(bytes, usage) = &answer.body {
-        let usage = *usage;
         tab.pass(bytes.len());
-        record.usage = usage;
-        let (cost, settled) = tab.ends(End::Complete, usage);
-        record.paid(cost);
+        let (entered, settled) = tab.ends(End::Complete, *usage);
+        record.enters(entered);
         settled.await;
     }
     Ok(Answered::Relayed(answer, slot, tab))

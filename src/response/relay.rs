@@ -16,6 +16,7 @@ use crate::ledger::Settling;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, AnswerBody, Begun, Broken as Cause, Inflow, Tab};
+use crate::usage::Usage;
 
 /// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +114,16 @@ pub(super) enum Reader {
     Long(Box<dyn Skimmer>),
     /// At a stream, which ends with an error of ours when time is up.
     Stream(Box<dyn Decoder>, Closing),
+}
+
+impl Reader {
+    /// The usage that was told so far.
+    fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Long(skimmer) => skimmer.usage(),
+            Self::Stream(decoder, _) => decoder.progress().usage,
+        }
+    }
 }
 
 impl Flow {
@@ -268,9 +279,6 @@ impl Flow {
     }
 
     fn end_long(&mut self, end: End) {
-        if let Reader::Long(skimmer) = &self.reader {
-            self.record.usage = skimmer.usage();
-        }
         self.ends(end);
         self.inflow = None;
     }
@@ -279,8 +287,8 @@ impl Flow {
     fn ends(&mut self, end: End) {
         self.is_over = true;
         self.record.end.get_or_insert(end);
-        let (cost, settling) = self.tab.ends(end, self.record.usage);
-        self.record.paid(cost);
+        let (entered, settling) = self.tab.ends(end, self.reader.usage());
+        self.record.enters(entered);
         self.settling = Some(settling);
     }
 
@@ -304,7 +312,6 @@ impl Flow {
             return;
         };
         let progress = decoder.progress();
-        self.record.usage = progress.usage;
         let is_beyond = self.tab.passes(progress);
         match progress.end {
             _ if self.is_over => {}
@@ -380,10 +387,8 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         if !self.is_over {
-            if let Reader::Long(skimmer) = &self.reader {
-                self.record.usage = skimmer.usage();
-            }
-            self.record.paid(self.tab.abandon(self.record.usage));
+            let entered = self.tab.abandon(self.reader.usage());
+            self.record.enters(entered);
             self.record.ends_early(self.tab.presence().absence());
         }
     }

@@ -226,7 +226,7 @@ impl Metrics {
             ),
             tokens: counters(
                 "tollgate_tokens_total",
-                "Tokens as providers told them; the kinds are disjoint.",
+                "Tokens as they were entered: what providers told, or else an estimate; the kinds are disjoint.",
                 &["model", "target", "kind"],
             ),
             spend: register(
@@ -244,7 +244,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "tollgate_budget_remaining_usd",
-                        "What is neither spent nor set aside of a budget, in US dollars.",
+                        "What is neither spent nor set aside of a budget, in US dollars; of the first 1,000: the total's, providers', teams', then keys'.",
                     ),
                     &["scope", "name"],
                 ),
@@ -351,7 +351,7 @@ impl Metrics {
         self.ledger_up.set(i64::from(observed.up));
         // A budget that is in force no more has no line.
         self.budgets.reset();
-        for (scope, name, left) in observed.budgets.iter().take(MOST_KEYS) {
+        for (scope, name, left) in &observed.budgets {
             let gauge = self.budgets.with_label_values(&[scope, &**name]);
             gauge.set(dollars(*left));
         }
@@ -412,9 +412,6 @@ impl Metrics {
         if record.streamed {
             target.ends(end).inc();
         }
-        if let Some(usage) = record.usage {
-            target.count(usage);
-        }
     }
 }
 
@@ -427,7 +424,8 @@ pub struct Observed {
     pub late: u64,
     /// Whether it can write.
     pub up: bool,
-    /// What is left of each budget: scope, name, amount.
+    /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
+    /// nothing about anybody.
     pub budgets: Vec<(&'static str, Arc<str>, Money)>,
 }
 

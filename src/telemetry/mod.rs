@@ -171,6 +171,15 @@ impl Outcome {
     }
 }
 
+/// What one try was entered with.
+#[derive(Clone, Copy, Debug)]
+pub struct Entered {
+    /// Its tokens: told, or else estimated.
+    pub usage: Usage,
+    /// What they cost. None: there is no price.
+    pub cost: Option<Money>,
+}
+
 /// What happened to one request. Written by all, read by none until its end.
 pub struct Record {
     telemetry: Arc<Telemetry>,
@@ -212,7 +221,7 @@ pub struct Record {
     pub bytes_in: u64,
     /// Length of the answer's body so far.
     pub bytes_out: u64,
-    /// What the provider told.
+    /// The tokens of the try that was entered last.
     pub usage: Option<Usage>,
     /// What all of its tries cost, as far as they have a price.
     pub cost: Option<Money>,
@@ -239,8 +248,15 @@ impl Record {
         self.trying = Some(Arc::clone(meters));
     }
 
-    /// One more try was paid for.
-    pub fn paid(&mut self, cost: Option<Money>) {
+    /// One more try was entered, unless nothing was.
+    pub fn enters(&mut self, entered: Option<Entered>) {
+        let Some(Entered { usage, cost }) = entered else {
+            return;
+        };
+        if let Some(target) = &self.meters {
+            target.count(usage);
+        }
+        self.usage = Some(usage);
         if let Some(cost) = cost {
             self.cost = Some(self.cost.unwrap_or_default().plus(cost));
         }
@@ -249,13 +265,6 @@ impl Record {
     /// The label of the target that was asked last.
     fn target_label(&self) -> &str {
         self.meters.as_ref().map_or("", |target| &target.name)
-    }
-
-    /// What the try under way has cost, though it comes to nothing.
-    pub fn wasted(&mut self, usage: Usage) {
-        if let Some(target) = &self.trying {
-            target.count(usage);
-        }
     }
 
     /// Nobody waits for the answer any more, for this reason and since then: for the client that was its end.

@@ -124,7 +124,7 @@ struct Watch<'w> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.record.paid(self.tab.abandon(None));
+            self.record.enters(self.tab.abandon(None));
             self.record.ends_early(self.tab.presence().absence());
         }
     }
@@ -151,11 +151,8 @@ async fn watched(
         }
         Err((failure, usage)) => {
             let outcome = failure.outcome();
-            if let Some(usage) = usage {
-                watch.record.wasted(usage);
-            }
-            let cost = watch.tab.fails(&failure.cause, outcome.name(), usage);
-            watch.record.paid(cost);
+            let entered = watch.tab.fails(&failure.cause, outcome.name(), usage);
+            watch.record.enters(entered);
             watch.record.try_ends(outcome);
             Err(failure)
         }

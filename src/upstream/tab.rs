@@ -11,7 +11,7 @@ use super::{Cause, Presence};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::route::{Bounds, Target};
-use crate::telemetry::End;
+use crate::telemetry::{End, Entered};
 use crate::usage::{Money, Price, Usage};
 
 /// Bytes of a body to a token, where only a guess is asked for.
@@ -192,13 +192,13 @@ impl Tab {
         self.presence.absence().is_none()
     }
 
-    /// The try came to nothing, which is called `end`. Gives what it cost all the same.
+    /// The try came to nothing, which is called `end`. Gives what was entered all the same.
     pub(super) fn fails(
         &mut self,
         cause: &Cause,
         end: &'static str,
         usage: Option<Usage>,
-    ) -> Option<Money> {
+    ) -> Option<Entered> {
         let is_answered = match cause {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
@@ -242,14 +242,14 @@ impl Tab {
         }
     }
 
-    /// The try has come to its end: everything is entered. Gives what it cost, and a wait until that is durable.
-    pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Money>, Settling) {
+    /// The try has come to its end: everything is entered. Gives what was, and a wait until that is durable.
+    pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Entered>, Settling) {
         (self.enter(end.name(), usage), self.hold.settle())
     }
 
     /// Nobody reads the try under way any further. What is known of it is entered, with the usage if it has been told;
-    /// gives what that comes to.
-    pub fn abandon(&mut self, usage: Option<Usage>) -> Option<Money> {
+    /// gives what was entered.
+    pub fn abandon(&mut self, usage: Option<Usage>) -> Option<Entered> {
         let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) else {
             self.waive();
             return None;
@@ -263,7 +263,7 @@ impl Tab {
         self.hold.settle()
     }
 
-    fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Money> {
+    fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Entered> {
         let bill = self.bill.take()?;
         self.presence.finishes(None);
         // What is told on the way is not yet all: it may be the usage of the beginning only, and of who thinks unseen it says
@@ -272,17 +272,20 @@ impl Tab {
         let is_near = |usage: &Usage| !bill.reasoning && said(usage) >= bill.said;
         let usage = usage.filter(|usage| is_all || is_near(usage));
         let estimate = bill.estimate(self.asked.length);
-        let cost = bill.cost(usage, estimate);
+        let entered = Entered {
+            usage: usage.unwrap_or(estimate),
+            cost: bill.cost(usage, estimate),
+        };
         if let Some(entry) = self.hold.current() {
             // However it came to its end, nobody heard of that.
             let absence = self.presence.absence();
             entry.end = absence.map_or(end, |(why, _)| why.name()).into();
             entry.estimated = usage.is_none() || !is_all;
-            entry.usage = usage.or(Some(estimate));
-            entry.cost = cost;
+            entry.usage = Some(entered.usage);
+            entry.cost = entered.cost;
         }
         self.hold.bill();
-        cost
+        Some(entered)
     }
 
     fn waive(&mut self) {

@@ -39,13 +39,14 @@ impl Served {
         Self::spawn(&mut tollgate(folder))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
     }
 
-    fn line_with(&mut self, what: &str) -> String {
+    /// The next line that says something.
+    pub fn line_with(&mut self, what: &str) -> String {
         loop {
             let mut line = String::new();
             assert!(

@@ -192,7 +192,7 @@ async fn on_a_disk_that_takes_no_more_nothing_is_lost_and_nothing_has_to_be_rest
     assert!(tried.answered.iter().all(|id| entered.contains(id)));
     assert!(
         rows.iter()
-            .all(|row| row.end == "complete" && row.cost == COST)
+            .all(|row| row.end == "complete" && row.cost == Some(COST))
     );
     let spent: u64 = books.spent(3, "total").values().sum();
     assert_eq!(spent, rows.len() as u64 * COST);
@@ -212,12 +212,13 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// The one line with which a gateway refuses to start: it is the user's mistake.
+/// The one line with which a gateway refuses to start: it is the user's mistake, and there is a way out.
 fn refused(mut command: Command) -> String {
     let output = command.output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     let told = (output.status.code(), err.lines().count());
     assert_eq!(told, (Some(1), 1), "{err}");
+    assert!(err.contains(r#"`store = "memory:"` in [ledger]"#), "{err}");
     err
 }
 
@@ -277,6 +278,35 @@ fn what_is_no_ledger_of_ours_ends_a_start_with_one_line() {
     assert_eq!((code, &*out, err.lines().count()), (1, "", 1), "{err}");
 }
 
+/// What was closed in order is not looked through at the start.
+#[tokio::test]
+async fn damage_that_shows_only_when_something_is_written_is_called_damage() {
+    let provider = Provider::new([Act::json(completion("hello"))]).await;
+    let folder = folder_with(&configuration(provider.address));
+    let mut tried = Tried::start(folder.path());
+    assert_eq!(tried.ask("sk-ann").await.status, 200);
+    tried.served.signal("-TERM");
+    assert_eq!(tried.served.exit_code(), 0);
+
+    let path = folder.path().join("tollgate.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let page = "SELECT rootpage FROM sqlite_master WHERE name = 'entry'";
+    let page: i64 = db.query_row(page, [], |row| row.get(0)).unwrap();
+    let page = usize::try_from(page).unwrap();
+    drop(db);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(page - 1) * 4_096..page * 4_096].fill(0xa5);
+    std::fs::write(&path, &bytes).unwrap();
+
+    let mut tried = Tried::start(folder.path());
+    tried.ask("sk-ann").await;
+    tried.until("tollgate_ledger_up", 0.0).await;
+    let told = tried.served.line_with("ERROR");
+    assert!(told.contains("tollgate.db is damaged"), "{told}");
+    assert!(told.contains("restore a backup"), "{told}");
+    assert!(!told.contains("until it can"), "{told}");
+}
+
 #[test]
 fn where_nothing_can_be_written_no_gateway_starts() {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
@@ -302,16 +332,28 @@ fn where_nothing_can_be_written_no_gateway_starts() {
     served.port();
     served.signal("-TERM");
     assert_eq!(served.exit_code(), 0);
-    for file in std::fs::read_dir(folder.path()).unwrap() {
-        let file = file.unwrap().path();
-        let is_lock = file.extension().is_some_and(|end| end == "lock");
-        allow(&file, if is_lock { 0o666 } else { 0o444 });
+    let all = [
+        ("", 0o444),
+        (".lock", 0o666),
+        (".tail0", 0o444),
+        (".tail1", 0o444),
+    ];
+    for (ending, mode) in all {
+        allow(&folder.path().join(format!("tollgate.db{ending}")), mode);
     }
-    let file = folder.path().join("tollgate.db");
-    let before = std::fs::read(&file).unwrap();
-    let told = refused(common());
-    assert!(told.contains("cannot be written"), "{told}");
-    assert!(std::fs::read(&file).unwrap() == before);
+    for ending in [".tail0", ".tail1", ""] {
+        let name = format!("tollgate.db{ending}");
+        let told = refused_in(folder.path(), common());
+        assert!(
+            told.contains(&format!("{name} cannot be written")),
+            "{told}"
+        );
+        allow(&folder.path().join(name), 0o666);
+    }
+    let mut served = Served::spawn(&mut common());
+    served.port();
+    served.signal("-TERM");
+    assert_eq!(served.exit_code(), 0);
 }
 
 fn allow(path: &Path, mode: u32) {

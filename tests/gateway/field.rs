@@ -8,27 +8,14 @@ use tollgate::usage::Money;
 use crate::support::client::{self, Coming};
 use crate::support::money::{
     COST, PRICE, Row, asks, asks_at, bound, budget, column, entries, estimate, key, of, priced,
-    question, spent, strict,
+    question, spent, streamed, strict,
 };
-use crate::support::{Act, DONE, FINISH, Gateway, Provider, USAGE, chat, completion, delta, until};
-
-/// The endpoints that a provider is asked at, in either form of their paths.
-const PATHS: [&str; 6] = [
-    "/v1/chat/completions",
-    "/chat/completions",
-    "/v1/completions",
-    "/completions",
-    "/v1/embeddings",
-    "/embeddings",
-];
+use crate::support::{
+    Act, DONE, FINISH, Gateway, PATHS, Provider, USAGE, chat, completion, delta, until,
+};
 
 /// A body that each of them takes.
 const ANY: &str = r#"{"model":"fast","max_tokens":10,"prompt":"h","input":"h","messages":[{"role":"user","content":"h"}]}"#;
-
-/// The same question for a stream.
-fn stream_of(body: &str) -> String {
-    body.replace("{\"model\"", "{\"stream\":true,\"model\"")
-}
 
 /// So many at once, each with the status it got; those that are answered are still under way.
 async fn at_once(gateway: &Gateway, name: &str, body: &str, many: usize) -> Vec<Coming> {
@@ -60,7 +47,7 @@ fn answered(all: &[Coming]) -> usize {
 /// Nothing is known of a key until its first request has been paid for: by then all of them may have passed.
 #[tokio::test]
 async fn the_first_requests_of_a_new_key_are_held_to_its_budget_together() {
-    let body = stream_of(&question(10));
+    let body = streamed(&question(10));
     let two = format!("{}e-9", 2 * bound(&body, 10));
     for (usd, want) in [("1e-9", 0), (two.as_str(), 2)] {
         let usd = format!("\"{usd}\"");
@@ -107,7 +94,7 @@ async fn nothing_is_let_through_that_could_cost_more_than_is_left() {
 async fn a_long_prompt_is_set_aside_for_at_the_price_of_long_prompts() {
     let provider = Provider::new([Act::Stall(vec![delta("a")])]).await;
     let tiers = "tiers = [{ above = 300, input = 2000, output = 20000 }]";
-    let body = stream_of(&question(10));
+    let body = streamed(&question(10));
     assert!(
         (45..300).contains(&body.len()),
         "only its bound is that long"
@@ -217,7 +204,7 @@ async fn nothing_stays_set_aside() {
     let body = question(10);
     // As much as one may cost, and what is spent before the last.
     let gone = estimate(&body, 0) + COST;
-    let stream = stream_of(&body);
+    let stream = streamed(&body);
     let usd = format!("\"{}e-9\"", gone + estimate(&stream, 1) + bound(&body, 10));
     let text = priced(&provider, &key("ann", &strict(&usd)));
     let gateway = Gateway::start(&text).await;
@@ -406,7 +393,7 @@ async fn a_stream_that_was_cut_is_complete_to_nobody() {
         USAGE.into(),
         DONE.into(),
     ];
-    let body = stream_of(&question(10));
+    let body = streamed(&question(10));
     for n in 1..events.len() {
         let some = events[..n].to_vec();
         for act in [Act::Cut(some.clone()), Act::Stream(some.clone())] {
@@ -453,7 +440,7 @@ async fn cached_and_written_input_is_paid_for_once() {
     let body = question(100).replace("\"h\"", &format!("\"{}\"", "long ".repeat(1_000)));
     let whole = asks(&gateway, "ann", body.clone()).await;
     assert_eq!(whole.header("x-tollgate-cost-usd"), Some("0.0105"));
-    let streamed = asks(&gateway, "ann", stream_of(&body)).await;
+    let streamed = asks(&gateway, "ann", streamed(&body)).await;
     assert!(streamed.text().ends_with(DONE), "{}", streamed.text());
     // 1,000 × 2 + 1,000 × 0.20 + 3,000 × 2.50 + 100 × 8 millionths.
     assert_eq!(
@@ -480,7 +467,7 @@ async fn a_zero_beside_a_count_is_a_count() {
     assert_eq!(asks(&gateway, "ann", question(10)).await.status, 200);
     for _ in 0..2 {
         assert_eq!(
-            asks(&gateway, "ann", stream_of(&question(10))).await.status,
+            asks(&gateway, "ann", streamed(&question(10))).await.status,
             200
         );
     }
@@ -518,7 +505,7 @@ async fn an_answer_without_usage_is_estimated_and_never_above_what_was_held() {
     ])
     .await;
     let gateway = Gateway::start(&priced(&provider, &key("ann", &budget("100")))).await;
-    let asked = [question(1_000), question(20), stream_of(&question(20))];
+    let asked = [question(1_000), question(20), streamed(&question(20))];
     for body in &asked {
         assert_eq!(asks(&gateway, "ann", body.clone()).await.status, 200);
     }
@@ -549,7 +536,7 @@ async fn usage_that_was_told_counts_when_the_client_leaves_before_the_end() {
     for (usage, cost) in [(USAGE.to_owned(), COST), (zero, 7_000_000)] {
         let provider = Provider::new([Act::Stall(vec![delta("a"), FINISH.into(), usage])]).await;
         let gateway = Gateway::start(&priced(&provider, &key("ann", &budget("10")))).await;
-        let body = stream_of(&question(10)).replace(
+        let body = streamed(&question(10)).replace(
             "{\"stream\"",
             "{\"stream_options\":{\"include_usage\":true},\"stream\"",
         );

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::budgets::{COST, PRICE, Row, budget, entries, entries_in, key, priced};
 use crate::leave::request;
+use crate::support::money::{
+    COST, PRICE, Row, bound, budget, entered, entries_in, estimate, fast, key,
+};
 use crate::support::{
     Act, DONE, FINISH, Gateway, Provider, USAGE, chat, chat_stream, completion, delta, model,
     provider_at, until,
@@ -21,15 +23,21 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A gateway to one target with a price, whose provider has these lines of its own; ann has ten dollars.
 async fn finishing(provider: &Provider, lines: &str) -> Gateway {
-    let text = priced(provider, &key("ann", &budget("10")));
-    Gateway::start(&text.replace("/v1\"\n", &format!("/v1\"\n{lines}\n"))).await
+    on_terms(provider, lines, PRICE).await
 }
 
 /// The same, and the target thinks before it answers.
 async fn thinking(provider: &Provider, lines: &str) -> Gateway {
-    let text = priced(provider, &key("ann", &budget("10")))
-        .replace(PRICE, &format!("{PRICE}, reasoning = true"));
-    Gateway::start(&text.replace("/v1\"\n", &format!("/v1\"\n{lines}\n"))).await
+    on_terms(provider, lines, &format!("{PRICE}, reasoning = true")).await
+}
+
+async fn on_terms(provider: &Provider, lines: &str, terms: &str) -> Gateway {
+    let text = [
+        provider_at("p", provider.address, lines),
+        fast(terms),
+        key("ann", &budget("10")),
+    ];
+    Gateway::start(&text.concat()).await
 }
 
 /// A stream that takes half a second, and tells its usage.
@@ -75,23 +83,18 @@ async fn leave(gateway: &Gateway, provider: &Provider, body: &str, leaves: Leave
 }
 
 /// The entries, once there are so many.
-async fn entered(gateway: &Gateway, count: usize) -> Vec<Row> {
-    until("it is entered", || entries(gateway).len() == count).await;
-    entries(gateway)
-}
-
-/// What a body's input costs, estimated.
-fn input(body: &str) -> u64 {
-    (body.len() as u64).div_ceil(4) * 1_000_000
+async fn once(gateway: &Gateway, count: usize) -> Vec<Row> {
+    until("it is entered", || entered(gateway).len() == count).await;
+    entered(gateway)
 }
 
 /// Exactly, and by name an answer that its client did not wait for.
 fn exact() -> Row {
-    ("client_gone".into(), Some(COST), false)
+    Row::new("client_gone", COST, false)
 }
 
 fn estimated(cost: u64) -> Row {
-    ("client_gone".into(), Some(cost), true)
+    Row::new("client_gone", cost, true)
 }
 
 #[tokio::test]
@@ -116,7 +119,7 @@ async fn wherever_the_client_leaves_the_usage_is_entered_as_told() {
         let provider = Provider::new([act]).await;
         let gateway = finishing(&provider, "on_disconnect = \"finish:10s\"").await;
         leave(&gateway, &provider, body, leaves).await;
-        assert_eq!(entered(&gateway, 1).await, [exact()], "{what}");
+        assert_eq!(once(&gateway, 1).await, [exact()], "{what}");
         assert_eq!(provider.left(), 0, "it was told to stop: {what}");
         until("nobody reads on", || gateway.finishing() == 0).await;
         let requests = |status| {
@@ -168,8 +171,8 @@ async fn its_place_is_free_at_once_and_its_money_when_it_is_known() {
         assert_eq!(gateway.finishing(), 1, "{leaves:?}: and is read on still");
         let left = r#"tollgate_budget_remaining_usd{name="ann",scope="key"}"#;
         let held = 10.0 - gateway.metric(left);
-        assert_eq!(entries(&gateway), []);
-        entered(&gateway, 1).await;
+        assert_eq!(entered(&gateway), []);
+        once(&gateway, 1).await;
         let spent = 10.0 - gateway.metric(left);
         assert!(
             held > spent && spent > 0.0,
@@ -184,7 +187,7 @@ async fn its_connection_is_good_for_another() {
     let gateway = finishing(&provider, "on_disconnect = \"finish:10s\"").await;
     for n in 1..=4 {
         leave(&gateway, &provider, &chat_stream("fast"), Leaves::Reading).await;
-        assert_eq!(entered(&gateway, n).await[n - 1], exact());
+        assert_eq!(once(&gateway, n).await[n - 1], exact());
         until("nobody reads on", || gateway.finishing() == 0).await;
     }
     assert!(
@@ -205,7 +208,7 @@ async fn a_client_of_http2_is_no_different() {
     until("the provider has it", || provider.count() == 1).await;
     asking.abort();
     until("its place is free", || gateway.in_flight() == 0).await;
-    assert_eq!(entered(&gateway, 1).await, [exact()]);
+    assert_eq!(once(&gateway, 1).await, [exact()]);
     assert_eq!(provider.left(), 0);
 }
 
@@ -214,7 +217,7 @@ async fn what_takes_too_long_is_cut_and_estimated() {
     let stalls = Act::Stall(vec![delta("a"), delta("b")]);
     let (streamed, whole) = (chat_stream("fast"), chat("fast"));
     for (act, body, leaves, seen) in [
-        (stalls, &streamed, Leaves::Reading, 20_000_000),
+        (stalls, &streamed, Leaves::Reading, 2),
         (Act::Hang, &whole, Leaves::Waiting, 0),
     ] {
         let provider = Provider::new([act]).await;
@@ -225,8 +228,8 @@ async fn what_takes_too_long_is_cut_and_estimated() {
         assert_eq!(provider.left(), 0, "not yet");
         until("the provider is left", || provider.left() == 1).await;
         assert!(began.elapsed() >= Duration::from_millis(400));
-        let cost = input(body) + seen;
-        assert_eq!(entered(&gateway, 1).await, [estimated(cost)]);
+        let cost = estimate(body, seen);
+        assert_eq!(once(&gateway, 1).await, [estimated(cost)]);
         until("nobody reads on", || gateway.finishing() == 0).await;
         let spend = r#"tollgate_spend_usd_total{key="ann",model="fast",target="p/m"}"#;
         #[expect(clippy::cast_precision_loss, reason = "a metric has fewer digits")]
@@ -244,14 +247,14 @@ async fn whatever_ends_it_meanwhile_ends_it_at_once() {
     let stalls = || Act::Stall(vec![delta("a")]);
     let cut = Act::Slow(PAUSE, vec![delta("a"), delta("b"), delta("c")]);
     for (act, lines, cost) in [
-        (cut, finish, input(&body) + 30_000_000),
-        (stalls(), &idle, input(&body) + 10_000_000),
-        (stalls(), &total, input(&body) + 10_000_000),
+        (cut, finish, estimate(&body, 3)),
+        (stalls(), &idle, estimate(&body, 1)),
+        (stalls(), &total, estimate(&body, 1)),
     ] {
         let provider = Provider::new([act]).await;
         let gateway = finishing(&provider, lines).await;
         leave(&gateway, &provider, &body, Leaves::Reading).await;
-        assert_eq!(entered(&gateway, 1).await, [estimated(cost)], "{lines}");
+        assert_eq!(once(&gateway, 1).await, [estimated(cost)], "{lines}");
         until("nobody reads on", || gateway.finishing() == 0).await;
     }
 }
@@ -262,8 +265,8 @@ async fn nobody_else_is_asked_for_whoever_has_left() {
     let body = chat("fast");
     for (act, want) in [
         (Act::status(500, "{}"), vec![]),
-        (Act::Reset, vec![estimated(input(&body))]),
-        (Act::json("<html>"), vec![estimated(input(&body))]),
+        (Act::Reset, vec![estimated(estimate(&body, 0))]),
+        (Act::json("<html>"), vec![estimated(estimate(&body, 0))]),
     ] {
         let provider = Provider::new([late(act)]).await;
         let other = Provider::new([Act::json(completion("other"))]).await;
@@ -280,7 +283,7 @@ async fn nobody_else_is_asked_for_whoever_has_left() {
         until("it is read on", || gateway.finishing() == 1).await;
         until("nobody reads on", || gateway.finishing() == 0).await;
         assert_eq!((provider.count(), other.count()), (1, 0));
-        assert_eq!(entered(&gateway, want.len()).await, want);
+        assert_eq!(once(&gateway, want.len()).await, want);
     }
 }
 
@@ -290,14 +293,14 @@ async fn who_thinks_is_read_on_by_default() {
     let gateway = thinking(&provider, "").await;
     let body = chat_stream("fast");
     leave(&gateway, &provider, &body, Leaves::Reading).await;
-    assert_eq!(entered(&gateway, 1).await, [exact()]);
+    assert_eq!(once(&gateway, 1).await, [exact()]);
     assert_eq!(provider.left(), 0);
 }
 
 #[tokio::test]
 async fn who_thinks_is_charged_the_whole_hold_where_the_usage_never_came() {
     let body = r#"{"model":"fast","stream":true,"max_tokens":50,"messages":[]}"#;
-    let most = (body.len() as u64 + 256) * 1_000_000 + 50 * 10_000_000;
+    let most = bound(body, 50);
     let cut = Act::Slow(PAUSE, vec![delta("a"), delta("b"), delta("c")]);
     let stalls = Act::Stall(vec![delta("a")]);
     for (act, lines) in [
@@ -308,7 +311,7 @@ async fn who_thinks_is_charged_the_whole_hold_where_the_usage_never_came() {
         let provider = Provider::new([act]).await;
         let gateway = thinking(&provider, lines).await;
         leave(&gateway, &provider, body, Leaves::Reading).await;
-        assert_eq!(entered(&gateway, 1).await, [estimated(most)], "{lines}");
+        assert_eq!(once(&gateway, 1).await, [estimated(most)], "{lines}");
     }
 }
 
@@ -340,8 +343,8 @@ async fn who_is_to_be_stopped_is_stopped_at_once() {
         leave(&gateway, &provider, &body, leaves).await;
         until("the provider is left", || provider.left() == 1).await;
         assert_eq!(gateway.finishing(), 0);
-        let (end, _, is_estimate) = entered(&gateway, 1).await.remove(0);
-        assert_eq!((end.as_str(), is_estimate), ("client_gone", true));
+        let row = once(&gateway, 1).await.remove(0);
+        assert_eq!((&*row.end, row.estimated), ("client_gone", true));
         let spend = r#"tollgate_spend_usd_total{key="ann",model="fast",target="p/m"}"#;
         until("it is counted", || gateway.metric(spend) > 0.0).await;
     }
@@ -372,7 +375,7 @@ async fn nothing_is_read_on_that_was_not_sent() {
     drop(stream);
     until("its place is free", || gateway.in_flight() == 0).await;
     assert_eq!(gateway.finishing(), 0);
-    assert_eq!(entries(&gateway), []);
+    assert_eq!(entered(&gateway), []);
     drop(filled);
 }
 
@@ -402,7 +405,7 @@ async fn shutdown_cuts_it_when_time_is_up() {
     let stalls = Act::Stall(vec![delta("a")]);
     let (streamed, whole) = (chat_stream("fast"), chat("fast"));
     for (act, body, leaves, seen) in [
-        (stalls, &streamed, Leaves::Reading, 10_000_000),
+        (stalls, &streamed, Leaves::Reading, 1),
         (Act::Hang, &whole, Leaves::Waiting, 0),
     ] {
         let provider = Provider::new([act]).await;
@@ -412,7 +415,7 @@ async fn shutdown_cuts_it_when_time_is_up() {
         let ended = gateway.drained(Duration::ZERO, Duration::from_millis(300));
         until("it ended", || ended.is_finished()).await;
         until("the provider is left", || provider.left() == 1).await;
-        let want = estimated(input(body) + seen);
+        let want = estimated(estimate(body, seen));
         assert_eq!(entries_in(gateway.folder()), [want]);
     }
 }
@@ -451,11 +454,7 @@ async fn what_a_shutdown_ends_is_entered_as_that() {
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
         until("it ended", || ended.is_finished()).await;
-        let (end, _, is_estimate) = entries_in(gateway.folder()).remove(0);
-        assert_eq!(
-            (end.as_str(), is_estimate),
-            ("shutdown", is_guess),
-            "{what}"
-        );
+        let row = entries_in(gateway.folder()).remove(0);
+        assert_eq!((&*row.end, row.estimated), ("shutdown", is_guess), "{what}");
     }
 }

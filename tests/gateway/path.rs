@@ -2,7 +2,8 @@
 
 use crate::support::client::{self, get, whole};
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, USAGE, ask, chat, chat_stream, completion, delta, post,
+    Act, DONE, FINISH, Gateway, PATHS, Provider, USAGE, ask, chat, chat_stream, completion, delta,
+    post,
 };
 use http::Method;
 
@@ -263,14 +264,7 @@ async fn models_are_asked_for_by_either_name() {
 async fn every_endpoint_goes_to_its_own_path() {
     let provider = Provider::new([Act::json(completion("x"))]).await;
     let gateway = Gateway::start(&one(&provider)).await;
-    for path in [
-        "/v1/chat/completions",
-        "/chat/completions",
-        "/v1/completions",
-        "/completions",
-        "/v1/embeddings",
-        "/embeddings",
-    ] {
+    for path in PATHS {
         let answer = post(
             gateway.address,
             path,

@@ -224,6 +224,7 @@ async fn a_local_server_is_free_where_it_is_ones_own() {
             key("ann", &strict("0"))
         )
     };
+    let show = |text: &str| run(folder_with(text).path(), &["prices", "show", "ollama"]);
     let near = format!("http://{}/v1", provider.address);
     let far = "https://ollama.invalid/v1";
     for (base, more, is_free) in [
@@ -242,7 +243,13 @@ async fn a_local_server_is_free_where_it_is_ones_own() {
             (false, _) => 503,
         };
         assert_eq!(answer.status.as_u16(), want, "{base} {more}");
+        let shown = show(&at(base, more));
+        assert_eq!(shown.1 == "ollama: its answers cost nothing\n", is_free);
+        let is_unknown = shown.2.contains("what `ollama` costs is not known");
+        assert_eq!(is_unknown, !is_free, "{shown:?}");
     }
+    let listed = show(&at(far, "prices = \"groq\"")).1;
+    assert!(listed.contains("  groq/"), "{listed}");
     let check = |text: &str| run(folder_with(text).path(), &["check"]).1;
     let told = check(&at(far, ""));
     let want = "ollama: `https://ollama.invalid/v1` is not on this machine or a private network, so what it answers is not \

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::{Gateway, until};
 
-/// One entry.
+/// One entry, as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct Entry {
     pub request: String,
     pub attempt: u64,
     pub key: String,
@@ -19,7 +19,7 @@ pub struct Row {
     pub input: u64,
     pub output: u64,
     /// In billionths of a dollar.
-    pub cost: u64,
+    pub cost: Option<u64>,
     pub estimated: bool,
 }
 
@@ -32,25 +32,35 @@ impl Books {
         Self(Connection::open(folder.join("tollgate.db")).unwrap())
     }
 
+    /// Of a gateway that may be at work: with everything that was settled by now.
+    pub fn so_far(gateway: &Gateway) -> Self {
+        Self(gateway.ledger())
+    }
+
     /// Of a gateway at rest: once everything that was settled is written.
     pub async fn of(gateway: &Gateway) -> Self {
         until("nothing is under way", || gateway.in_flight() == 0).await;
-        until("all is written", || {
-            let ledger = &gateway.running.as_ref().unwrap().gateway.state.ledger;
-            let seen = ledger.observe();
-            seen.seated == 0 && seen.queue == 0
-        })
-        .await;
-        Self::open(gateway.folder())
+        let ledger = &gateway.running.as_ref().unwrap().gateway.state.ledger;
+        until("nothing is set aside", || ledger.observe().seated == 0).await;
+        Self::so_far(gateway)
     }
 
     /// Every entry, in the order in which they were written.
-    pub fn rows(&self) -> Vec<Row> {
-        let sql = "SELECT request, attempt, coalesce(key, ''), at / 3600000, \"end\", coalesce(input, 0), coalesce(output, 0), coalesce(cost, 0), estimated FROM entry ORDER BY id";
-        let mut rows = self.0.prepare(sql).unwrap();
-        let rows = rows.query_map([], |row| {
+    pub fn rows(&self) -> Vec<Entry> {
+        let columns = [
+            "request",
+            "attempt",
+            "coalesce(key, '')",
+            "at / 3600000",
+            "\"end\"",
+            "coalesce(input, 0)",
+            "coalesce(output, 0)",
+            "cost",
+            "estimated",
+        ];
+        self.all(&columns.join(", "), |row| {
             let number = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
-            Ok(Row {
+            Ok(Entry {
                 request: row.get(0)?,
                 attempt: number(1)?,
                 key: row.get(2)?,
@@ -58,11 +68,28 @@ impl Books {
                 end: row.get(4)?,
                 input: number(5)?,
                 output: number(6)?,
-                cost: number(7)?,
+                cost: row.get::<_, Option<i64>>(7)?.map(i64::unsigned_abs),
                 estimated: row.get(8)?,
             })
-        });
+        })
+    }
+
+    /// One column of every entry, whatever it is.
+    pub fn column(&self, name: &str) -> Vec<String> {
+        self.all(name, |row| row.get(0))
+    }
+
+    fn all<T>(&self, columns: &str, read: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+        let sql = format!("SELECT {columns} FROM entry ORDER BY id");
+        let mut rows = self.0.prepare(&sql).unwrap();
+        let rows = rows.query_map([], |row| read(row));
         rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// All tokens of a kind.
+    pub fn tokens(&self, kind: &str) -> f64 {
+        let sql = format!("SELECT total({kind}) FROM entry");
+        self.0.query_row(&sql, [], |row| row.get(0)).unwrap()
     }
 
     /// What one owner has spent in each hour. Scopes are numbered: key, team, provider, total.
@@ -86,10 +113,12 @@ impl Books {
 }
 
 /// What entries cost by the hour.
-pub fn by_hour<'r>(rows: impl IntoIterator<Item = &'r Row>) -> BTreeMap<u64, u64> {
+pub fn by_hour<'r>(rows: impl IntoIterator<Item = &'r Entry>) -> BTreeMap<u64, u64> {
     let mut sums = BTreeMap::new();
-    for row in rows.into_iter().filter(|row| row.cost > 0) {
-        *sums.entry(row.hour).or_default() += row.cost;
+    for row in rows {
+        if let Some(cost) = row.cost.filter(|cost| *cost > 0) {
+            *sums.entry(row.hour).or_default() += cost;
+        }
     }
     sums
 }

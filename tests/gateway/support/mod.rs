@@ -71,6 +71,16 @@ pub const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"
 /// The end.
 pub const DONE: &str = "data: [DONE]\n\n";
 
+/// The endpoints that a provider is asked at, in either form of their paths.
+pub const PATHS: [&str; 6] = [
+    "/v1/chat/completions",
+    "/chat/completions",
+    "/v1/completions",
+    "/completions",
+    "/v1/embeddings",
+    "/embeddings",
+];
+
 /// Where chat requests go.
 pub const CHAT: &str = "/v1/chat/completions";
 

@@ -1,8 +1,9 @@
 //! Prices, budgets and what the ledger says, for the chapters about money.
 
-use rusqlite::Connection;
+use std::path::Path;
 
-use super::{Answer, Gateway, Provider, post, until};
+use super::books::{Books, Entry};
+use super::{Answer, Gateway, Provider, post, provider_at};
 
 /// A tenth of a cent a token of input, a cent a token of output.
 pub const PRICE: &str = "price = { input = 1000, output = 10000 }";
@@ -10,18 +11,19 @@ pub const PRICE: &str = "price = { input = 1000, output = 10000 }";
 /// What an answer with the sample usage costs at that: 7 tokens in, 3 out.
 pub const COST: u64 = 37_000_000;
 
-/// `[providers.NAME]` at a provider, with more lines of its own.
+/// `[providers.NAME]` at a provider, which is asked once, with more lines of its own.
 pub fn of(name: &str, provider: &Provider, more: &str) -> String {
-    let address = provider.address;
-    format!(
-        "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/v1\"\ntries = 1\n{more}\n"
-    )
+    provider_at(name, provider.address, &format!("tries = 1\n{more}"))
+}
+
+/// `[models.fast]` with one target, for which these terms are written.
+pub fn fast(terms: &str) -> String {
+    format!("[models.fast]\ntargets = [{{ to = \"p/m\", {terms} }}]\n")
 }
 
 /// A gateway to one target at the price above, and what follows.
 pub fn priced(provider: &Provider, more: &str) -> String {
-    of("p", provider, "")
-        + &format!("[models.fast]\ntargets = [{{ to = \"p/m\", {PRICE} }}]\n{more}")
+    [of("p", provider, ""), fast(PRICE), more.to_owned()].concat()
 }
 
 /// `[keys.NAME]`, with more lines of its own.
@@ -61,7 +63,7 @@ pub async fn asks_at(
     post(gateway.address, path, &format!("sk-{name}"), body).await
 }
 
-/// One entry of the ledger.
+/// What most want to know of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// How it ended.
@@ -72,13 +74,24 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(end: &str, cost: u64, estimated: bool) -> Self {
+    pub fn new(end: &str, cost: impl Into<Option<u64>>, estimated: bool) -> Self {
         Self {
             end: end.to_owned(),
-            cost: Some(cost),
+            cost: cost.into(),
             estimated,
         }
     }
+}
+
+impl From<Entry> for Row {
+    fn from(entry: Entry) -> Self {
+        Self::new(&entry.end, entry.cost, entry.estimated)
+    }
+}
+
+/// The same for a stream.
+pub fn streamed(body: &str) -> String {
+    body.replace("{\"model\"", "{\"stream\":true,\"model\"")
 }
 
 /// What a request may cost at most at the price above, in billionths.
@@ -92,41 +105,31 @@ pub fn estimate(body: &str, output: u64) -> u64 {
     (body.len() as u64).div_ceil(4) * 1_000_000 + output * 10_000_000
 }
 
-/// Every entry there is, once nothing waits to be written.
+fn short(books: &Books) -> Vec<Row> {
+    books.rows().into_iter().map(Row::from).collect()
+}
+
+/// Every entry there is, once nothing is under way.
 pub async fn entries(gateway: &Gateway) -> Vec<Row> {
-    let db = written(gateway).await;
-    let rows = "SELECT \"end\", cost, estimated FROM entry ORDER BY id";
-    let mut rows = db.prepare(rows).unwrap();
-    let rows = rows.query_map([], |row| {
-        let cost: Option<i64> = row.get(1)?;
-        Ok(Row {
-            end: row.get(0)?,
-            cost: cost.map(|cost| u64::try_from(cost).unwrap()),
-            estimated: row.get(2)?,
-        })
-    });
-    rows.unwrap().map(Result::unwrap).collect()
+    short(&Books::of(gateway).await)
 }
 
-/// What was spent by one owner, in billionths, once nothing waits to be written.
+/// What was entered by now, whatever is under way.
+pub fn entered(gateway: &Gateway) -> Vec<Row> {
+    short(&Books::so_far(gateway))
+}
+
+/// Every entry of a gateway that has ended.
+pub fn entries_in(folder: &Path) -> Vec<Row> {
+    short(&Books::open(folder))
+}
+
+/// What was spent by one owner, in billionths, once nothing is under way.
 pub async fn spent(gateway: &Gateway, scope: u8, name: &str) -> u64 {
-    let db = written(gateway).await;
-    let sum = "SELECT coalesce(sum(amount), 0) FROM spent WHERE scope = ? AND name = ?";
-    let sum: i64 = db.query_row(sum, (scope, name), |row| row.get(0)).unwrap();
-    u64::try_from(sum).unwrap()
+    Books::of(gateway).await.spent(scope, name).values().sum()
 }
 
-/// One column of every entry.
+/// One column of every entry, once nothing is under way.
 pub async fn column(gateway: &Gateway, name: &str) -> Vec<String> {
-    let db = written(gateway).await;
-    let rows = format!("SELECT {name} FROM entry ORDER BY id");
-    let mut rows = db.prepare(&rows).unwrap();
-    let rows = rows.query_map([], |row| row.get(0));
-    rows.unwrap().map(Result::unwrap).collect()
-}
-
-/// The ledger's file, once nothing is under way and all that was settled stands in it.
-async fn written(gateway: &Gateway) -> Connection {
-    until("nothing is under way", || gateway.in_flight() == 0).await;
-    gateway.ledger()
+    Books::of(gateway).await.column(name)
 }
