@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::store::about;
-use super::tail::Unread;
+use super::tail::{self, Unread};
 
 /// Why the ledger could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -122,12 +122,9 @@ pub(super) fn open_file(path: &Path) -> Result<(Connection, File), OpenError> {
     Ok((conn, lock))
 }
 
-/// What a ledger has beside its file that is no file of SQLite's.
-const TAILS: [&str; 2] = [".tail0", ".tail1"];
-
 /// Looks whether what stands beside the file can be written, as far as it is there.
 fn look_beside(path: &Path) -> Result<(), OpenError> {
-    for place in TAILS.map(|ending| beside(path, ending)) {
+    for place in tail::PLACES.map(|name| tail::beside(path, name)) {
         match File::options().append(true).open(&place) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => {
                 let (path, why) = (place, why.to_string());
@@ -137,12 +134,6 @@ fn look_beside(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 /// Looks whether the file is ours and of a version that we know, and changes nothing. True if it is new.
@@ -184,7 +175,7 @@ fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 
 /// Keeps other gateways out, or waits until they have left.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let place = beside(path, ".lock");
+    let place = tail::beside(path, ".lock");
     let unwritable = |why: io::Error| OpenError::Unwritable {
         path: place.clone(),
         why: why.to_string(),

@@ -22,7 +22,7 @@ use super::item::Settled;
 use super::line;
 
 /// The places that lines are written to, in turn.
-const PLACES: [&str; 2] = [".tail0", ".tail1"];
+pub(super) const PLACES: [&str; 2] = [".tail0", ".tail1"];
 /// In bytes: with this much in it a place is left for the other.
 pub(super) const FULL: u64 = 1 << 20;
 /// In bytes: more than this is in no tail of ours.
@@ -242,7 +242,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// A file beside a ledger's.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
