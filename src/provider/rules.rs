@@ -12,7 +12,7 @@ use crate::envelope::Edits;
 use crate::protocol::demand;
 
 /// Rules in the order they are applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
     /// Members it must not be sent.
     pub refuse: Vec<String>,
@@ -47,7 +47,7 @@ pub enum Unknown {
 }
 
 /// What is changed in each message.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MessageRules {
     /// Old role, and new role as JSON.
     pub roles: Vec<(String, Bytes)>,
@@ -69,6 +69,11 @@ pub struct MessageRules {
 pub struct Refused(pub String);
 
 impl Rules {
+    /// Whether there is nothing that they change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The names of members that a rule acts on.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let renamed = self.rename.iter().flat_map(|(from, to)| [from, to]);

@@ -216,13 +216,15 @@ async fn one(
     };
     // Before the rules, which know by what name the model takes it.
     limit(&mut edits);
-    for rules in [rules, &*target.rules] {
-        let applied = rules.apply(&mut edits, &mut dropped);
-        applied.map_err(|refused| (refuse(refused), None))?;
+    if !(rules.is_empty() && target.rules.is_empty()) {
+        for rules in [rules, &*target.rules] {
+            let applied = rules.apply(&mut edits, &mut dropped);
+            applied.map_err(|refused| (refuse(refused), None))?;
+        }
+        // Again, for a rule may have set more, or taken the limit out.
+        limit(&mut edits);
     }
     record.dropped = dropped.header();
-    // Again, for a rule may have set more, or taken the limit out.
-    limit(&mut edits);
     edits.set("model", target.model.clone());
     let hide_usage = call.stream
         && provider.stream_usage
