@@ -14,6 +14,7 @@ use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
 use super::sums::{ADD_SPENT, Sums};
 use super::tail::{self, Safe, Tail};
 use super::{Durability, Entry, Place, Scope, Settings, keep};
+use crate::usage::{KINDS, Money};
 
 /// How long to wait for others who write: nobody should.
 const BUSY: Duration = Duration::from_millis(250);
@@ -239,7 +240,7 @@ fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums<'_>) -> rusqlite::Re
 }
 
 fn insertion() -> String {
-    let kinds = crate::usage::KINDS;
+    let kinds = KINDS;
     let marks = vec!["?"; 13 + kinds.len()].join(", ");
     format!(
         "INSERT INTO entry (at, request, attempt, api, key, team, model, target, provider, cost, estimated, \"end\", prices, {}) VALUES ({marks})",
@@ -284,10 +285,16 @@ fn enter(
     insert.raw_bind_parameter(11, entry.estimated)?;
     bind(insert, 12, &entry.end, last.map(|it| &*it.end))?;
     bind(insert, 13, &entry.prices, last.map(|it| &*it.prices))?;
-    let counts = entry.usage.map(|usage| usage.counts());
-    for at in 0..crate::usage::KINDS.len() {
-        let count = counts.and_then(|counts| counts.get(at).map(|n| (*n).min(MOST_TOKENS)));
-        insert.raw_bind_parameter(14 + at, count.map(stored))?;
+    // Most classes have no tokens in most entries: what is bound already stays.
+    let counts = |entry: &Entry| entry.usage.map(|usage| usage.counts());
+    let (counts, bound) = (counts(entry), last.map(counts));
+    for at in 0..KINDS.len() {
+        let of =
+            |counts: Option<[u64; KINDS.len()]>| counts.and_then(|counts| counts.get(at).copied());
+        let count = of(counts);
+        if bound.map(of) != Some(count) {
+            insert.raw_bind_parameter(14 + at, count.map(|n| stored(n.min(MOST_TOKENS))))?;
+        }
     }
     insert.raw_execute()?;
     Ok(())
@@ -327,7 +334,7 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
             name,
             window = start,
             "a crash left {} US dollars unsettled, which count as spent",
-            crate::usage::Money(amount.unsigned_abs())
+            Money(amount.unsigned_abs())
         );
     }
     drop(rows);

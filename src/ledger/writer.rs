@@ -20,7 +20,7 @@ use super::state::{State, Stop};
 use super::store::Store;
 
 /// The most that is written in one transaction.
-const GROUP: usize = 1_024;
+const GROUP: usize = 512;
 /// How long the first that is queued waits for more: what it costs to write is shared by all.
 const GATHER: Duration = Duration::from_millis(50);
 /// How long to rest after failures, at least and at most.
