@@ -30,6 +30,8 @@ pub(super) struct Store {
     pub(super) hour: i64,
     /// The number of what was settled last, as the file knows it.
     pub(super) number: u64,
+    /// How many rows of accounts were written, each of which may be a page of its own, and one for each group.
+    pub(super) rows: u64,
     insert: String,
     /// For how many hours entries are kept.
     keep: i64,
@@ -76,6 +78,7 @@ impl Store {
             path,
             hour: 0,
             number: 0,
+            rows: 0,
             insert: insertion(),
             keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
         }
@@ -108,6 +111,8 @@ impl Store {
         let conn = &mut self.conn;
         conn.busy_timeout(BUSY)?;
         conn.set_prepared_statement_cache_capacity(32);
+        // In KiB: the pages of many accounts.
+        conn.pragma_update(None, "cache_size", -8_192)?;
         if self.path.is_some() {
             conn.pragma_update(None, "journal_mode", "WAL")?;
             // Checkpoints run on a connection of their own.
@@ -175,6 +180,7 @@ impl Store {
                 }
             }
         }
+        let rows = sums.len();
         sums.write(&tx)?;
         if hour > self.hour {
             write_about(&tx, "hour", hour)?;
@@ -183,6 +189,7 @@ impl Store {
             write_about(&tx, "number", stored(number))?;
         }
         tx.commit()?;
+        self.rows += 1 + rows as u64;
         self.hour = self.hour.max(hour);
         self.number = self.number.max(number);
         Ok(answers)

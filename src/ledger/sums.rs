@@ -69,6 +69,11 @@ struct Lease {
 }
 
 impl<'i> Sums<'i> {
+    /// How many rows they are.
+    pub(super) fn len(&self) -> usize {
+        self.spent.sums.len() + self.leases.sums.len()
+    }
+
     pub(super) fn count(&mut self, entry: &'i Entry, hour: i64) {
         let Some(cost) = entry.cost.filter(|cost| cost.0 > 0) else {
             return;

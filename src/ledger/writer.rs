@@ -26,10 +26,11 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long to rest after failures, at least and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// How often the log is looked at, and after how many groups it is brought into the file, or else after how many looks.
-const LOOK: Duration = Duration::from_secs(1);
-const MANY: u64 = 500;
-const LONG_AGO: u32 = 30;
+/// How often it is looked whether the log is to be brought into the file: after so many rows of accounts, each of which may
+/// be a page of its own, or else after so many looks.
+const LOOK: Duration = Duration::from_millis(250);
+const MANY: u64 = 8_192;
+const LONG_AGO: u32 = 120;
 /// How many pages of the log are too many: the writer then has to pause for it.
 const LONG: i64 = 16_384;
 
@@ -69,11 +70,11 @@ fn tend(inner: &Inner, path: &Path) {
             if inner.wait_until_stopped(LOOK) {
                 return;
             }
-            let groups = inner.lock().groups;
+            let rows = inner.rows.load(Ordering::Relaxed);
             looks += 1;
-            let since = groups - done;
+            let since = rows - done;
             if since >= MANY || (since > 0 && looks >= LONG_AGO) {
-                (done, looks) = (groups, 0);
+                (done, looks) = (rows, 0);
                 break;
             }
         }
@@ -101,6 +102,7 @@ fn run(inner: &Inner, mut store: Store) {
                 let Some(answers) = write(inner, &mut store, &group, hour) else {
                     return;
                 };
+                inner.rows.store(store.rows, Ordering::Relaxed);
                 acknowledge(inner, &group, &answers);
                 group.clear();
                 if let Some(tail) = inner.safe.tail() {
