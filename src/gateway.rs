@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::Observed;
+use crate::telemetry::metrics::{MOST_KEYS, Observed};
 
 /// Says what time it is by the calendar. Windows of budgets, the ends of keys and dates that a provider states go by it, and
 /// nothing else does.
@@ -70,13 +70,14 @@ impl Gateway {
     /// Every metric, as Prometheus reads it. Takes milliseconds: never on a thread that serves clients.
     pub fn metrics(&self) -> String {
         let seen = self.state.ledger.observe();
-        let balances = seen.accounts.iter();
         let metrics = &self.state.telemetry.metrics;
+        let balances = self.state.ledger.balances(MOST_KEYS);
         metrics.observe(&Observed {
             queue: seen.queue,
             late: seen.late,
             up: !seen.unavailable,
             budgets: balances
+                .iter()
                 .map(|it| {
                     (
                         it.account.scope().name(),

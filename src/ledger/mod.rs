@@ -264,8 +264,6 @@ pub struct Observed {
     pub written: u64,
     /// In how many groups, other messages included.
     pub groups: u64,
-    /// Each account of which it is known what was spent.
-    pub accounts: Vec<Balance>,
 }
 
 /// One account's balance in the window that it is in.
@@ -299,6 +297,9 @@ impl Drop for House {
         self.inner.stop(Stop::Written);
     }
 }
+
+/// How many accounts are looked at in one step.
+const STEP: usize = 512;
 
 /// How long [`Ledger::close`] waits for the store.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -370,6 +371,21 @@ impl Ledger {
         }
     }
 
+    /// The balance of each account of which it is known what was spent, but of so many of a scope at most.
+    pub fn balances(&self, most: usize) -> Vec<Balance> {
+        let mut places = [most; Scope::ALL.len()];
+        let mut found = Vec::new();
+        // A few at a time: with many accounts requests would have to wait.
+        for step in (0..).step_by(STEP) {
+            let look =
+                |state: &mut State| state.balances(step..step + STEP, &mut places, &mut found);
+            if !self.0.inner.with(look) {
+                break;
+            }
+        }
+        found
+    }
+
     /// To be called about every 250 ms: accounts that were not used for a while give their blocks back. Tells of budgets of
     /// which as much is spent as they want to be warned of, once in each window.
     pub fn tick(&self, now: SystemTime) -> Vec<Balance> {
@@ -417,6 +433,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod crashes;
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! that the store hears of things in the order in which they happened here.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -50,8 +51,9 @@ pub(super) enum Taken {
     Not(Refused),
 }
 
-/// After so many ticks without use an account gives its block back.
-const IDLE: u64 = 3;
+/// After so many ticks without use an account gives its block back: a minute. To draw one anew costs a write that a request
+/// waits for; with many callers each comes seldom, and what a crash charges for a block is little in any case.
+pub(super) const IDLE: u64 = 240;
 
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
@@ -60,8 +62,8 @@ const SWEEP: u64 = 240;
 pub(super) struct State {
     pub(super) books: Vec<Book>,
     index: [HashMap<Arc<str>, usize>; 4],
-    /// Accounts that may have something to give back.
-    warm: Vec<usize>,
+    /// Accounts that may have something to give back, and the ticks at which each is looked at, in this order.
+    warm: VecDeque<(u64, usize)>,
     seats: usize,
     pub(super) seated: usize,
     backlog: usize,
@@ -98,7 +100,7 @@ impl State {
         Self {
             books: Vec::new(),
             index: Default::default(),
-            warm: Vec::new(),
+            warm: VecDeque::new(),
             seats: settings.seats,
             seated: 0,
             backlog: settings.backlog,
@@ -335,7 +337,7 @@ impl State {
             && book.left > 0
         {
             book.warm = true;
-            self.warm.push(id);
+            self.warm.push_back((self.ticks + IDLE, id));
         }
     }
 
@@ -395,18 +397,10 @@ impl State {
         if book.known != Known::Yes {
             return None;
         }
-        // Nothing is spent in a window before its book has turned.
-        let has_turned = book.budget.per.start(hour) <= book.start;
-        Some(if has_turned {
-            Money(book.room())
-        } else {
-            book.budget.limit
-        })
+        Some(book.balance_in(hour).left)
     }
 
     pub(super) fn observe(&self) -> Observed {
-        let known = self.books.iter();
-        let known = known.filter(|book| book.in_force && book.known == Known::Yes);
         Observed {
             queue: self.waiting(),
             seated: self.seated,
@@ -414,27 +408,48 @@ impl State {
             unavailable: self.unavailable,
             written: self.written,
             groups: self.groups,
-            accounts: known.map(Book::balance).collect(),
         }
+    }
+
+    /// Adds the balances of some accounts, as long as there are places left for their scope. False if there are no further
+    /// accounts.
+    pub(super) fn balances(
+        &self,
+        ids: Range<usize>,
+        places: &mut [usize; 4],
+        found: &mut Vec<Balance>,
+    ) -> bool {
+        let some = self.books.get(ids.start..).unwrap_or_default();
+        let is_told = |book: &&Book| book.in_force && book.known == Known::Yes;
+        for book in some.iter().take(ids.len()).filter(is_told) {
+            if let Some(places) = places.get_mut(book.account.scope as usize)
+                && *places > 0
+            {
+                *places -= 1;
+                found.push(book.balance_in(self.hour));
+            }
+        }
+        some.len() > ids.len()
     }
 
     pub(super) fn tick(&mut self, now: SystemTime) -> Vec<Balance> {
         let hour = self.reach(now);
         self.ticks += 1;
         self.sweep |= self.ticks.is_multiple_of(SWEEP);
-        let mut warm = std::mem::take(&mut self.warm);
-        warm.retain(|id| {
-            let now = self.ticks;
-            let Some(book) = self.book(*id, hour) else {
-                return false;
+        let now = self.ticks;
+        // However many there are, each is looked at once in this time.
+        while let Some((_, id)) = self.warm.pop_front_if(|(due, _)| *due <= now) {
+            let Some(book) = self.book(id, hour) else {
+                continue;
             };
-            let is_idle = book.used + IDLE <= now;
-            let back = if is_idle { book.give_back() } else { None };
-            book.warm = !is_idle;
-            self.queue.extend(back.map(Item::Back));
-            !is_idle
-        });
-        self.warm = warm;
+            book.warm = book.used + IDLE > now;
+            if book.warm {
+                self.warm.push_back((now + IDLE, id));
+            } else {
+                let back = book.give_back();
+                self.queue.extend(back.map(Item::Back));
+            }
+        }
         std::mem::take(&mut self.warnings)
     }
 

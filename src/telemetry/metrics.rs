@@ -19,8 +19,8 @@ use crate::usage::{KINDS, Money, Usage};
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// More keys than this share the label `other`.
-const MOST_KEYS: usize = 1_000;
+/// More keys than this share the label `other`. Of each scope the budgets of so many have a line.
+pub const MOST_KEYS: usize = 1_000;
 
 const SECONDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
@@ -351,7 +351,7 @@ impl Metrics {
         self.ledger_up.set(i64::from(observed.up));
         // A budget that is in force no more has no line.
         self.budgets.reset();
-        for (scope, name, left) in observed.budgets.iter().take(MOST_KEYS) {
+        for (scope, name, left) in &observed.budgets {
             let gauge = self.budgets.with_label_values(&[scope, &**name]);
             gauge.set(dollars(*left));
         }

@@ -233,7 +233,7 @@ impl Course<'_> {
     async fn is_full(&self) {
         let ledger = &self.gateway.running.as_ref().unwrap().gateway.state.ledger;
         let is_full = || {
-            let accounts = ledger.observe().accounts;
+            let accounts = ledger.balances(usize::MAX);
             let mut full = accounts
                 .iter()
                 .filter(|it| it.spent.0 + bound(MOST) > it.budget.limit.0);
