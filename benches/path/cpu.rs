@@ -52,6 +52,20 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
     Ok(sum)
 }
 
+/// Time on a core of those threads of a process whose names begin with this.
+pub(crate) fn threads(pid: u32, name: &str) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        let is_one = fs::read_to_string(task.join("comm"));
+        if is_one.is_ok_and(|found| found.starts_with(name)) {
+            let stat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            sum += Duration::from_nanos(number(stat.split_ascii_whitespace().next())?);
+        }
+    }
+    Ok(sum)
+}
+
 /// Adds one process's figures to `sum` and its children to `pids`.
 fn add(pid: u32, sum: &mut Usage, pids: &mut Vec<u32>) -> Result<()> {
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -9,9 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::load::{GRACE, Outcome};
-use crate::plan::{Options, Scenario};
-
 /// Which cores to use, if processes can be pinned.
 pub(crate) struct Pins {
     /// For the upstream and the load generator.
@@ -122,31 +119,6 @@ impl Helper {
         })
     }
 
-    /// Starts a load generator for one window.
-    pub(crate) fn load(
-        core: Option<u32>,
-        options: &Options,
-        scenario: &Scenario,
-        port: u16,
-        window: Duration,
-    ) -> Result<Self> {
-        let kind = match (scenario.stream, options.usage) {
-            (false, _) => "whole",
-            (true, false) => "stream",
-            (true, true) => "stream+usage",
-        };
-        let numbers = [
-            port.to_string(),
-            scenario.connections.to_string(),
-            window.as_millis().to_string(),
-        ];
-        let [port, connections, window] = &numbers;
-        Self::start(
-            core,
-            &["load", port, scenario.model, kind, connections, window],
-        )
-    }
-
     /// The next line it prints.
     pub(crate) async fn line(&mut self, limit: Duration) -> Result<String> {
         let line = tokio::time::timeout(limit, self.lines.recv())
@@ -166,20 +138,9 @@ impl Helper {
         Ok(line)
     }
 
-    /// Waits until a load generator is warm.
-    pub(crate) async fn ready(&mut self) -> Result<()> {
-        let line = self.line(GRACE + GRACE).await?;
-        if line != "ready" {
-            bail!("the load generator said `{line}`");
-        }
-        Ok(())
-    }
-
-    /// Lets a load generator run its window.
-    pub(crate) async fn go(&mut self, window: Duration) -> Result<Outcome> {
-        self.input.write_all(b"go\n")?;
-        let line = self.line(window + GRACE + GRACE).await?;
-        Outcome::from_line(&line)
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.input, "{line}")?)
     }
 }
 

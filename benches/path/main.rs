@@ -50,6 +50,8 @@
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 mod bodies;
+mod client;
+#[allow(dead_code, reason = "the bench of the crowd needs more of it")]
 mod cpu;
 mod helper;
 mod load;

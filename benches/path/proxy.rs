@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,9 +13,9 @@ use crate::bodies::KEY;
 use crate::helper::pinned;
 
 /// How long a proxy may take to listen.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 /// How long it may take to end when asked to.
-const END: Duration = Duration::from_secs(3);
+const END: Duration = Duration::from_secs(10);
 
 /// A build of the gateway.
 pub(crate) struct Build<'a> {
@@ -82,7 +82,8 @@ impl Proxy {
         Self::start("nginx", command, ports, Some(dir.join("nginx.out"))).await
     }
 
-    async fn start(
+    /// Runs a command that listens on these ports, and waits until it does. What it prints goes to a file, or is not kept.
+    pub(crate) async fn start(
         name: &'static str,
         mut command: Command,
         ports: [u16; 2],
@@ -154,22 +155,31 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
+impl Proxy {
+    /// Asks it to end and waits. What it ended with, unless it takes too long.
+    pub(crate) fn end(&mut self) -> Option<ExitStatus> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Some(status);
         }
-        // Asked first: nginx ends its worker only when asked.
         let pid = self.child.id().to_string();
         let asked = Command::new("kill").arg("-TERM").arg(pid).status();
         let deadline = Instant::now() + END;
-        while asked.is_ok() && matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                eprintln!("{} does not end when asked to", self.name);
-                break;
+        while asked.is_ok() && Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+                Ok(status) => return status,
+                Err(_) => return None,
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
+        eprintln!("{} does not end when asked to", self.name);
+        None
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Asked first: nginx ends its worker only when asked.
+        self.end();
         // It has ended already, as a rule.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -185,7 +195,7 @@ pub(crate) fn nginx_version() -> Option<String> {
 }
 
 /// Two ports that nobody listens on just now.
-fn free_ports() -> Result<[u16; 2]> {
+pub(crate) fn free_ports() -> Result<[u16; 2]> {
     let first = TcpListener::bind(("127.0.0.1", 0))?;
     let second = TcpListener::bind(("127.0.0.1", 0))?;
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])

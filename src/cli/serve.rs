@@ -62,9 +62,11 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     for address in &running.admin {
         tracing::info!("metrics on {}", url(address, "/metrics"));
     }
+    let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
+    // It is compiled, and with many keys it is large.
+    drop(loaded);
     runtime.block_on(signals.next());
     tracing::info!("draining; again to exit at once");
-    let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
     let draining = std::thread::spawn(move || running.drain(delay, drain));
     runtime.block_on(async {
         tokio::select! {

@@ -1,7 +1,7 @@
 //! From a file, the presets and the environment to a [`Config`], with every flaw at once.
 //!
-//! Figment merges: preset under file under environment. It stops at the first flaw and knows no lines, so reading
-//! goes on without whatever was flawed until nothing is, and lines are looked up in the spanned text.
+//! Preset under file under environment. Figment reads what that comes to: it stops at the first flaw and knows no lines, so
+//! reading goes on without whatever was flawed until nothing is, and lines are looked up in the spanned text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::error::Kind;
-use figment::providers::{Format, Serialized, Toml};
+use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use toml_edit::{ImDocument, Item};
 
 use super::secret::Environment;
+use super::tree::{self, lay, lookup, put};
 use super::{Config, Diagnostic};
 
 /// A file with more flaws than this is not a configuration; the rest is left out.
@@ -133,23 +134,21 @@ impl Source {
     )]
     fn merge(&self, presets: &str, flaws: &mut Vec<Diagnostic>) -> Result<Dict, figment::Error> {
         let presets: Dict = self::presets(presets)?;
-        let file: Dict = Figment::from(Toml::string(self.document.raw())).extract()?;
-        let mut figment = Figment::new();
-        let providers = file.get("providers").and_then(Value::as_dict);
-        for (name, entry) in providers.into_iter().flatten() {
+        let mut file = tree::of(&self.document);
+        let Some(Value::Dict(_, providers)) = file.get_mut("providers") else {
+            return Ok(file);
+        };
+        for (name, entry) in providers {
             let valid = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
             if name.is_empty() || !name.chars().all(valid) {
                 let message = "a provider's name is made of a-z, 0-9, `_` and `-`";
                 flaws.push(Diagnostic::new(["providers", name], message));
                 continue;
             }
-            let entry = entry.as_dict();
-            let wanted = entry.and_then(|e| e.get("preset")?.as_str());
+            let written = entry.as_dict();
+            let wanted = written.and_then(|e| e.get("preset")?.as_str());
             match (presets.get(wanted.unwrap_or(name)), wanted) {
-                (Some(preset), _) => {
-                    let key = format!("providers.{name}");
-                    figment = figment.merge(Serialized::default(&key, preset.clone()));
-                }
+                (Some(preset), _) => lay(entry, preset),
                 (None, Some(wanted)) => flaws.push(Diagnostic::new(
                     ["providers", name, "preset"],
                     format!(
@@ -157,7 +156,7 @@ impl Source {
                         suggest(wanted, presets.keys().map(String::as_str))
                     ),
                 )),
-                (None, None) if !entry.is_some_and(|e| e.contains_key("base_url")) => {
+                (None, None) if !written.is_some_and(|e| e.contains_key("base_url")) => {
                     flaws.push(Diagnostic::new(
                         ["providers", name],
                         format!(
@@ -169,35 +168,7 @@ impl Source {
                 (None, None) => {}
             }
         }
-        let merged = figment.merge(Toml::string(self.document.raw()));
-        let mut merged = Value::from(merged.extract::<Dict>()?);
-        self.keep_amounts(self.document.as_item(), &mut Vec::new(), &mut merged);
-        merged
-            .into_dict()
-            .ok_or_else(|| "not a table".to_owned().into())
-    }
-
-    /// Puts amounts of money back as they are written: what reads TOML has made floats of them.
-    fn keep_amounts(&self, item: &Item, path: &mut Vec<String>, tree: &mut Value) {
-        let is_amount = |part: &String| part == "budget" || part == "price";
-        if let Some(table) = item.as_table_like() {
-            for (name, below) in table.iter() {
-                path.push(name.to_owned());
-                self.keep_amounts(below, path, tree);
-                path.pop();
-            }
-        } else if let Some(list) = item.as_array() {
-            for (n, below) in list.iter().enumerate() {
-                path.push(n.to_string());
-                self.keep_amounts(&Item::Value(below.clone()), path, tree);
-                path.pop();
-            }
-        } else if item.is_float()
-            && path.iter().any(is_amount)
-            && let Some(text) = item.span().and_then(|span| self.document.raw().get(span))
-        {
-            put(tree, path, Some(Value::from(text)));
-        }
+        Ok(file)
     }
 
     /// Lays the environment's values over the file's. They are text here; [`Reader`] reads them as the field's type.
@@ -421,40 +392,6 @@ impl Reader {
     }
 }
 
-fn lookup<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(tree, |value, part| match value {
-        Value::Dict(_, fields) => fields.get(part),
-        Value::Array(_, list) => list.get(part.parse::<usize>().ok()?),
-        _ => None,
-    })
-}
-
-/// Replaces the value at a path, or takes it out. False if there is none.
-fn put(tree: &mut Value, path: &[String], new: Option<Value>) -> bool {
-    let Some((part, rest)) = path.split_first() else {
-        return false;
-    };
-    match tree {
-        Value::Dict(_, fields) if rest.is_empty() => match new {
-            Some(new) => fields.insert(part.clone(), new).is_some(),
-            None => fields.remove(part).is_some(),
-        },
-        Value::Dict(_, fields) => fields.get_mut(part).is_some_and(|v| put(v, rest, new)),
-        Value::Array(_, list) => match part.parse::<usize>() {
-            Ok(n) if n < list.len() && rest.is_empty() => {
-                match (new, list.get_mut(n)) {
-                    (Some(new), Some(old)) => *old = new,
-                    _ => drop(list.remove(n)),
-                }
-                true
-            }
-            Ok(n) => list.get_mut(n).is_some_and(|v| put(v, rest, new)),
-            Err(_) => false,
-        },
-        _ => false,
-    }
-}
-
 fn not_yet(path: &[String]) -> Option<String> {
     let matches = |pattern: &&&str| {
         let parts: Vec<&str> = pattern.split('.').collect();
@@ -546,6 +483,20 @@ token = "x"
         ];
         assert_eq!(lines, want);
         assert_eq!(config.models["fast"].targets.len(), 2);
+    }
+
+    #[test]
+    fn every_way_to_write_a_table_or_a_date_is_read() {
+        let inline = "[models.fast]\ntargets = [{ to = \"groq/a\", price = { input = 0.1, output = 3 } }]\n\
+                      [keys]\nann = { key = \"k\", expires = \"2027-01-01\" }\n";
+        let spread = "[[models.fast.targets]]\nto = \"groq/a\"\n[models.fast.targets.price]\ninput = 0.1\noutput = 3\n\
+                      [keys]\nann.key = \"k\"\nann.expires = 2027-01-01\n";
+        let (one, none) = read(inline, &[]);
+        let (other, nothing) = read(spread, &[]);
+        assert_eq!((none, nothing), (Vec::new(), Vec::new()));
+        assert_eq!(format!("{:?}", one.models), format!("{:?}", other.models));
+        assert_eq!(one.keys["ann"].expires, other.keys["ann"].expires);
+        assert!(one.keys["ann"].expires.is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod load;
 pub mod money;
 pub mod secret;
+mod tree;
 mod value;
 
 use std::collections::BTreeMap;
@@ -476,8 +477,7 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Names stand second everywhere else, and a name may be a number.
-        let section = self.at.first().map(String::as_str);
-        let first_place = match section {
+        let first_place = match self.at.first().map(String::as_str) {
             Some("server" | "admin" | "ledger" | "defaults" | "total") => 2,
             _ => 3,
         };

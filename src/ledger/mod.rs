@@ -437,6 +437,8 @@ impl Ledger {
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod tests;

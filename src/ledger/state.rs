@@ -57,8 +57,9 @@ pub(super) enum Behind {
     No,
 }
 
-/// After so many ticks without use an account gives its block back.
-const IDLE: u64 = 3;
+/// After so many ticks without use an account gives its block back: a minute. To draw one anew costs a write that a request
+/// waits for; with many callers each comes seldom, and what a crash charges for a block is little in any case.
+pub(super) const IDLE: u64 = 240;
 
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
@@ -69,8 +70,8 @@ pub(super) struct State {
     index: [HashMap<Arc<str>, usize>; 4],
     /// Accounts that are looked at from outside.
     pub(super) watched: Vec<usize>,
-    /// Accounts that may have something to give back.
-    warm: Vec<usize>,
+    /// Accounts that may have something to give back, and the ticks at which each is looked at, in this order.
+    warm: VecDeque<(u64, usize)>,
     seats: usize,
     pub(super) seated: usize,
     backlog: usize,
@@ -106,7 +107,7 @@ impl State {
             books: Vec::new(),
             index: Default::default(),
             watched: Vec::new(),
-            warm: Vec::new(),
+            warm: VecDeque::new(),
             seats: settings.seats,
             seated: 0,
             backlog: settings.backlog,
@@ -348,7 +349,7 @@ impl State {
             && book.left > 0
         {
             book.warm = true;
-            self.warm.push(id);
+            self.warm.push_back((self.ticks + IDLE, id));
         }
     }
 
@@ -408,13 +409,7 @@ impl State {
         if book.known != Known::Yes {
             return None;
         }
-        // Nothing is spent in a window before its book has turned.
-        let has_turned = book.budget.per.start(hour) <= book.start;
-        Some(if has_turned {
-            Money(book.room())
-        } else {
-            book.budget.limit
-        })
+        Some(book.balance_in(hour).left)
     }
 
     pub(super) fn observe(&self) -> Observed {
@@ -433,19 +428,20 @@ impl State {
         let hour = self.reach(now);
         self.ticks += 1;
         self.sweep |= self.ticks.is_multiple_of(SWEEP);
-        let mut warm = std::mem::take(&mut self.warm);
-        warm.retain(|id| {
-            let now = self.ticks;
-            let Some(book) = self.book(*id, hour) else {
-                return false;
+        let now = self.ticks;
+        // However many there are, each is looked at once in this time.
+        while let Some((_, id)) = self.warm.pop_front_if(|(due, _)| *due <= now) {
+            let Some(book) = self.book(id, hour) else {
+                continue;
             };
-            let is_idle = book.used + IDLE <= now;
-            let back = if is_idle { book.give_back() } else { None };
-            book.warm = !is_idle;
-            self.queue.extend(back.map(Item::Back));
-            !is_idle
-        });
-        self.warm = warm;
+            book.warm = book.used + IDLE > now;
+            if book.warm {
+                self.warm.push_back((now + IDLE, id));
+            } else {
+                let back = book.give_back();
+                self.queue.extend(back.map(Item::Back));
+            }
+        }
         std::mem::take(&mut self.warnings)
     }
 

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use tempfile::TempDir;
 
+use super::state::IDLE;
 use super::*;
 
 /// 2024-02-29 13:00, a Thursday.
@@ -103,6 +104,13 @@ pub(super) fn flush(ledger: &Ledger) {
         std::thread::sleep(Duration::from_millis(1));
     }
     panic!("the ledger does not come to rest");
+}
+
+/// So many ticks.
+pub(super) fn pass(ledger: &Ledger, ticks: u64, now: SystemTime) {
+    for _ in 0..ticks {
+        ledger.tick(now);
+    }
 }
 
 pub(super) fn sql(file: &Path, query: &str) -> i64 {
@@ -434,10 +442,7 @@ async fn whoever_stops_waiting_leaves_everything_as_it_was() {
     other.execute_batch("ROLLBACK").unwrap();
     flush(&ledger);
     let mut hold = ledger.hold(&accounts, Money(10), now()).await.unwrap();
-    ledger.tick(now());
-    for _ in 0..3 {
-        ledger.tick(now());
-    }
+    pass(&ledger, IDLE, now());
     flush(&ledger);
     {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -455,26 +460,4 @@ async fn whoever_stops_waiting_leaves_everything_as_it_was() {
     assert!(ledger.close());
     assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
     assert_eq!(count(&folder, "SELECT count(*) FROM entry"), 0);
-}
-
-#[tokio::test]
-async fn an_account_that_is_not_used_gives_its_block_back() {
-    let folder = folder();
-    let ledger = open(&folder);
-    let accounts = [ledger.given(Scope::Key, "ann", budget(10_000, Per::Day))];
-    let held = ledger.hold(&accounts, Money(30), now()).await.unwrap();
-    ledger.tick(now());
-    flush(&ledger);
-    assert_eq!(count(&folder, "SELECT sum(amount) FROM lease"), 100);
-    for _ in 0..3 {
-        ledger.tick(now());
-    }
-    flush(&ledger);
-    assert_eq!(count(&folder, "SELECT sum(amount) FROM lease"), 30);
-    drop(held);
-    for _ in 0..4 {
-        ledger.tick(now());
-    }
-    flush(&ledger);
-    assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
 }
