@@ -119,20 +119,6 @@ impl Book {
         }
     }
 
-    /// The balance in the window in which an hour lies. Nothing is spent in a window before its book has turned.
-    pub(super) fn balance_in(&self, hour: i64) -> Balance {
-        let has_turned = self.budget.per.start(hour) <= self.start;
-        if has_turned {
-            return self.balance();
-        }
-        Balance {
-            spent: Money::ZERO,
-            held: Money::ZERO,
-            left: self.budget.limit,
-            ..self.balance()
-        }
-    }
-
     /// Whether so much is spent that it is to be told, for the first time in this window.
     pub(super) fn warns(&mut self) -> bool {
         let Some(part) = self.budget.warn.filter(|_| self.in_force && !self.warned) else {

@@ -8,7 +8,7 @@
 //!
 //! For each account and window: drawn on disk >= held + spent and not yet written + left of the blocks.
 //!
-//! What was settled stands in a [`tail`] beside the file before anybody is told, and in the file a moment later.
+//! What was settled stands in a tail beside the file before anybody is told, and in the file a moment later.
 
 mod bell;
 mod book;

@@ -409,7 +409,13 @@ impl State {
         if book.known != Known::Yes {
             return None;
         }
-        Some(book.balance_in(hour).left)
+        // Nothing is spent in a window before its book has turned.
+        let has_turned = book.budget.per.start(hour) <= book.start;
+        Some(if has_turned {
+            Money(book.room())
+        } else {
+            book.budget.limit
+        })
     }
 
     pub(super) fn observe(&self) -> Observed {
