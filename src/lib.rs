@@ -22,8 +22,8 @@
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
 //! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. What it
-//!    cost is written to the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
-//!    everything back.
+//!    cost is durable in the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
+//!    everything back. What a client has left may be read on, by a bounded finisher, for its usage.
 //!
 //! # Three kinds of data
 //!
@@ -39,7 +39,7 @@
 //! * After the first content to the client there is no retry. An answer never ends in a way the provider did not end
 //!   it: what breaks off ends with an error, in-band, or by breaking the connection.
 //! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
-//!   once, unless the provider is to be read on for its usage: then a bounded finisher does, which shutdown waits for.
+//!   once, unless the provider is to be read on; shutdown waits for that.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
 //! * A try begins only if what is held covers it; each billed try is one entry, however it ended. Money is integers.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.
