@@ -56,10 +56,9 @@ mod report;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, Result};
 
-use crate::helper::{Helper, Pins};
+use crate::helper::{Helper, Pins, to_its_end};
 use crate::house::{House, Look};
 
 /// The load comes in so many parts.
@@ -71,11 +70,8 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["upstream", rest @ ..] => upstream::main(rest).map(|()| Vec::new()),
         ["callers", rest @ ..] => callers::main(rest).map(|()| Vec::new()),
-        ["--bench"] => run(1_000_000, 100_000),
-        ["--bench", requests, keys] => {
-            run(requests.parse().unwrap_or(0), keys.parse().unwrap_or(1))
-        }
-        ["--quick", "--bench"] | ["--bench", "--quick"] => run(20_000, 2_000),
+        ["--bench"] => to_its_end(bench(1_000_000, 100_000)),
+        ["--quick", "--bench"] | ["--bench", "--quick"] => to_its_end(bench(20_000, 2_000)),
         words if words.contains(&"--bench") => Err(anyhow::anyhow!("options: --quick")),
         _ => {
             println!("nothing to test here: run `cargo bench --bench crowd`");
@@ -96,22 +92,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs until it ends or a signal ends it; either way the processes it started end with it.
-fn run(requests: u64, keys: u32) -> Result<Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            result = bench(requests, keys) => result,
-            _ = terminate.recv() => bail!("terminated"),
-            _ = interrupt.recv() => bail!("interrupted"),
-        }
-    })
 }
 
 /// The whole of it; what was wrong.

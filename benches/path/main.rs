@@ -67,10 +67,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cpu::Usage;
-use crate::helper::{Helper, Pins};
+use crate::helper::{Helper, Pins, to_its_end};
 use crate::load::Outcome;
 use crate::plan::{Options, Scenario};
 use crate::proxy::{Build, Proxy};
@@ -85,7 +84,9 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["upstream", rest @ ..] => upstream::main(rest),
         ["load", rest @ ..] => load::main(rest),
-        words if words.contains(&"--bench") => Options::parse(words).and_then(|o| run(&o)),
+        words if words.contains(&"--bench") => {
+            Options::parse(words).and_then(|o| to_its_end(bench(&o)))
+        }
         _ => {
             println!("nothing to test here: run `cargo bench --bench path`");
             Ok(())
@@ -98,23 +99,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs the bench until it ends or a signal ends it; either way the processes
-/// it started end with it.
-fn run(options: &Options) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            result = bench(options) => result,
-            _ = terminate.recv() => bail!("terminated"),
-            _ = interrupt.recv() => bail!("interrupted"),
-        }
-    })
 }
 
 /// The whole of it: start everything, check it, measure, print.
