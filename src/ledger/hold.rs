@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::book::Part;
+use super::book::{Book, Part};
 use super::inner::Inner;
-use super::item::{Cuts, Entries, Item, Settled};
+use super::item::{Item, Settled};
 use super::state::{Behind, Parts, Said, State, Taken, Want};
 use super::tail::{Batch, Safe};
 use super::window::moment_of;
@@ -26,8 +26,9 @@ pub struct Hold {
     parts: Parts,
     hour: i64,
     at: SystemTime,
-    /// Those that were billed, and behind them the one under way, if there is one.
-    tries: Entries,
+    /// What will be entered: the tries that were billed, and behind them the one under way, if there is one. It is where
+    /// it will be queued from the beginning, for it is long. Shared once it is settled.
+    ending: Arc<Settled>,
     is_under_way: bool,
     is_settled: bool,
 }
@@ -68,7 +69,7 @@ impl Hold {
             parts: Parts::new(),
             hour,
             at: moment_of(hour).max(now),
-            tries: Entries::new(),
+            ending: Arc::default(),
             is_under_way: false,
             is_settled: false,
         };
@@ -229,12 +230,14 @@ impl Hold {
 
     /// What all tries may have cost, the one under way included.
     pub(super) fn cost(&self) -> Money {
-        self.tries.iter().filter_map(|entry| entry.cost).sum()
+        let tries = self.ending.entries.iter();
+        tries.filter_map(|entry| entry.cost).sum()
     }
 
     /// What an account pays of that.
     fn cost_in(&self, account: &Account) -> Money {
-        let paid = self.tries.iter().filter(|it| it.is_paid_by(account));
+        let tries = self.ending.entries.iter();
+        let paid = tries.filter(|it| it.is_paid_by(account));
         paid.filter_map(|entry| entry.cost).sum()
     }
 
@@ -259,14 +262,17 @@ impl Hold {
 
     /// Begins a try: this is how it would be entered if all ended now. One that is under way already counts as billed.
     pub fn begin(&mut self, entry: Entry) {
-        self.tries.push(entry);
-        self.is_under_way = true;
+        if let Some(ending) = Arc::get_mut(&mut self.ending) {
+            ending.entries.push(entry);
+            self.is_under_way = true;
+        }
     }
 
     /// The entry of the try under way, to be kept up to date.
     pub fn current(&mut self) -> Option<&mut Entry> {
+        let ending = Arc::get_mut(&mut self.ending)?;
         let is_under_way = self.is_under_way;
-        self.tries.last_mut().filter(|_| is_under_way)
+        ending.entries.last_mut().filter(|_| is_under_way)
     }
 
     /// The try under way was billed: its entry is kept.
@@ -276,8 +282,10 @@ impl Hold {
 
     /// The try under way was not billed: it leaves no entry.
     pub fn waive(&mut self) {
-        if std::mem::take(&mut self.is_under_way) {
-            self.tries.pop();
+        if std::mem::take(&mut self.is_under_way)
+            && let Some(ending) = Arc::get_mut(&mut self.ending)
+        {
+            ending.entries.pop();
         }
     }
 
@@ -295,39 +303,34 @@ impl Hold {
             return None;
         }
         self.bill();
-        let mut entries = std::mem::take(&mut self.tries);
-        for entry in &mut entries {
-            entry.at = self.at;
-        }
-        let parts = std::mem::take(&mut self.parts);
-        let hour = self.hour;
+        let (parts, hour) = (std::mem::take(&mut self.parts), self.hour);
+        let (ending, at) = (&mut self.ending, self.at);
         self.amount = 0;
         self.inner.with(|state| {
             state.seated = state.seated.saturating_sub(1);
-            state.count(&entries, &parts, hour);
-            let cuts = parts.into_iter().filter_map(|part| {
+            let Settled {
+                number,
+                entries,
+                hour: counts_in,
+                cuts,
+                slot: _,
+            } = Arc::get_mut(ending)?;
+            entries.iter_mut().for_each(|entry| entry.at = at);
+            state.count(entries, &parts, hour);
+            for part in parts {
                 let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
                 let cost: Money = paid.filter_map(|entry| entry.cost).sum();
-                let id = part.account.id;
-                state
-                    .on(id, |book| book.settle(&part, cost.0, hour))
-                    .flatten()
-            });
-            let cuts: Cuts = cuts.collect();
+                let settle = |book: &mut Book| book.settle(&part, cost.0, hour);
+                cuts.extend(state.on(part.account.id, settle).flatten());
+            }
             if entries.is_empty() {
-                state.queue.extend(cuts.into_iter().map(Item::Back));
+                state.queue.extend(cuts.drain(..).map(Item::Back));
                 return None;
             }
             state.number += 1;
-            let settled = Arc::new(Settled {
-                number: state.number,
-                entries,
-                hour,
-                cuts,
-                ..Settled::default()
-            });
-            state.queue.push_back(Item::Settled(Arc::clone(&settled)));
-            Some((settled, state.is_behind()))
+            (*number, *counts_in) = (state.number, hour);
+            state.queue.push_back(Item::Settled(Arc::clone(ending)));
+            Some((Arc::clone(ending), state.is_behind()))
         })
     }
 }

@@ -1,126 +1,134 @@
-//! How is what was settled written as a line of the tail? By position, as JSON.
+//! How is what was settled written as a line of the tail? By position, as JSON: names would make more than half of it.
 
-use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::book::Cut;
 use super::item::Settled;
 use super::{Entry, Scope};
 use crate::usage::{KINDS, Money, Usage};
 
-/// What a line says, by position, for names would make more than half of it: which ledger's it is, the number, the hour,
-/// the tries, what the store is to lower, and the number again: what is half a new line and half an older one has two.
+/// Which ledger's it is, the number, the hour, the tries, what the store is to lower, and the number again: what is half a
+/// new line and half an older one has two.
 type Line<T, C> = (i64, u64, i64, T, C, u64);
 
-/// An [`Entry`], in the order of its members.
-type Try<'a> = (
-    Cow<'a, str>,
-    u32,
-    u64,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Option<Cow<'a, str>>,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Option<([u64; KINDS.len()], Option<u64>)>,
-    Option<u64>,
-    bool,
-    Cow<'a, str>,
-    Cow<'a, str>,
-);
-
-/// A [`Cut`], in the order of its members.
-type Less<'a> = (u8, Cow<'a, str>, i64, u64);
-
-/// A list of which each item is written as something else.
-struct Each<'a, T, W>(&'a [T], fn(&'a T) -> W);
-
-impl<T, W: Serialize> Serialize for Each<'_, T, W> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(self.0.iter().map(self.1))
-    }
-}
-
-pub(super) fn written(ledger: i64, settled: &Settled) -> impl Serialize {
-    let tries = Each(&settled.entries, |entry| {
-        let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let usage = entry.usage.as_ref();
-        let line: Try<'_> = (
-            Cow::Borrowed(&entry.request),
-            entry.attempt,
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            Cow::Borrowed(&entry.api),
-            Cow::Borrowed(&entry.key),
-            entry.team.as_deref().map(Cow::Borrowed),
-            Cow::Borrowed(&entry.model),
-            Cow::Borrowed(&entry.target),
-            Cow::Borrowed(&entry.provider),
-            usage.map(|usage| (usage.counts(), usage.cost.map(|cost| cost.0))),
-            entry.cost.map(|cost| cost.0),
-            entry.estimated,
-            Cow::Borrowed(&entry.end),
-            Cow::Borrowed(&entry.prices),
-        );
-        line
-    });
-    let cuts = Each(&settled.cuts, |cut| {
-        let line: Less<'_> = (
-            cut.scope as u8,
-            Cow::Borrowed(&cut.name),
-            cut.start,
-            cut.amount,
-        );
-        line
-    });
+/// Writes a line.
+pub(super) fn write(ledger: i64, settled: &Settled, out: impl io::Write) -> serde_json::Result<()> {
+    let (entries, cuts) = (&*settled.entries, &*settled.cuts);
     let number = settled.number;
-    let line: Line<_, _> = (ledger, number, settled.hour, tries, cuts, number);
-    line
-}
-
-fn settled((_, number, hour, tries, cuts, _): Line<Vec<Try<'_>>, Vec<Less<'_>>>) -> Settled {
-    let shared = |text: Cow<'_, str>| Arc::from(&*text);
-    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    let entries = tries.into_iter().map(|line| Entry {
-        request: shared(line.0),
-        attempt: line.1,
-        at: UNIX_EPOCH + Duration::from_millis(line.2),
-        api: owned(line.3),
-        key: shared(line.4),
-        team: line.5.map(shared),
-        model: shared(line.6),
-        target: shared(line.7),
-        provider: shared(line.8),
-        usage: line
-            .9
-            .map(|(counts, cost)| Usage::of(counts, cost.map(Money))),
-        cost: line.10.map(Money),
-        estimated: line.11,
-        end: owned(line.12),
-        prices: shared(line.13),
-    });
-    let cuts = cuts.into_iter().filter_map(|(scope, name, start, amount)| {
-        Some(Cut {
-            scope: *Scope::ALL.get(usize::from(scope))?,
-            name: shared(name),
-            start,
-            amount,
-        })
-    });
-    Settled {
-        number,
-        hour,
-        entries: entries.collect(),
-        cuts: cuts.collect(),
-        ..Settled::default()
-    }
+    let line: Line<&[Entry], &[Cut]> = (ledger, number, settled.hour, entries, cuts, number);
+    serde_json::to_writer(out, &line)
 }
 
 /// Reads a line: whose it is, and what was settled. None if it is none.
 pub(super) fn read(line: &[u8]) -> Option<(i64, Settled)> {
-    let line: Line<Vec<Try<'_>>, Vec<Less<'_>>> = serde_json::from_slice(line).ok()?;
-    (line.1 == line.5).then(|| (line.0, settled(line)))
+    let line: Line<Vec<Entry>, Vec<Cut>> = serde_json::from_slice(line).ok()?;
+    let (ledger, number, hour, entries, cuts, again) = line;
+    let settled = Settled {
+        number,
+        hour,
+        entries: entries.into(),
+        cuts: cuts.into(),
+        ..Settled::default()
+    };
+    (number == again).then_some((ledger, settled))
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let usage = |usage: &Usage| (usage.counts(), usage.cost.map(|cost| cost.0));
+        let line = (
+            &*self.request,
+            self.attempt,
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            &*self.api,
+            &*self.key,
+            self.team.as_deref(),
+            &*self.model,
+            &*self.target,
+            &*self.provider,
+            self.usage.as_ref().map(usage),
+            self.cost.map(|cost| cost.0),
+            self.estimated,
+            &*self.end,
+            &*self.prices,
+        );
+        line.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let (
+            request,
+            attempt,
+            at,
+            api,
+            key,
+            team,
+            model,
+            target,
+            provider,
+            usage,
+            cost,
+            estimated,
+            end,
+            prices,
+        ): (
+            String,
+            u32,
+            u64,
+            String,
+            String,
+            Option<String>,
+            String,
+            String,
+            String,
+            Option<([u64; KINDS.len()], Option<u64>)>,
+            Option<u64>,
+            bool,
+            String,
+            String,
+        ) = Deserialize::deserialize(d)?;
+        Ok(Self {
+            request: request.into(),
+            attempt,
+            at: UNIX_EPOCH + Duration::from_millis(at),
+            api: api.into(),
+            key: key.into(),
+            team: team.map(Arc::from),
+            model: model.into(),
+            target: target.into(),
+            provider: provider.into(),
+            usage: usage.map(|(counts, cost)| Usage::of(counts, cost.map(Money))),
+            cost: cost.map(Money),
+            estimated,
+            end: end.into(),
+            prices: prices.into(),
+        })
+    }
+}
+
+impl Serialize for Cut {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        (self.scope as u8, &*self.name, self.start, self.amount).serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cut {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let (scope, name, start, amount): (u8, String, i64, u64) = Deserialize::deserialize(d)?;
+        let scope = Scope::ALL.get(usize::from(scope)).copied();
+        let scope = scope.ok_or_else(|| serde::de::Error::custom("no scope"))?;
+        Ok(Self {
+            scope,
+            name: name.into(),
+            start,
+            amount,
+        })
+    }
 }

@@ -139,17 +139,16 @@ impl Tail {
 
     /// Gathers what was settled, to be written with others. None: nothing is taken at the moment.
     pub(super) fn gather(&self, settled: &Settled) -> Option<Arc<Batch>> {
-        // Between breaks, so that it is whole whatever stands before and behind it.
-        let mut line = Vec::with_capacity(768);
-        line.push(b'\n');
-        serde_json::to_writer(&mut line, &line::written(self.ledger, settled)).ok()?;
-        line.push(b'\n');
         let mut lines = self.lines();
         if lines.rests_until.is_some_and(|until| now() < until) {
             return None;
         }
         lines.rests_until = None;
-        lines.gathered.extend_from_slice(&line);
+        // Between breaks, so that it is whole whatever stands before and behind it. What could not be written whole is no
+        // line.
+        lines.gathered.push(b'\n');
+        line::write(self.ledger, settled, &mut lines.gathered).ok()?;
+        lines.gathered.push(b'\n');
         lines.highest = lines.highest.max(settled.number);
         let batch = Arc::clone(&lines.batch);
         if lines.gathered.len() >= GATHERED {

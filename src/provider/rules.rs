@@ -12,7 +12,7 @@ use crate::envelope::Edits;
 use crate::protocol::demand;
 
 /// Rules in the order they are applied.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Members it must not be sent.
     pub refuse: Vec<String>,
@@ -47,7 +47,7 @@ pub enum Unknown {
 }
 
 /// What is changed in each message.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct MessageRules {
     /// Old role, and new role as JSON.
     pub roles: Vec<(String, Bytes)>,
@@ -63,6 +63,21 @@ pub struct MessageRules {
     pub drop_nulls: bool,
 }
 
+impl MessageRules {
+    fn is_empty(&self) -> bool {
+        let Self {
+            roles,
+            join_text,
+            empty_content,
+            drop,
+            known,
+            drop_nulls,
+        } = self;
+        let lists = roles.len() + drop.len() + known.len();
+        lists == 0 && !(*join_text || *empty_content || *drop_nulls)
+    }
+}
+
 /// The request has a member that the provider must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not accepted there")]
@@ -71,7 +86,20 @@ pub struct Refused(pub String);
 impl Rules {
     /// Whether there is nothing that they change.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self {
+            refuse,
+            rename,
+            drop,
+            known: _,
+            unknown,
+            default,
+            set,
+            clamp,
+            messages,
+        } = self;
+        let names = refuse.len() + rename.len() + drop.len();
+        let values = default.len() + set.len() + clamp.len();
+        names + values == 0 && *unknown == Unknown::Forward && messages.is_empty()
     }
 
     /// The names of members that a rule acts on.
