@@ -61,54 +61,44 @@ impl Serialize for Entry {
     }
 }
 
+/// What an [`Entry`] is read as, by position.
+#[derive(Deserialize)]
+struct Fields {
+    request: String,
+    attempt: u32,
+    at: u64,
+    api: String,
+    key: String,
+    team: Option<String>,
+    model: String,
+    target: String,
+    provider: String,
+    usage: Option<([u64; KINDS.len()], Option<u64>)>,
+    cost: Option<u64>,
+    estimated: bool,
+    end: String,
+    prices: String,
+}
+
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let (
-            request,
-            attempt,
-            at,
-            api,
-            key,
-            team,
-            model,
-            target,
-            provider,
-            usage,
-            cost,
-            estimated,
-            end,
-            prices,
-        ): (
-            String,
-            u32,
-            u64,
-            String,
-            String,
-            Option<String>,
-            String,
-            String,
-            String,
-            Option<([u64; KINDS.len()], Option<u64>)>,
-            Option<u64>,
-            bool,
-            String,
-            String,
-        ) = Deserialize::deserialize(d)?;
+        let fields = Fields::deserialize(d)?;
+        let usage = |(counts, cost): (_, Option<u64>)| Usage::of(counts, cost.map(Money));
         Ok(Self {
-            request: request.into(),
-            attempt,
-            at: UNIX_EPOCH + Duration::from_millis(at),
-            api: api.into(),
-            key: key.into(),
-            team: team.map(Arc::from),
-            model: model.into(),
-            target: target.into(),
-            provider: provider.into(),
-            usage: usage.map(|(counts, cost)| Usage::of(counts, cost.map(Money))),
-            cost: cost.map(Money),
-            estimated,
-            end: end.into(),
-            prices: prices.into(),
+            request: fields.request.into(),
+            attempt: fields.attempt,
+            at: UNIX_EPOCH + Duration::from_millis(fields.at),
+            api: fields.api.into(),
+            key: fields.key.into(),
+            team: fields.team.map(Arc::from),
+            model: fields.model.into(),
+            target: fields.target.into(),
+            provider: fields.provider.into(),
+            usage: fields.usage.map(usage),
+            cost: fields.cost.map(Money),
+            estimated: fields.estimated,
+            end: fields.end.into(),
+            prices: fields.prices.into(),
         })
     }
 }

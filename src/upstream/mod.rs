@@ -10,7 +10,7 @@ mod inflow;
 mod judge;
 mod link;
 mod pool;
-pub mod presence;
+mod presence;
 mod race;
 mod request;
 mod resolve;
