@@ -295,6 +295,8 @@ fn old_entries_are_rolled_up_and_still_count() {
             spend(&ledger, &total, 2, 2, now()).await;
         }
     });
+    // What is written together is rolled up together.
+    flush(&ledger);
     let day = 86_400;
     let (much_later, later) = (at(NOON + 401 * day), at(NOON + 390 * day));
     runtime.block_on(spend(&ledger, &total, 5, 5, later));

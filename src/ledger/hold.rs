@@ -15,7 +15,7 @@ use super::item::{Item, Settled};
 use super::state::{Behind, Parts, Said, State, Taken, Want};
 use super::tail::{Batch, Safe};
 use super::window::moment_of;
-use super::{Account, Entry, Refused, Scope};
+use super::{Account, Entry, Refused, Scope, line};
 use crate::usage::Money;
 
 /// Money set aside for one request, and a seat in the ledger's queue. Dropping it settles it.
@@ -58,9 +58,9 @@ impl Hold {
         amount: Money,
         now: SystemTime,
     ) -> Result<Self, Refused> {
-        let hour = inner.with(|state| {
+        let (hour, used) = inner.with(|state| {
             let hour = state.reach(now);
-            state.sit().map(|()| hour)
+            state.sit().map(|()| (hour, state.used.pop()))
         })?;
         // From here on the seat is given back by `Drop`.
         let mut hold = Self {
@@ -69,7 +69,7 @@ impl Hold {
             parts: Parts::new(),
             hour,
             at: moment_of(hour).max(now),
-            ending: Arc::default(),
+            ending: Settled::anew(used),
             is_under_way: false,
             is_settled: false,
         };
@@ -90,7 +90,11 @@ impl Hold {
         needs: &[(Arc<Account>, u64)],
         now: SystemTime,
     ) -> Result<(), Refused> {
-        if needs.is_empty() {
+        let lacks = |(account, need): &(Arc<Account>, u64)| {
+            let part = self.part(account);
+            part.is_none_or(|part| part.held < *need)
+        };
+        if !needs.iter().any(lacks) {
             return Ok(());
         }
         let inner = Arc::clone(&self.inner);
@@ -102,6 +106,12 @@ impl Hold {
             // Seldom; so it is kept out of what every request carries along.
             Taken::Wait(_) => Box::pin(self.wait(needs, now, Waiting { inner, said })).await,
         }
+    }
+
+    /// What is held of an account.
+    fn part(&self, account: &Arc<Account>) -> Option<&Part> {
+        let mut parts = self.parts.iter();
+        parts.find(|part| Arc::ptr_eq(&part.account, account))
     }
 
     /// Waits for blocks that the store was asked for, and takes what it needs as soon as it is there.
@@ -146,14 +156,9 @@ impl Hold {
     ) -> Taken {
         let hour = state.reach(now);
         let mut wants: SmallVec<[Want<'_>; 4]> = SmallVec::new();
-        let mut lacks = false;
         for (account, need) in needs {
-            let part = self
-                .parts
-                .iter()
-                .find(|part| Arc::ptr_eq(&part.account, account));
+            let part = self.part(account);
             let held = part.map_or(0, |part| part.held);
-            lacks |= part.is_none() || held < *need;
             // A part of an older window is taken anew, in full.
             let is_mine = part.is_some_and(|part| state.is_mine(part, hour));
             let amount = if is_mine {
@@ -164,9 +169,6 @@ impl Hold {
             if !is_mine || amount > 0 {
                 wants.push(Want { account, amount });
             }
-        }
-        if !lacks {
-            return Taken::All(Parts::new());
         }
         let taken = state.take(&wants, hour, said);
         if let Taken::All(parts) = taken {
@@ -304,7 +306,11 @@ impl Hold {
         }
         self.bill();
         let (parts, hour) = (std::mem::take(&mut self.parts), self.hour);
-        let (ending, at) = (&mut self.ending, self.at);
+        let ending = &mut self.ending;
+        if let Some(Settled { entries, text, .. }) = Arc::get_mut(ending) {
+            entries.iter_mut().for_each(|entry| entry.at = self.at);
+            line::list(entries, text);
+        }
         self.amount = 0;
         self.inner.with(|state| {
             state.seated = state.seated.saturating_sub(1);
@@ -313,9 +319,8 @@ impl Hold {
                 entries,
                 hour: counts_in,
                 cuts,
-                slot: _,
+                ..
             } = Arc::get_mut(ending)?;
-            entries.iter_mut().for_each(|entry| entry.at = at);
             state.count(entries, &parts, hour);
             for part in parts {
                 let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));

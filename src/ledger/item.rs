@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::bell::Slot;
 use super::book::Cut;
-use super::{Account, Entry};
+use super::{Account, Entry, line};
 
 /// Something that the store has yet to learn.
 #[derive(Debug)]
@@ -30,6 +30,39 @@ pub(super) struct Settled {
     pub(super) cuts: Cuts,
     /// Where someone may wait for it.
     pub(super) slot: Slot,
+    /// The entries as they are written; set once they are settled.
+    pub(super) text: Vec<u8>,
+}
+
+impl Settled {
+    /// With these entries, as they will be written.
+    pub(super) fn of(number: u64, hour: i64, entries: Entries, cuts: Cuts) -> Self {
+        let mut text = Vec::new();
+        line::list(&entries, &mut text);
+        Self {
+            number,
+            entries,
+            hour,
+            cuts,
+            text,
+            slot: Slot::default(),
+        }
+    }
+
+    /// An empty one. One that is no longer used is taken for it: what one thread allocates and another frees costs both.
+    pub(super) fn anew(used: Option<Arc<Self>>) -> Arc<Self> {
+        let mut settled = used.unwrap_or_default();
+        let Some(it) = Arc::get_mut(&mut settled) else {
+            return Arc::default();
+        };
+        let mut text = std::mem::take(&mut it.text);
+        text.clear();
+        *it = Self {
+            text,
+            ..Self::default()
+        };
+        settled
+    }
 }
 
 /// The tries of a request: one, as a rule.

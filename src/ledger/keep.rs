@@ -8,7 +8,7 @@ use super::sums::ADD_SPENT;
 use super::{Scope, TOTAL};
 use crate::usage::KINDS;
 
-/// How many entries are rolled up in one step: about a millisecond's work, for which a settled request may have to wait.
+/// How many entries are rolled up in one step, if they are not in one row: about a millisecond's work.
 const STEP: i64 = 100;
 /// In hours: no window but that which never ends is longer, so what was spent before needs no hour of its own.
 const LONGEST: i64 = 62 * 24;
@@ -22,14 +22,15 @@ pub(super) fn sweep(conn: &mut Connection, hour: i64, keep: i64) -> rusqlite::Re
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let last: Option<i64> = {
         // Rows follow time: the first that is young enough ends it, and the rest is not looked at.
-        let mut read = tx.prepare_cached("SELECT id, at FROM entry ORDER BY id LIMIT ?1")?;
-        let mut rows = read.query([STEP])?;
-        let mut last = None;
-        while let Some(row) = rows.next()? {
-            if row.get::<_, i64>(1)? >= before.saturating_mul(3_600_000) {
-                break;
-            }
+        let mut read = tx.prepare_cached("SELECT id, until, count FROM chunk ORDER BY id")?;
+        let mut rows = read.query([])?;
+        let (mut last, mut entries) = (None, 0);
+        while entries < STEP
+            && let Some(row) = rows.next()?
+            && row.get::<_, i64>(1)? < before.saturating_mul(3_600_000)
+        {
             last = Some(row.get(0)?);
+            entries += row.get::<_, i64>(2)?;
         }
         last
     };
@@ -38,7 +39,7 @@ pub(super) fn sweep(conn: &mut Connection, hour: i64, keep: i64) -> rusqlite::Re
     };
     roll_up(&tx, last)?;
     fold(&tx, last, hour - LONGEST)?;
-    tx.prepare_cached("DELETE FROM entry WHERE id <= ?1")?
+    tx.prepare_cached("DELETE FROM chunk WHERE id <= ?1")?
         .execute([last])?;
     tx.commit()?;
     Ok(true)
@@ -64,7 +65,7 @@ fn roll_up(tx: &Transaction<'_>, last: i64) -> rusqlite::Result<()> {
         "INSERT INTO past (day, scope, key, team, model, target, provider, entries, estimated, unpriced, cost, {kinds})
          SELECT at / 86400000, coalesce(scope, 'request'), coalesce(key, ''), coalesce(team, ''), coalesce(model, ''),
                 coalesce(target, ''), coalesce(provider, ''), 1, estimated, cost IS NULL, coalesce(cost, 0), {counted}
-         FROM entry WHERE id <= ?1
+         FROM entry WHERE chunk <= ?1
          ON CONFLICT DO UPDATE SET {sums}"
     );
     tx.prepare_cached(&text)?.execute([last]).map(|_| ())
@@ -73,7 +74,7 @@ fn roll_up(tx: &Transaction<'_>, last: i64) -> rusqlite::Result<()> {
 /// Folds the hours of entries that go into one row for each owner, if no window but an endless one can need them.
 fn fold(tx: &Transaction<'_>, last: i64, before: i64) -> rusqlite::Result<()> {
     let mut read =
-        tx.prepare_cached("SELECT at, scope, key, team, provider FROM entry WHERE id <= ?1")?;
+        tx.prepare_cached("SELECT at, scope, key, team, provider FROM entry WHERE chunk <= ?1")?;
     let mut rows = read.query([last])?;
     let mut found = HashSet::new();
     while let Some(row) = rows.next()? {

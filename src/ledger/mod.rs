@@ -12,6 +12,7 @@
 
 mod bell;
 mod book;
+mod chunk;
 mod hold;
 mod inner;
 mod item;

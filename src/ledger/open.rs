@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::store::about;
 use super::tail::{self, Unread};
@@ -56,6 +56,12 @@ pub enum OpenError {
         /// The latest that we know.
         known: i64,
     },
+    /// The file was written by an earlier version, and only a gateway may change that.
+    #[error("the ledger {} was written by an earlier version of tollgate; start a gateway of this version with it once", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file does not hold together.
     #[error("the ledger {} is damaged: {what}; restore a backup, or move it away to begin anew", path.display())]
     Damaged {
@@ -89,15 +95,19 @@ impl From<Unread> for OpenError {
     }
 }
 
-/// What brings the file from each version of the schema to the next; the first makes it.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// What a new file is made of.
+const TABLES: &str = include_str!("tables.sql");
+/// What is made anew with each version, for people's own SQL and for ours.
+const VIEWS: &str = include_str!("views.sql");
+/// What brings the tables of each version to the next, from the first.
+const MIGRATIONS: &[&str] = &[include_str!("from_1.sql")];
 /// The latest version of the schema.
-pub(super) fn latest() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+fn latest() -> i64 {
+    i64::try_from(1 + MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
 /// Marks a file as ours: "toll".
-pub(super) const MARK: i64 = 0x746f_6c6c;
+const MARK: i64 = 0x746f_6c6c;
 /// How long to wait for another gateway to leave the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -136,8 +146,8 @@ fn look_beside(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Looks whether the file is ours and of a version that we know, and changes nothing. True if it is new.
-pub(super) fn look(conn: &Connection, path: &Path) -> Result<bool, OpenError> {
+/// Looks whether the file is ours and of a version that we know, and changes nothing. The version; 0 if it is new.
+pub(super) fn look(conn: &Connection, path: &Path) -> Result<i64, OpenError> {
     let store = |why| because(Some(path), why);
     let number = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = number("user_version").map_err(store)?;
@@ -153,13 +163,40 @@ pub(super) fn look(conn: &Connection, path: &Path) -> Result<bool, OpenError> {
         let (path, found) = (path.into(), version);
         return Err(OpenError::Newer { path, found, known });
     }
-    Ok(tables == 0)
+    Ok(version)
+}
+
+/// As [`look`], for whoever only reads: it has to be of this version.
+pub(super) fn look_only(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    match look(conn, path)? {
+        version if version == latest() => Ok(()),
+        0 => Err(OpenError::Foreign { path: path.into() }),
+        _ => Err(OpenError::Older { path: path.into() }),
+    }
+}
+
+/// Brings a file of this version to the latest. A new file's version is 0.
+pub(super) fn migrate(tx: &Transaction<'_>, version: i64) -> rusqlite::Result<()> {
+    if version == latest() {
+        return Ok(());
+    }
+    match usize::try_from(version - 1) {
+        Ok(done) => {
+            for migration in MIGRATIONS.iter().skip(done) {
+                tx.execute_batch(migration)?;
+            }
+        }
+        Err(_) => tx.execute_batch(TABLES)?,
+    }
+    tx.execute_batch(VIEWS)?;
+    tx.pragma_update(None, "application_id", MARK)?;
+    tx.pragma_update(None, "user_version", latest())
 }
 
 /// Looks whether the file is whole if it was not closed in order.
 fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let store = |why| because(Some(path), why);
-    let is_new = look(conn, path)?;
+    let is_new = look(conn, path)? == 0;
     if is_new || about(conn, "clean").map_err(store)? == Some(1) {
         return Ok(());
     }
@@ -222,5 +259,58 @@ pub(super) fn because(path: Option<&Path>, why: rusqlite::Error) -> OpenError {
             OpenError::Unwritable { path, why: text }
         }
         _ => OpenError::Store { path, why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::types::Value;
+
+    use super::super::tests::{folder, open};
+    use super::super::{By, Report};
+    use super::*;
+
+    /// Every row of what is for people.
+    fn shown(path: &Path, view: &str) -> Vec<String> {
+        let conn = Connection::open(path).unwrap();
+        let mut read = conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
+        let columns = read.column_count();
+        let rows = read.query_map([], |row| {
+            let cells = (0..columns).map(|n| row.get::<_, Value>(n));
+            cells.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        rows.unwrap().map(|row| format!("{row:?}")).collect()
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_says_the_same_in_this_one() {
+        let folder = folder();
+        let path = folder.path().join("ledger.db");
+        let first = include_str!("../../tests/fixtures/ledger/first.sql");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(first)
+            .unwrap();
+        let say = || {
+            let id_is_new = |row: String| row.split_once(", ").map(|(_, rest)| rest.to_owned());
+            let entries: Vec<_> = shown(&path, "entries").into_iter().map(id_is_new).collect();
+            (entries, shown(&path, "spend_by_day"))
+        };
+        let before = say();
+        assert_eq!((before.0.len(), before.1.len()), (602, 9));
+        let unread = Report::read(&path, &[], None).unwrap_err();
+        assert!(
+            unread.to_string().contains("an earlier version"),
+            "{unread}"
+        );
+
+        assert!(open(&folder).close());
+        assert_eq!(say(), before);
+        let report = Report::read(&path, &[By::Key], None).unwrap();
+        let entries: u64 = report.iter().map(|row| row.entries).sum();
+        // What the team was charged counts where it is asked for by team.
+        assert_eq!(entries, 601 + 3);
+        assert!(open(&folder).close(), "and again");
+        assert_eq!(say(), before);
     }
 }

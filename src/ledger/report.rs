@@ -1,15 +1,21 @@
 //! Who spent what? Read from the file, also beside a gateway that is running; and a copy of the file while it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::Error::FromSqlConversionFailure;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags};
 
-use super::open::{OpenError, because, look};
+use super::line::{Fields, Text};
+use super::open::{OpenError, because, look_only};
 use crate::usage::{KINDS, Money};
+
+/// In milliseconds.
+const DAY: i64 = 86_400_000;
 
 /// What the rows of a report are told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,21 @@ impl By {
             Self::Day => "date(day * 86400, 'unixepoch')",
             Self::User | Self::Tag => "''",
         }
+    }
+}
+
+impl By {
+    /// What an entry says about it.
+    fn of<'f>(self, fields: &'f Fields<'_>, date: Option<&'f String>) -> &'f str {
+        let text = match self {
+            Self::Key => &fields.key,
+            Self::Model => &fields.model,
+            Self::Target => &fields.target,
+            Self::Team => &fields.team,
+            Self::Day => return date.map_or("", |date| date),
+            Self::User | Self::Tag => &None,
+        };
+        text.as_deref().unwrap_or_default()
     }
 }
 
@@ -136,55 +157,108 @@ impl Report {
             at.duration_since(UNIX_EPOCH).unwrap_or_default()
         });
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let text = question(by, charged);
-        let mut rows: BTreeMap<Vec<String>, Row> = BTreeMap::new();
-        let mut read = conn.prepare(&text).map_err(failed)?;
-        let mut found = read.query([since, since / 86_400_000]).map_err(failed)?;
-        while let Some(row) = found.next().map_err(failed)? {
-            add(&mut rows, row, by.len()).map_err(failed)?;
+        let mut sums = Sums {
+            by,
+            charged,
+            since,
+            rows: BTreeMap::new(),
+        };
+        // As of one moment: what is rolled up meanwhile counts once.
+        let conn = conn.unchecked_transaction().map_err(failed)?;
+        sums.past(&conn).map_err(failed)?;
+        sums.entries(&conn).map_err(failed)?;
+        Ok(sums.rows.into_values().collect())
+    }
+}
+
+/// Entries and rolled-up days, added up outside of SQLite: its sums end in an error when they overflow, and it takes ten
+/// times as long to read entries.
+struct Sums<'b> {
+    by: &'b [By],
+    /// Whose charges for crashes count.
+    charged: &'b str,
+    /// In milliseconds from 1970.
+    since: i64,
+    rows: BTreeMap<Vec<String>, Row>,
+}
+
+impl Sums<'_> {
+    /// Adds the days that are rolled up.
+    fn past(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let columns: String = self.by.iter().flat_map(|by| [by.column(), ", "]).collect();
+        let (kinds, charged) = (KINDS.join(", "), self.charged);
+        let mut read = conn.prepare(&format!(
+            "SELECT {columns} entries, estimated, unpriced, cost, {kinds}
+             FROM past WHERE day >= ?1 AND scope IN ('request', '{charged}')"
+        ))?;
+        let mut found = read.query([self.since / DAY])?;
+        let width = self.by.len();
+        while let Some(found) = found.next()? {
+            let by: rusqlite::Result<_> = (0..width).map(|at| found.get(at)).collect();
+            let number = |at: usize| found.get::<_, i64>(width + at).map(i64::unsigned_abs);
+            let mut tokens = [0; KINDS.len()];
+            for (at, count) in tokens.iter_mut().enumerate() {
+                *count = number(4 + at)?;
+            }
+            self.add(&Row {
+                by: by?,
+                entries: number(0)?,
+                estimated: number(1)?,
+                unpriced: number(2)?,
+                tokens,
+                cost: Money(number(3)?),
+            });
         }
-        Ok(rows.into_values().collect())
+        Ok(())
     }
-}
 
-/// Every entry and rolled-up day, in one shape. Added up outside: SQLite's sums end in an error when they overflow.
-fn question(by: &[By], charged: &str) -> String {
-    let columns: String = by.iter().flat_map(|by| [by.column(), ", "]).collect();
-    let kinds = KINDS.join(", ");
-    format!(
-        "SELECT {columns} entries, estimated, unpriced, cost, {kinds} FROM (
-             SELECT at / 86400000 AS day, key, team, model, target, 1 AS entries, estimated,
-                    cost IS NULL AS unpriced, cost, {kinds}
-             FROM entry WHERE at >= ?1 AND (scope IS NULL OR scope = '{charged}')
-             UNION ALL
-             SELECT day, key, team, model, target, entries, estimated, unpriced, cost, {kinds}
-             FROM past WHERE day >= ?2 AND scope IN ('request', '{charged}'))"
-    )
-}
-
-fn add(
-    rows: &mut BTreeMap<Vec<String>, Row>,
-    found: &rusqlite::Row<'_>,
-    width: usize,
-) -> rusqlite::Result<()> {
-    let by = (0..width).map(|at| Ok(found.get::<_, Option<String>>(at)?.unwrap_or_default()));
-    let by: Vec<String> = by.collect::<rusqlite::Result<_>>()?;
-    let number = |at: usize| -> rusqlite::Result<u64> {
-        let number = found.get::<_, Option<i64>>(width + at)?.unwrap_or_default();
-        Ok(u64::try_from(number).unwrap_or_default())
-    };
-    let row = rows.entry(by.clone()).or_insert_with(|| Row {
-        by,
-        ..Row::default()
-    });
-    row.entries = row.entries.saturating_add(number(0)?);
-    row.estimated = row.estimated.saturating_add(number(1)?);
-    row.unpriced = row.unpriced.saturating_add(number(2)?);
-    row.cost = row.cost.plus(Money(number(3)?));
-    for (at, count) in row.tokens.iter_mut().enumerate() {
-        *count = count.saturating_add(number(4 + at)?);
+    /// Adds the entries.
+    fn entries(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut date = conn.prepare("SELECT date(?1 * 86400, 'unixepoch')")?;
+        let mut dates: HashMap<i64, String> = HashMap::new();
+        let mut read = conn.prepare("SELECT entries FROM chunk WHERE until >= ?1")?;
+        let mut found = read.query([self.since])?;
+        while let Some(found) = found.next()? {
+            let text = found.get_ref(0)?.as_str()?;
+            let lines: Vec<Fields<'_>> = serde_json::from_str(text)
+                .map_err(|why| FromSqlConversionFailure(0, Type::Text, why.into()))?;
+            for line in lines {
+                let at = i64::try_from(line.at).unwrap_or(i64::MAX);
+                let counts = |scope: &Text<'_>| **scope == *self.charged;
+                if at < self.since || !line.scope.as_ref().is_none_or(counts) {
+                    continue;
+                }
+                let day = at / DAY;
+                if self.by.contains(&By::Day) && !dates.contains_key(&day) {
+                    dates.insert(day, date.query_row([day], |row| row.get(0))?);
+                }
+                let name = |by: &By| by.of(&line, dates.get(&day)).to_owned();
+                self.add(&Row {
+                    by: self.by.iter().map(name).collect(),
+                    entries: 1,
+                    estimated: line.estimated.into(),
+                    unpriced: line.cost.is_none().into(),
+                    tokens: line.usage.unwrap_or_default(),
+                    cost: line.cost.map(Money).unwrap_or_default(),
+                });
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn add(&mut self, more: &Row) {
+        let Some(row) = self.rows.get_mut(&more.by) else {
+            self.rows.insert(more.by.clone(), more.clone());
+            return;
+        };
+        row.entries = row.entries.saturating_add(more.entries);
+        row.estimated = row.estimated.saturating_add(more.estimated);
+        row.unpriced = row.unpriced.saturating_add(more.unpriced);
+        row.cost = row.cost.plus(more.cost);
+        for (count, more) in row.tokens.iter_mut().zip(more.tokens) {
+            *count = count.saturating_add(more);
+        }
+    }
 }
 
 /// Copies the ledger while it may be written. The copy is whole, as of some moment during the call.
@@ -221,7 +295,7 @@ fn reader(path: &Path) -> Result<Connection, ReportError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
-    look(&conn, path)?;
+    look_only(&conn, path)?;
     conn.pragma_update(None, "query_only", true)
         .map_err(failed)?;
     Ok(conn)

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::book::{Book, Cut, Known, Part, resets};
-use super::item::{Amount, Draw, Granted, Item};
+use super::item::{Amount, Draw, Granted, Item, Settled};
 use super::window::hour_of;
 use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
 use crate::usage::Money;
@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) writing: usize,
     /// The number of what was settled last.
     pub(super) number: u64,
+    /// What was settled and written, to be used again.
+    pub(super) used: Vec<Arc<Settled>>,
     /// From how many items on the thread that writes is to be woken; none while it is awake.
     pub(super) wakes_at: Option<usize>,
     /// Whether someone waits for the store.
@@ -116,6 +118,7 @@ impl State {
             queue: VecDeque::new(),
             writing: 0,
             number,
+            used: Vec::new(),
             wakes_at: None,
             hurry: false,
             unavailable: false,

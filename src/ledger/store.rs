@@ -4,17 +4,18 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::book::share;
+use super::chunk::Chunk;
 use super::item::{Amount, Draw, Granted, Item, Settled};
-use super::open::{MARK, MIGRATIONS, OpenError, because, latest, open_file};
+use super::open::{OpenError, because, migrate, open_file};
 use super::sums::{ADD_SPENT, Sums};
 use super::tail::{self, Safe, Tail};
-use super::{Durability, Entry, Place, Scope, Settings, keep};
-use crate::usage::{KINDS, Money};
+use super::{Durability, Place, Scope, Settings, keep};
+use crate::usage::Money;
 
 /// How long to wait for others who write: nobody should.
 const BUSY: Duration = Duration::from_millis(250);
@@ -32,7 +33,6 @@ pub(super) struct Store {
     pub(super) number: u64,
     /// How many rows of accounts were written, each of which may be a page of its own, and one for each group.
     pub(super) rows: u64,
-    insert: String,
     /// For how many hours entries are kept.
     keep: i64,
 }
@@ -79,7 +79,6 @@ impl Store {
             hour: 0,
             number: 0,
             rows: 0,
-            insert: insertion(),
             keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
         }
     }
@@ -125,12 +124,7 @@ impl Store {
         conn.pragma_update(None, "synchronous", synchronous)?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let done = usize::try_from(version).unwrap_or_default();
-        for migration in MIGRATIONS.iter().skip(done) {
-            tx.execute_batch(migration)?;
-        }
-        tx.pragma_update(None, "application_id", MARK)?;
-        tx.pragma_update(None, "user_version", latest())?;
+        migrate(&tx, version)?;
         let seen = about(&tx, "hour")?.unwrap_or_default();
         let (ledger, number) = whose(&tx)?;
         let ledger = match ledger {
@@ -158,17 +152,15 @@ impl Store {
         let mut sums = Sums::default();
         let mut answers = Vec::new();
         let mut number = 0;
+        let mut chunk = Chunk::default();
         {
-            let mut insert = tx.prepare_cached(&self.insert)?;
-            let mut last = None;
             for item in items {
                 match item {
                     Item::Settled(settled) => {
                         number = settled.number;
-                        for entry in &settled.entries {
-                            enter(&mut insert, entry, last.replace(entry))?;
-                            sums.count(entry, settled.hour);
-                        }
+                        chunk.add(settled, &tx)?;
+                        let entries = settled.entries.iter();
+                        entries.for_each(|entry| sums.count(entry, settled.hour));
                         settled.cuts.iter().for_each(|cut| sums.cut(cut));
                     }
                     Item::Back(cut) => sums.cut(cut),
@@ -180,6 +172,7 @@ impl Store {
                 }
             }
         }
+        chunk.write(&tx)?;
         let rows = sums.len();
         sums.write(&tx)?;
         if hour > self.hour {
@@ -246,95 +239,20 @@ fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums<'_>) -> rusqlite::Re
     })
 }
 
-fn insertion() -> String {
-    let kinds = KINDS;
-    let marks = vec!["?"; 13 + kinds.len()].join(", ");
-    format!(
-        "INSERT INTO entry (at, request, attempt, api, key, team, model, target, provider, cost, estimated, \"end\", prices, {}) VALUES ({marks})",
-        kinds.join(", ")
-    )
-}
-
-/// Binds a text, unless it is bound since the last entry, as most are.
-fn bind(
-    insert: &mut rusqlite::CachedStatement<'_>,
-    at: usize,
-    text: &str,
-    last: Option<&str>,
-) -> rusqlite::Result<()> {
-    if last == Some(text) {
-        return Ok(());
-    }
-    insert.raw_bind_parameter(at, text)
-}
-
-/// Enters one, after another of the same group.
-fn enter(
-    insert: &mut rusqlite::CachedStatement<'_>,
-    entry: &Entry,
-    last: Option<&Entry>,
-) -> rusqlite::Result<()> {
-    let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    insert.raw_bind_parameter(1, at)?;
-    insert.raw_bind_parameter(2, &*entry.request)?;
-    insert.raw_bind_parameter(3, entry.attempt)?;
-    bind(insert, 4, &entry.api, last.map(|it| &*it.api))?;
-    bind(insert, 5, &entry.key, last.map(|it| &*it.key))?;
-    match &entry.team {
-        Some(team) => bind(insert, 6, team, last.and_then(|it| it.team.as_deref()))?,
-        None => insert.raw_bind_parameter(6, None::<&str>)?,
-    }
-    bind(insert, 7, &entry.model, last.map(|it| &*it.model))?;
-    bind(insert, 8, &entry.target, last.map(|it| &*it.target))?;
-    bind(insert, 9, &entry.provider, last.map(|it| &*it.provider))?;
-    insert.raw_bind_parameter(10, entry.cost.map(|cost| stored(cost.0)))?;
-    insert.raw_bind_parameter(11, entry.estimated)?;
-    bind(insert, 12, &entry.end, last.map(|it| &*it.end))?;
-    bind(insert, 13, &entry.prices, last.map(|it| &*it.prices))?;
-    // Most classes have no tokens in most entries: what is bound already stays.
-    let counts = |entry: &Entry| entry.usage.map(|usage| usage.counts());
-    let (counts, bound) = (counts(entry), last.map(counts));
-    for at in 0..KINDS.len() {
-        let of =
-            |counts: Option<[u64; KINDS.len()]>| counts.and_then(|counts| counts.get(at).copied());
-        let count = of(counts);
-        if bound.map(of) != Some(count) {
-            insert.raw_bind_parameter(14 + at, count.map(|n| stored(n.min(MOST_TOKENS))))?;
-        }
-    }
-    insert.raw_execute()?;
-    Ok(())
-}
-
-/// More tokens than any answer has: so sums do not overflow.
-const MOST_TOKENS: u64 = 1 << 53;
-
 /// What a crash left of each lease counts as spent.
 fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut read =
         tx.prepare("SELECT scope, name, start, amount, hour FROM lease WHERE amount > 0")?;
     let mut add = tx.prepare(ADD_SPENT)?;
     let mut rows = read.query([])?;
+    let mut chunk = Chunk::default();
     while let Some(row) = rows.next()? {
         let (number, name, start): (u8, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (amount, hour): (i64, i64) = (row.get(3)?, row.get(4)?);
         let Some(scope) = Scope::ALL.get(usize::from(number)).copied() else {
             continue;
         };
-        let column = match scope {
-            Scope::Key | Scope::Total => "key",
-            Scope::Team => "team",
-            Scope::Provider => "provider",
-        };
-        let owner = (scope != Scope::Total).then_some(&name);
-        tx.execute(
-            &format!(
-                "INSERT INTO entry (at, scope, request, attempt, api, {column}, cost, estimated, \"end\", prices)
-                 VALUES (?1, ?2, '', 0, '', ?3, ?4, 1, 'crashed', '')"
-            ),
-            params![hour * 3_600_000, scope.name(), owner, amount],
-        )?;
+        chunk.charge((scope, &name), hour * 3_600_000, amount)?;
         add.execute(params![scope as i64, name, hour, amount])?;
         tracing::warn!(
             scope = scope.name(),
@@ -345,6 +263,7 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         );
     }
     drop(rows);
+    chunk.write(tx)?;
     tx.execute("DELETE FROM lease", [])?;
     Ok(())
 }
@@ -379,7 +298,7 @@ fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::item::Settled;
+    use super::super::item::{Cuts, Settled};
     use super::super::tests::{budget, entry, folder, now, settings};
     use super::super::window::hour_of;
     use super::super::{Ledger, Per};
@@ -395,11 +314,8 @@ mod tests {
         let account = ledger.given(Scope::Key, "ann", budget(100, Per::Day));
         let hour = hour_of(now());
         let settled = || {
-            Item::Settled(Arc::new(Settled {
-                entries: [entry(30)].into_iter().collect(),
-                hour,
-                ..Settled::default()
-            }))
+            let entries = [entry(30)].into_iter().collect();
+            Item::Settled(Arc::new(Settled::of(1, hour, entries, Cuts::new())))
         };
         let draw = || {
             Item::Draw(Draw {

@@ -307,13 +307,8 @@ mod tests {
             start: -259_200,
             amount: 7,
         };
-        Settled {
-            number,
-            entries: SmallVec::from_iter([entry(number)]),
-            hour: 474_780,
-            cuts: SmallVec::from_iter([cut]),
-            ..Settled::default()
-        }
+        let entries = SmallVec::from_iter([entry(number)]);
+        Settled::of(number, 474_780, entries, SmallVec::from_iter([cut]))
     }
 
     fn numbers(path: &Path, after: u64) -> Vec<u64> {

@@ -104,7 +104,7 @@ fn run(inner: &Inner, mut store: Store) {
                 };
                 inner.rows.store(store.rows, Ordering::Relaxed);
                 acknowledge(inner, &group, &answers);
-                group.clear();
+                leave(inner, &mut group);
                 if let Some(tail) = inner.safe.tail() {
                     tail.turn(store.number);
                 }
@@ -243,6 +243,20 @@ fn write(inner: &Inner, store: &mut Store, group: &[Item], hour: i64) -> Option<
             }
         }
     }
+}
+
+/// Leaves what was written to be used again, as much of it as a group may have.
+fn leave(inner: &Inner, group: &mut Vec<Item>) {
+    let settled = group.drain(..).filter_map(|item| match item {
+        Item::Settled(settled) => Some(settled),
+        Item::Draw(_) | Item::Back(_) => None,
+    });
+    // Unless someone still looks at it.
+    let mut used: Vec<_> = settled.filter(|it| Arc::strong_count(it) == 1).collect();
+    let mut state = inner.lock();
+    let more = GROUP.saturating_sub(state.used.len()).min(used.len());
+    state.used.extend(used.drain(..more));
+    drop(state);
 }
 
 /// Tells everyone what was written.

@@ -290,7 +290,7 @@ async fn damage_that_shows_only_when_something_is_written_is_called_damage() {
 
     let path = folder.path().join("tollgate.db");
     let db = rusqlite::Connection::open(&path).unwrap();
-    let page = "SELECT rootpage FROM sqlite_master WHERE name = 'entry'";
+    let page = "SELECT rootpage FROM sqlite_master WHERE name = 'chunk'";
     let page: i64 = db.query_row(page, [], |row| row.get(0)).unwrap();
     let page = usize::try_from(page).unwrap();
     drop(db);

@@ -1,0 +1,60 @@
+-- What a new file is made of. Amounts are in billionths of a US dollar; hours and days are counted from 1970, in UTC.
+
+CREATE TABLE about (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Tries that were billed, many in one row: a JSON array of arrays, whose members the view `entry` names. Rows follow time,
+-- and there is no index beside: `until` is the latest moment in a row, in milliseconds from 1970.
+CREATE TABLE chunk (
+    id      INTEGER PRIMARY KEY,
+    until   INTEGER NOT NULL,
+    count   INTEGER NOT NULL,
+    entries TEXT NOT NULL
+);
+
+-- What was spent by whom in which hour; written in the transaction of its entries.
+CREATE TABLE spent (
+    scope  INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    hour   INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    PRIMARY KEY (scope, name, hour)
+) WITHOUT ROWID;
+
+-- What a running gateway has drawn of a budget's window and not settled. After a crash it counts as spent in `hour`.
+CREATE TABLE lease (
+    scope  INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    start  INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    hour   INTEGER NOT NULL,
+    PRIMARY KEY (scope, name, start)
+) WITHOUT ROWID;
+
+-- Entries that are no longer kept one by one.
+CREATE TABLE past (
+    day            INTEGER NOT NULL,
+    scope          TEXT NOT NULL,
+    key            TEXT NOT NULL,
+    team           TEXT NOT NULL,
+    model          TEXT NOT NULL,
+    target         TEXT NOT NULL,
+    provider       TEXT NOT NULL,
+    entries        INTEGER NOT NULL,
+    estimated      INTEGER NOT NULL,
+    unpriced       INTEGER NOT NULL,
+    input          INTEGER NOT NULL,
+    cached         INTEGER NOT NULL,
+    cache_write    INTEGER NOT NULL,
+    cache_write_1h INTEGER NOT NULL,
+    audio_input    INTEGER NOT NULL,
+    image_input    INTEGER NOT NULL,
+    output         INTEGER NOT NULL,
+    reasoning      INTEGER NOT NULL,
+    audio_output   INTEGER NOT NULL,
+    image_output   INTEGER NOT NULL,
+    cost           INTEGER NOT NULL,
+    PRIMARY KEY (day, scope, key, team, model, target, provider)
+) WITHOUT ROWID;
