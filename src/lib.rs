@@ -61,6 +61,7 @@
 pub mod config;
 pub mod usage;
 pub mod envelope;
+pub mod pieces;
 // Rooms.
 pub mod telemetry;
 pub mod ledger;

@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("usage", &[]),
     ("envelope", &[]),
+    ("pieces", &[]),
     ("telemetry", &["usage"]),
     ("ledger", &["usage"]),
     // A caller holds what it may spend from.
@@ -40,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "envelope",
             "ledger",
+            "pieces",
             "protocol",
             "provider",
             "route",
@@ -111,7 +113,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "usage",
         ],
     ),
-    ("server", &[]),
+    ("server", &["pieces"]),
     ("admin", &["admission", "gateway", "server", "telemetry"]),
     (
         "cli",

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use super::listen::Stream;
 use super::pulse::Pulse;
+use crate::pieces::Place;
 
 /// Reads and writes, noted in a [`Pulse`].
 pub(super) struct Socket {
@@ -109,10 +110,13 @@ impl Writing {
         }
     }
 
-    fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(half) => half.try_write_vectored(slices),
-            Self::Unix(half) => half.try_write_vectored(slices),
+    fn try_write(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let mut place = Place::default();
+        match (self, place.join(slices)) {
+            (Self::Tcp(half), Some(all)) => half.try_write(all),
+            (Self::Unix(half), Some(all)) => half.try_write(all),
+            (Self::Tcp(half), None) => half.try_write_vectored(slices),
+            (Self::Unix(half), None) => half.try_write_vectored(slices),
         }
     }
 
@@ -187,7 +191,7 @@ impl AsyncWrite for Socket {
         loop {
             if let Poll::Ready(ready) = self.write.poll_ready(cx) {
                 ready?;
-                match self.write.try_write_vectored(slices) {
+                match self.write.try_write(slices) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     written => {
                         self.pulse.reads();
