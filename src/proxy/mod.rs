@@ -28,7 +28,7 @@ use crate::response::{self, Body, Finisher};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 pub use discover::discover;
-use wait::{Outcome, Wait};
+use wait::{Outcome, Places, Wait};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
 const LOGGED: usize = 200;
@@ -41,6 +41,7 @@ pub struct Worker {
     pub client: Client,
     /// Reads on what its clients have left.
     pub finisher: Arc<Finisher>,
+    places: Places,
 }
 
 impl Worker {
@@ -51,6 +52,7 @@ impl Worker {
             gateway: Arc::clone(gateway),
             client: Client::default(),
             finisher: Arc::new(Finisher::new(closing, finishing)),
+            places: Places::default(),
         })
     }
 }
@@ -62,7 +64,7 @@ where
 {
     let presence = Presence::default();
     let asking = ask(Arc::clone(worker), request, presence.clone());
-    let (answered, record) = Wait::new(asking, presence, &worker.finisher).await;
+    let (answered, record) = Wait::new(asking, presence, &worker.finisher, &worker.places).await;
     match answered {
         Ok(Answered::Relayed(answer, slot, tab)) => {
             response::relay(answer, slot, tab, record, &worker.finisher)

@@ -3,7 +3,9 @@
 //! To leave is to drop what waits. If its provider is to be read on, the request then goes on with the finisher, as it
 //! is: the same future, and nothing of it is done twice.
 
+use std::any::Any;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
@@ -17,20 +19,59 @@ use crate::upstream::Presence;
 /// What a request comes to.
 pub(super) type Outcome = (Result<Answered, Rejection>, Box<Record>);
 
+/// Where a request's future lies, so that it can be handed on as it is.
+type Place<F> = Pin<Box<Option<F>>>;
+
+/// Places that requests have left, for the next ones: a place is some kilobytes, and to get so much from the allocator and
+/// to give it back for each request costs more than all else that is done to wait.
+#[derive(Default)]
+pub(super) struct Places(Mutex<Vec<Box<dyn Any + Send>>>);
+
+/// The most that are kept.
+const KEPT: usize = 128;
+
+impl Places {
+    fn kept(&self) -> MutexGuard<'_, Vec<Box<dyn Any + Send>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take<F: Send + 'static>(&self) -> Place<F> {
+        let kept = self.kept().pop();
+        let kept = kept.and_then(|kept| kept.downcast().ok());
+        kept.map_or_else(|| Box::pin(None), |kept| *kept)
+    }
+
+    fn leave<F: Send + 'static>(&self, place: Place<F>) {
+        let mut kept = self.kept();
+        if kept.len() < KEPT {
+            kept.push(Box::new(place));
+        }
+    }
+}
+
 /// Waits for what a request comes to, for as long as the client does.
 pub(super) struct Wait<'w, F: Future<Output = Outcome> + Send + 'static> {
     /// None once it is known.
-    asking: Option<Pin<Box<F>>>,
+    asking: Option<Place<F>>,
     presence: Presence,
     finisher: &'w Finisher,
+    places: &'w Places,
 }
 
 impl<'w, F: Future<Output = Outcome> + Send + 'static> Wait<'w, F> {
-    pub(super) fn new(asking: F, presence: Presence, finisher: &'w Finisher) -> Self {
+    pub(super) fn new(
+        asking: F,
+        presence: Presence,
+        finisher: &'w Finisher,
+        places: &'w Places,
+    ) -> Self {
+        let mut place = places.take();
+        place.set(Some(asking));
         Self {
-            asking: Some(Box::pin(asking)),
+            asking: Some(place),
             presence,
             finisher,
+            places,
         }
     }
 }
@@ -39,18 +80,21 @@ impl<F: Future<Output = Outcome> + Send + 'static> Future for Wait<'_, F> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(asking) = &mut self.asking else {
+        let Some(asking) = self.asking.as_mut().and_then(|it| it.as_mut().as_pin_mut()) else {
             return Poll::Pending;
         };
-        let outcome = ready!(asking.as_mut().poll(cx));
-        self.asking = None;
+        let outcome = ready!(asking.poll(cx));
+        if let Some(mut place) = self.asking.take() {
+            place.set(None);
+            self.places.leave(place);
+        }
         Poll::Ready(outcome)
     }
 }
 
 impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<'_, F> {
     fn drop(&mut self) {
-        let Some(asking) = self.asking.take() else {
+        let Some(mut place) = self.asking.take() else {
             return;
         };
         let closing = self.finisher.closing().clone();
@@ -59,6 +103,9 @@ impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<'_, F> {
         } else if let Some(most) = self.presence.leaves(Instant::now()) {
             let presence = self.presence.clone();
             self.finisher.take(most, async move {
+                let Some(asking) = place.as_mut().as_pin_mut() else {
+                    return;
+                };
                 let (answered, mut record) = asking.await;
                 record.ends_early(presence.absence());
                 if let Ok(Answered::Relayed(answer, _, tab)) = answered {
