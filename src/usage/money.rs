@@ -50,13 +50,20 @@ impl Sum for Money {
 /// Dollars, exactly, with at least two digits after the point.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = 10_u64.pow(PLACES.into());
-        let (whole, mut rest, mut digits) = (self.0 / part, self.0 % part, usize::from(PLACES));
-        while digits > 2 && rest.is_multiple_of(10) {
+        // Digit by digit, from the last: it is written with every answer. The most has 11 digits before the point.
+        const POINT: usize = 11;
+        let mut text = [b'.'; POINT + 1 + PLACES as usize];
+        let mut rest = self.0;
+        let digits = text.iter_mut().enumerate().rev();
+        for (_, digit) in digits.filter(|(n, _)| *n != POINT) {
+            *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
-            digits -= 1;
         }
-        write!(f, "{whole}.{rest:0digits$}")
+        let is_digit = |digit: &u8| *digit != b'0';
+        let start = text.iter().position(is_digit).unwrap_or(POINT);
+        let end = text.iter().rposition(is_digit).unwrap_or(POINT);
+        let shown = text.get(start.min(POINT - 1)..=end.max(POINT + 2));
+        f.write_str(str::from_utf8(shown.unwrap_or_default()).unwrap_or_default())
     }
 }
 
