@@ -55,12 +55,10 @@ impl Settled {
         let Some(it) = Arc::get_mut(&mut settled) else {
             return Arc::default();
         };
-        let mut text = std::mem::take(&mut it.text);
-        text.clear();
-        *it = Self {
-            text,
-            ..Self::default()
-        };
+        it.entries.clear();
+        it.cuts.clear();
+        it.text.clear();
+        it.slot = Slot::default();
         settled
     }
 }

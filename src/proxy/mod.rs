@@ -63,7 +63,8 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
     let presence = Presence::default();
-    let asking = ask(Arc::clone(worker), request, presence.clone());
+    let known = presence.clone();
+    let asking = || ask(Arc::clone(worker), request, known);
     let (answered, record) = Wait::new(asking, presence, &worker.finisher, &worker.places).await;
     match answered {
         Ok(Answered::Relayed(answer, slot, tab)) => {

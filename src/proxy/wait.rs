@@ -60,13 +60,13 @@ pub(super) struct Wait<'w, F: Future<Output = Outcome> + Send + 'static> {
 
 impl<'w, F: Future<Output = Outcome> + Send + 'static> Wait<'w, F> {
     pub(super) fn new(
-        asking: F,
+        ask: impl FnOnce() -> F,
         presence: Presence,
         finisher: &'w Finisher,
         places: &'w Places,
     ) -> Self {
         let mut place = places.take();
-        place.set(Some(asking));
+        place.set(Some(ask()));
         Self {
             asking: Some(place),
             presence,
