@@ -8,7 +8,7 @@ use super::sums::ADD_SPENT;
 use super::{Scope, TOTAL};
 use crate::usage::KINDS;
 
-/// How many entries are rolled up in one step, if they are not in one row: about a millisecond's work.
+/// How many entries are rolled up in one step, if no row has more: a millisecond's work, or two.
 const STEP: i64 = 100;
 /// In hours: no window but that which never ends is longer, so what was spent before needs no hour of its own.
 const LONGEST: i64 = 62 * 24;
