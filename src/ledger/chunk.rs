@@ -1,13 +1,12 @@
 //! How are entries kept in the file? Many together, as one row: a row for each would cost more than all else that is done
 //! for it. The view `entry` shows them one by one.
 
-use std::time::UNIX_EPOCH;
-
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Transaction, params};
 
-use super::Scope;
 use super::item::Settled;
+use super::window::millis_of;
+use super::{Scope, line};
 
 /// In bytes: with so much in it a row is full. Reports read a row at a time.
 const FULL: usize = 32 << 10;
@@ -23,13 +22,11 @@ pub(super) struct Chunk {
 impl Chunk {
     /// Adds a request's, and writes them all if they are many.
     pub(super) fn add(&mut self, settled: &Settled, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.go_on();
+        self.text.extend_from_slice(&settled.text);
         for entry in &settled.entries {
-            let since = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let at = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-            self.until = self.until.max(at);
-            self.count += 1;
+            self.count(millis_of(entry.at));
         }
-        self.push(&settled.text);
         if self.text.len() >= FULL {
             self.write(tx)?;
         }
@@ -39,42 +36,26 @@ impl Chunk {
     /// Adds what an owner was charged for a crash.
     pub(super) fn charge(
         &mut self,
-        (scope, name): (Scope, &str),
+        owner: (Scope, &str),
         at: i64,
         cost: i64,
     ) -> rusqlite::Result<()> {
-        let of = |its: Scope| (scope == its).then_some(name);
-        let (key, team, provider) = (of(Scope::Key), of(Scope::Team), of(Scope::Provider));
-        let none = None::<()>;
-        let line = (
-            "",
-            0,
-            at,
-            "",
-            key,
-            team,
-            none,
-            none,
-            provider,
-            none,
-            cost,
-            true,
-            "crashed",
-            "",
-            scope.name(),
-        );
-        let line = serde_json::to_vec(&line);
-        let line = line.map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))?;
-        self.push(&line);
-        self.until = self.until.max(at);
-        self.count += 1;
+        self.go_on();
+        line::charge(owner, at, cost, &mut self.text)
+            .map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))?;
+        self.count(at);
         Ok(())
     }
 
-    fn push(&mut self, text: &[u8]) {
-        self.text
-            .push(if self.text.is_empty() { b'[' } else { b',' });
-        self.text.extend_from_slice(text);
+    /// Begins the list, or goes on with it.
+    fn go_on(&mut self) {
+        let sign = if self.text.is_empty() { b'[' } else { b',' };
+        self.text.push(sign);
+    }
+
+    fn count(&mut self, at: i64) {
+        self.count += 1;
+        self.until = self.until.max(at);
     }
 
     /// Writes them as a row; none if there are none.

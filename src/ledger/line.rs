@@ -2,7 +2,6 @@
 //! lines of the tail and in the rows of the file.
 
 use std::borrow::Cow;
-use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,31 +11,34 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::book::Cut;
 use super::item::Settled;
 use super::store::stored;
+use super::window::millis_of;
 use super::{Entry, Scope};
 use crate::usage::{KINDS, Money, Usage};
 
-/// Writes a line: which ledger's it is, the number and the hour; the entries; what the store is to lower, and the number
-/// again. What is half a new line and half an older one has two.
-pub(super) fn write(
-    ledger: i64,
-    settled: &Settled,
-    mut out: impl io::Write,
-) -> serde_json::Result<()> {
+/// Which ledger's it is, the number, the hour, the entries, what the store is to lower, and the number again: what is half a
+/// new line and half an older one has two.
+type Line = (i64, u64, i64, Vec<Entry>, Vec<Cut>, u64);
+
+/// Writes a [`Line`].
+pub(super) fn write(ledger: i64, settled: &Settled, out: &mut Vec<u8>) -> serde_json::Result<()> {
     let number = settled.number;
-    serde_json::to_writer(&mut out, &(ledger, number, settled.hour))?;
-    for part in [b"[", &*settled.text, b"]"] {
-        out.write_all(part).map_err(serde_json::Error::io)?;
-    }
-    serde_json::to_writer(out, &(&*settled.cuts, number))
+    serde_json::to_writer(&mut *out, &(ledger, number, settled.hour))?;
+    // The list goes on, with entries that are written already.
+    out.pop();
+    out.extend_from_slice(b",[");
+    out.extend_from_slice(&settled.text);
+    out.extend_from_slice(b"],");
+    serde_json::to_writer(&mut *out, &*settled.cuts)?;
+    out.push(b',');
+    serde_json::to_writer(&mut *out, &number)?;
+    out.push(b']');
+    Ok(())
 }
 
 /// Reads a line: whose it is, and what was settled. None if it is none.
 pub(super) fn read(line: &[u8]) -> Option<(i64, Settled)> {
-    let mut line = serde_json::Deserializer::from_slice(line);
-    let (ledger, number, hour): (_, u64, _) = Deserialize::deserialize(&mut line).ok()?;
-    let entries: Vec<Entry> = Deserialize::deserialize(&mut line).ok()?;
-    let (cuts, again): (Vec<Cut>, u64) = Deserialize::deserialize(&mut line).ok()?;
-    line.end().ok()?;
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let (ledger, number, hour, entries, cuts, again) = line;
     let settled = Settled::of(number, hour, entries.into(), cuts.into());
     (number == again).then_some((ledger, settled))
 }
@@ -57,18 +59,21 @@ pub(super) fn list(entries: &[Entry], out: &mut Vec<u8>) {
 
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let usage = |usage: Usage| {
+            let counts = usage.counts().map(|count| count.min(MOST_TOKENS));
+            (counts, usage.cost.map(|cost| stored(cost.0)))
+        };
         let line = (
             &*self.request,
             self.attempt,
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            millis_of(self.at),
             &*self.api,
             &*self.key,
             self.team.as_deref(),
             &*self.model,
             &*self.target,
             &*self.provider,
-            self.usage.map(|it| it.counts().map(|n| n.min(MOST_TOKENS))),
+            self.usage.map(usage),
             self.cost.map(|cost| stored(cost.0)),
             self.estimated,
             &*self.end,
@@ -76,6 +81,36 @@ impl Serialize for Entry {
         );
         line.serialize(s)
     }
+}
+
+/// Writes what an owner was charged for a crash, as if it were an entry, with whose budget it was at its end.
+pub(super) fn charge(
+    (scope, name): (Scope, &str),
+    at: i64,
+    cost: i64,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    let of = |its: Scope| (scope == its).then_some(name);
+    let (key, team, provider) = (of(Scope::Key), of(Scope::Team), of(Scope::Provider));
+    let (none, is_estimated) = (None::<()>, true);
+    let line = (
+        "",
+        0,
+        at,
+        "",
+        key,
+        team,
+        none,
+        none,
+        provider,
+        none,
+        cost,
+        is_estimated,
+        "crashed",
+        "",
+        scope.name(),
+    );
+    serde_json::to_writer(out, &line)
 }
 
 /// What an [`Entry`] is read as, by position. In the file there are also charges for crashes, which lack most of it.
@@ -98,8 +133,8 @@ pub(super) struct Fields<'a> {
     pub(super) target: Option<Text<'a>>,
     #[serde(borrow)]
     provider: Option<Text<'a>>,
-    /// The tokens, in the order of [`KINDS`].
-    pub(super) usage: Option<[u64; KINDS.len()]>,
+    /// The tokens, in the order of [`KINDS`], and what the provider itself says that they cost.
+    pub(super) usage: Option<([u64; KINDS.len()], Option<u64>)>,
     pub(super) cost: Option<u64>,
     pub(super) estimated: bool,
     #[serde(borrow)]
@@ -126,6 +161,7 @@ impl Deref for Text<'_> {
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let fields = Fields::deserialize(d)?;
+        let usage = |(counts, cost): (_, Option<u64>)| Usage::of(counts, cost.map(Money));
         let name = |text: Option<Text<'_>>| text.as_deref().unwrap_or_default().into();
         Ok(Self {
             request: (*fields.request).into(),
@@ -137,7 +173,7 @@ impl<'de> Deserialize<'de> for Entry {
             model: name(fields.model),
             target: name(fields.target),
             provider: name(fields.provider),
-            usage: fields.usage.map(|counts| Usage::of(counts, None)),
+            usage: fields.usage.map(usage),
             cost: fields.cost.map(Money),
             estimated: fields.estimated,
             end: fields.end.to_owned().into(),

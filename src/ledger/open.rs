@@ -252,6 +252,9 @@ pub(super) fn damage(path: Option<&Path>, why: &rusqlite::Error) -> Option<OpenE
 pub(super) fn because(path: Option<&Path>, why: rusqlite::Error) -> OpenError {
     let path = path.map_or_else(|| PathBuf::from(":memory:"), Path::to_path_buf);
     let text = why.to_string();
+    if let rusqlite::Error::FromSqlConversionFailure(..) = why {
+        return OpenError::Damaged { path, what: text };
+    }
     match why.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, what: text },
@@ -265,6 +268,8 @@ pub(super) fn because(path: Option<&Path>, why: rusqlite::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use rusqlite::types::Value;
+
+    use std::fs;
 
     use super::super::tests::{folder, open};
     use super::super::{By, Report};
@@ -292,7 +297,7 @@ mod tests {
             .execute_batch(first)
             .unwrap();
         let say = || {
-            let id_is_new = |row: String| row.split_once(", ").map(|(_, rest)| rest.to_owned());
+            let id_is_new = |row: String| row.split_once(", ").unwrap().1.to_owned();
             let entries: Vec<_> = shown(&path, "entries").into_iter().map(id_is_new).collect();
             (entries, shown(&path, "spend_by_day"))
         };
@@ -304,12 +309,18 @@ mod tests {
             "{unread}"
         );
 
+        // What a crash had left beside it counts as well: the lines are the same.
+        let line = r#"[7,601,474780,[["req_new",1,1709208000800,"chat","bob",null,"fast","groq/llama","groq",[[1,0,0,0,0,0,2,0,0,0],null],5,false,"complete","v1"]],[],601]"#;
+        fs::write(tail::beside(&path, tail::PLACES[0]), format!("\n{line}\n")).unwrap();
         assert!(open(&folder).close());
-        assert_eq!(say(), before);
+        let (mut entries, _) = say();
+        assert!(entries.pop().is_some_and(|last| last.contains("req_new")));
+        assert_eq!(entries, before.0);
+        let before = say();
         let report = Report::read(&path, &[By::Key], None).unwrap();
         let entries: u64 = report.iter().map(|row| row.entries).sum();
         // What the team was charged counts where it is asked for by team.
-        assert_eq!(entries, 601 + 3);
+        assert_eq!(entries, 602 + 3);
         assert!(open(&folder).close(), "and again");
         assert_eq!(say(), before);
     }

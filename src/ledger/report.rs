@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rusqlite::Error::FromSqlConversionFailure;
 use rusqlite::backup::{Backup, StepResult};
@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::line::{Fields, Text};
 use super::open::{OpenError, because, look_only};
+use super::window::millis_of;
 use crate::usage::{KINDS, Money};
 
 /// In milliseconds.
@@ -50,6 +51,7 @@ impl By {
         }
     }
 
+    /// What a rolled-up day says about it.
     fn column(self) -> &'static str {
         match self {
             Self::Key => "key",
@@ -60,9 +62,7 @@ impl By {
             Self::User | Self::Tag => "''",
         }
     }
-}
 
-impl By {
     /// What an entry says about it.
     fn of<'f>(self, fields: &'f Fields<'_>, date: Option<&'f String>) -> &'f str {
         let text = match self {
@@ -153,10 +153,7 @@ impl Report {
             true => "team",
             false => "key",
         };
-        let since = since.map_or(Duration::ZERO, |at| {
-            at.duration_since(UNIX_EPOCH).unwrap_or_default()
-        });
-        let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let since = since.map_or(0, millis_of);
         let mut sums = Sums {
             by,
             charged,
@@ -238,7 +235,7 @@ impl Sums<'_> {
                     entries: 1,
                     estimated: line.estimated.into(),
                     unpriced: line.cost.is_none().into(),
-                    tokens: line.usage.unwrap_or_default(),
+                    tokens: line.usage.unwrap_or_default().0,
                     cost: line.cost.map(Money).unwrap_or_default(),
                 });
             }

@@ -30,6 +30,12 @@ pub(super) fn hour_of(now: SystemTime) -> i64 {
     i64::try_from(since.as_secs() / HOUR).map_or(LAST, |hour| hour.min(LAST))
 }
 
+/// Milliseconds since 1970, as the file has them. What lies before it is in its first one.
+pub(super) fn millis_of(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// The first moment of an hour.
 pub(super) fn moment_of(hour: i64) -> SystemTime {
     let seconds = u64::try_from(hour).unwrap_or_default() * HOUR;
