@@ -314,6 +314,7 @@ impl World {
                 assert_eq!(self.key_sum(), self.spent);
             }
             Step::Crash => {
+                flush(&self.ledger);
                 let left = self.left();
                 flush(&self.ledger);
                 let most = self.in_flight() + left + self.spent;
@@ -334,6 +335,8 @@ impl World {
     }
 
     fn check(&self) {
+        // A block may still be on its way for a hold that was refused meanwhile.
+        flush(&self.ledger);
         let left = self.left();
         flush(&self.ledger);
         let drawn = count(
