@@ -30,6 +30,8 @@ pub(super) struct Book {
     warned: bool,
     /// The window's first hour.
     pub(super) start: i64,
+    /// The hour for which that was worked out last.
+    hour: i64,
     /// Counts windows: a hold of an older one is no longer held here.
     pub(super) turn: u32,
     /// Counts windows and changes of the period: blocks of an older series are not ours.
@@ -96,6 +98,7 @@ impl Book {
             in_force: false,
             warned: false,
             start: budget.per.start(hour),
+            hour,
             turn: 0,
             series: 0,
             known: Known::No,
@@ -155,6 +158,10 @@ impl Book {
     /// Moves on to the window in which an hour lies, never back. What was left in the old one's block is to be given
     /// back.
     pub(super) fn turn_to(&mut self, hour: i64) -> Option<Cut> {
+        if hour == self.hour {
+            return None;
+        }
+        self.hour = hour;
         let start = self.budget.per.start(hour);
         if start <= self.start {
             return None;
@@ -178,6 +185,7 @@ impl Book {
         // What is held stays held, also for holds of before: they may still count in the new window.
         self.known = Known::No;
         self.spent = 0;
+        self.hour = hour;
         self.begin(budget.per.start(hour))
     }
 
