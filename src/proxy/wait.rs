@@ -115,3 +115,24 @@ impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<'_, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_used_again_by_its_own_kind_only() {
+        let places = Places::default();
+        let place = places.take::<[u64; 64]>();
+        let address = std::ptr::from_ref(&*place);
+        places.leave(place);
+        let again = places.take::<[u64; 64]>();
+        assert_eq!((std::ptr::from_ref(&*again), *again), (address, None));
+        places.leave(again);
+        assert_eq!(*places.take::<[u8; 3]>(), None);
+        for _ in 0..=KEPT {
+            places.leave(Box::pin(None::<u8>));
+        }
+        assert_eq!(places.kept().len(), KEPT);
+    }
+}
