@@ -3,32 +3,26 @@
 
 use std::io::IoSlice;
 
-/// In bytes: what is written at once and is not longer is put together. A head with a short answer is not.
+/// In bytes: what is not longer all together is put together, as a head with a short answer is.
 const SHORT: usize = 4 << 10;
 
-/// A place to put pieces together in.
-pub struct Place([u8; SHORT]);
-
-impl Default for Place {
-    fn default() -> Self {
-        Self([0; SHORT])
+/// Gives all pieces as one to whoever writes them: the only one as it lies, and short ones together. None: they are too
+/// long for that.
+pub fn joined<R>(pieces: &[IoSlice<'_>], write: impl FnOnce(Option<&[u8]>) -> R) -> R {
+    if let [only] = pieces {
+        return write(Some(only));
     }
-}
-
-impl Place {
-    /// All pieces as one: the only one as it lies, and short ones together. None: they are too long for that.
-    pub fn join<'p>(&'p mut self, pieces: &'p [IoSlice<'_>]) -> Option<&'p [u8]> {
-        if let [only] = pieces {
-            return Some(only);
-        }
-        let mut end = 0;
-        for piece in pieces {
-            let next = end + piece.len();
-            self.0.get_mut(end..next)?.copy_from_slice(piece);
-            end = next;
-        }
-        self.0.get(..end)
+    let mut place = [0; SHORT];
+    let mut end = 0;
+    for piece in pieces {
+        let next = end + piece.len();
+        let Some(room) = place.get_mut(end..next) else {
+            return write(None);
+        };
+        room.copy_from_slice(piece);
+        end = next;
     }
+    write(place.get(..end))
 }
 
 #[cfg(test)]
@@ -38,7 +32,7 @@ mod tests {
     #[test]
     fn short_pieces_become_one_and_long_ones_stay() {
         let (head, long) = (IoSlice::new(b"head"), [b'x'; SHORT]);
-        let join = |pieces: &[IoSlice<'_>]| Place::default().join(pieces).map(<[u8]>::to_vec);
+        let join = |pieces: &[IoSlice<'_>]| joined(pieces, |all| all.map(<[u8]>::to_vec));
         assert_eq!(join(&[]), Some(Vec::new()));
         assert_eq!(join(&[IoSlice::new(&long)]), Some(long.to_vec()));
         let both = [head, IoSlice::new(b""), IoSlice::new(b" and body")];

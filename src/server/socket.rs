@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use super::listen::Stream;
 use super::pulse::Pulse;
-use crate::pieces::Place;
+use crate::pieces::joined;
 
 /// Reads and writes, noted in a [`Pulse`].
 pub(super) struct Socket {
@@ -111,13 +111,12 @@ impl Writing {
     }
 
     fn try_write(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let mut place = Place::default();
-        match (self, place.join(slices)) {
+        joined(slices, |all| match (self, all) {
             (Self::Tcp(half), Some(all)) => half.try_write(all),
             (Self::Unix(half), Some(all)) => half.try_write(all),
             (Self::Tcp(half), None) => half.try_write_vectored(slices),
             (Self::Unix(half), None) => half.try_write_vectored(slices),
-        }
+        })
     }
 
     fn shutdown(&self) -> io::Result<()> {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::pieces::Place;
+use crate::pieces::joined;
 
 /// A connected stream of bytes.
 pub(super) enum Io {
@@ -50,14 +50,12 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(all) = Place::default().join(slices) {
-            return self.poll_write(cx, all);
-        }
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
+        joined(slices, |all| match (self.get_mut(), all) {
+            (io, Some(all)) => Pin::new(io).poll_write(cx, all),
+            (Self::Tcp(stream), None) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Self::Unix(stream), None) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Self::Tls(stream), None) => Pin::new(stream).poll_write_vectored(cx, slices),
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

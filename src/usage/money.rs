@@ -59,9 +59,13 @@ impl fmt::Display for Money {
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        let is_digit = |digit: &u8| *digit != b'0';
-        let start = text.iter().position(is_digit).unwrap_or(POINT);
-        let end = text.iter().rposition(is_digit).unwrap_or(POINT);
+        // Zeros before the first of the others and behind the last are left out, but one and two.
+        let is_zero = |byte: &u8| *byte == b'0';
+        let start = text.iter().position(|byte| !is_zero(byte)).unwrap_or(POINT);
+        let end = text
+            .iter()
+            .rposition(|byte| !is_zero(byte))
+            .unwrap_or(POINT);
         let shown = text.get(start.min(POINT - 1)..=end.max(POINT + 2));
         f.write_str(str::from_utf8(shown.unwrap_or_default()).unwrap_or_default())
     }
