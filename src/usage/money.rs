@@ -52,20 +52,21 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Digit by digit, from the last: it is written with every answer. The most has 11 digits before the point.
         const POINT: usize = 11;
-        let mut text = [b'.'; POINT + 1 + PLACES as usize];
+        let mut text = *b"00000000000.000000000";
         let mut rest = self.0;
-        let digits = text.iter_mut().enumerate().rev();
-        for (_, digit) in digits.filter(|(n, _)| *n != POINT) {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        for (n, digit) in text.iter_mut().enumerate().rev() {
+            if rest == 0 {
+                break;
+            }
+            if n != POINT {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
         }
         // Zeros before the first of the others and behind the last are left out, but one and two.
-        let is_zero = |byte: &u8| *byte == b'0';
-        let start = text.iter().position(|byte| !is_zero(byte)).unwrap_or(POINT);
-        let end = text
-            .iter()
-            .rposition(|byte| !is_zero(byte))
-            .unwrap_or(POINT);
+        let counts = |byte: &u8| *byte != b'0';
+        let start = text.iter().position(counts).unwrap_or(POINT);
+        let end = text.iter().rposition(counts).unwrap_or(POINT);
         let shown = text.get(start.min(POINT - 1)..=end.max(POINT + 2));
         f.write_str(str::from_utf8(shown.unwrap_or_default()).unwrap_or_default())
     }
