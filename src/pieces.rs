@@ -3,6 +3,8 @@
 
 use std::io::IoSlice;
 
+use smallvec::SmallVec;
+
 /// In bytes: what is not longer all together is put together, as a head with a short answer is.
 const SHORT: usize = 4 << 10;
 
@@ -12,17 +14,15 @@ pub fn joined<R>(pieces: &[IoSlice<'_>], write: impl FnOnce(Option<&[u8]>) -> R)
     if let [only] = pieces {
         return write(Some(only));
     }
-    let mut place = [0; SHORT];
-    let mut end = 0;
+    // Not cleared beforehand, as an array would be.
+    let mut together = SmallVec::<[u8; SHORT]>::new();
     for piece in pieces {
-        let next = end + piece.len();
-        let Some(room) = place.get_mut(end..next) else {
+        if together.len() + piece.len() > SHORT {
             return write(None);
-        };
-        room.copy_from_slice(piece);
-        end = next;
+        }
+        together.extend_from_slice(piece);
     }
-    write(place.get(..end))
+    write(Some(&together))
 }
 
 #[cfg(test)]

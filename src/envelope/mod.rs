@@ -6,6 +6,7 @@
 
 mod read;
 mod rope;
+mod scan;
 mod splice;
 
 use std::borrow::Cow;
@@ -13,12 +14,13 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use smallvec::SmallVec;
 
 pub use read::{Unread, read};
 pub use rope::Rope;
+pub use scan::Flaw;
+use scan::Scan;
 pub use splice::Edits;
 
 /// More members than any request of the OpenAI family has; comparing them is quadratic.
@@ -72,7 +74,7 @@ struct Member {
 pub enum Malformed {
     /// Not JSON; the place is in the message.
     #[error("the body is not valid JSON: {0}")]
-    NotJson(#[from] serde_json::Error),
+    NotJson(#[from] Flaw),
     /// Not even text; the place is in the message.
     #[error("the body is not valid JSON: {0}")]
     NotText(#[source] std::str::Utf8Error),
@@ -95,6 +97,12 @@ impl Member {
     fn inner<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         body.get(self.key.start + 1..self.key.end - 1)
             .unwrap_or_default()
+    }
+
+    /// Its name, as it reads.
+    fn name<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
+        let unescaped = self.unescaped.as_deref();
+        unescaped.map_or_else(|| self.inner(body), str::as_bytes)
     }
 
     fn is_named(&self, body: &[u8], name: &str) -> bool {
@@ -142,49 +150,46 @@ impl Envelope {
 impl Object {
     /// Scans the object that `text` is. Ranges are shifted by `offset`, where `text` starts in the whole.
     pub(crate) fn scan(text: &[u8], offset: usize) -> Result<Self, Malformed> {
-        // Once for all of it: checked member by member it costs more.
-        let text = std::str::from_utf8(text).map_err(Malformed::NotText)?;
-        if !text.trim_ascii_start().starts_with('{') {
-            serde_json::from_str::<serde::de::IgnoredAny>(text)?;
+        std::str::from_utf8(text).map_err(Malformed::NotText)?;
+        let mut scan = Scan::new(text);
+        if !scan.open(b'{') {
+            scan.value()?;
+            scan.end()?;
             return Err(Malformed::NotObject);
         }
-        let Pairs { pairs, too_many } = serde_json::from_str(text)?;
-        if too_many {
-            return Err(Malformed::TooMany);
-        }
-        let range = |raw: &RawValue| {
-            let at = raw.get().as_ptr() as usize - text.as_ptr() as usize + offset;
-            at..at + raw.get().len()
-        };
-        let mut members = Vec::with_capacity(pairs.len());
-        for (key, value) in pairs {
-            let unescaped = match key.get().contains('\\') {
-                true => Some(serde_json::from_str::<Box<str>>(key.get())?),
+        let shift = |range: Range<usize>| range.start + offset..range.end + offset;
+        let mut members = Vec::with_capacity(16);
+        while scan.goes_on(b'}')? {
+            let name = scan.name()?;
+            let value = scan.value()?;
+            if members.len() == MOST_MEMBERS {
+                return Err(Malformed::TooMany);
+            }
+            let unescaped = match name.is_escaped {
+                true => Some(
+                    text.get(name.range.clone())
+                        .and_then(parse_string)
+                        .ok_or_else(|| scan.flaw_at(name.range.start, "a name that is text"))?
+                        .into(),
+                ),
                 false => None,
             };
             members.push(Member {
-                key: range(key),
-                value: range(value),
+                key: shift(name.range),
+                value: shift(value),
                 unescaped,
             });
         }
-        let close = text.rfind('}').unwrap_or(text.len());
-        Ok(Self {
-            members,
-            close: close + offset,
-        })
+        let close = scan.passed() - 1 + offset;
+        scan.end()?;
+        Ok(Self { members, close })
     }
 
     fn name<'a>(&'a self, body: &'a [u8], n: usize) -> &'a str {
-        let Some(member) = self.members.get(n) else {
-            return "";
-        };
+        let name = self.members.get(n).map(|member| member.name(body));
         // The scan has checked that the body is UTF-8.
-        member
-            .unescaped
-            .as_deref()
-            .or_else(|| std::str::from_utf8(member.inner(body)).ok())
-            .unwrap_or("")
+        name.and_then(|name| std::str::from_utf8(name).ok())
+            .unwrap_or_default()
     }
 
     fn find(&self, body: &[u8], name: &str) -> Option<usize> {
@@ -198,16 +203,17 @@ impl Object {
         body: &[u8],
         acted_on: impl Fn(&str) -> bool,
     ) -> Result<(), Malformed> {
-        let names: SmallVec<[Cow<'_, str>; 16]> = (0..self.members.len())
-            .map(|n| fold(self.name(body, n)))
-            .collect();
+        let names = self.members.iter().map(|member| fold(member.name(body)));
+        let names: SmallVec<[Cow<'_, [u8]>; 16]> = names.collect();
         for (n, folded) in names.iter().enumerate() {
-            let name = self.name(body, n);
             if names.iter().take(n).any(|earlier| earlier == folded) {
-                return Err(Malformed::Twice(shown(name)));
+                return Err(Malformed::Twice(shown(self.name(body, n))));
             }
-            if name != folded && acted_on(folded) {
-                return Err(Malformed::Disguised(shown(name), shown(folded)));
+            if let Cow::Owned(folded) = folded {
+                let (name, folded) = (self.name(body, n), String::from_utf8_lossy(folded));
+                if name != folded && acted_on(&folded) {
+                    return Err(Malformed::Disguised(shown(name), shown(&folded)));
+                }
             }
         }
         Ok(())
@@ -222,11 +228,9 @@ fn shown(name: &str) -> Box<str> {
 
 /// A name as case-folding readers see it: ASCII in lower case, and the two letters beyond ASCII that fold into it
 /// (U+017F and U+212A; Go's `bytes.EqualFold`).
-fn fold(name: &str) -> Cow<'_, str> {
-    if name
-        .bytes()
-        .all(|b| b.is_ascii() && !b.is_ascii_uppercase())
-    {
+fn fold(name: &[u8]) -> Cow<'_, [u8]> {
+    let is_plain = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if name.iter().all(is_plain) {
         return Cow::Borrowed(name);
     }
     let letter = |c: char| match c {
@@ -234,7 +238,8 @@ fn fold(name: &str) -> Cow<'_, str> {
         '\u{212a}' => 'k',
         c => c.to_ascii_lowercase(),
     };
-    Cow::Owned(name.chars().map(letter).collect())
+    let folded: String = String::from_utf8_lossy(name).chars().map(letter).collect();
+    Cow::Owned(folded.into_bytes())
 }
 
 /// A JSON string's text; borrowed if it has no escapes.
@@ -265,67 +270,17 @@ pub(crate) fn parse_string(raw: &[u8]) -> Option<Cow<'_, str>> {
 
 /// The ranges of an array's elements, in the text that starts at `offset`.
 pub(crate) fn elements(text: &[u8], offset: usize) -> Option<Vec<Range<usize>>> {
-    struct Raws<'a>(Vec<&'a RawValue>);
-    impl<'de> Deserialize<'de> for Raws<'de> {
-        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-            struct List;
-            impl<'de> Visitor<'de> for List {
-                type Value = Raws<'de>;
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("an array")
-                }
-                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raws<'de>, A::Error> {
-                    let mut raws = Vec::new();
-                    while let Some(raw) = list.next_element()? {
-                        raws.push(raw);
-                    }
-                    Ok(Raws(raws))
-                }
-            }
-            d.deserialize_seq(List)
-        }
+    let mut scan = Scan::new(text);
+    let mut elements = Vec::new();
+    if !scan.open(b'[') {
+        return None;
     }
-    let raws = serde_json::from_slice::<Raws<'_>>(text).ok()?.0;
-    let start = |raw: &RawValue| raw.get().as_ptr() as usize - text.as_ptr() as usize + offset;
-    Some(
-        raws.iter()
-            .map(|raw| start(raw)..start(raw) + raw.get().len())
-            .collect(),
-    )
-}
-
-/// `visit_map` only: a derived `Deserialize` would also take an array.
-struct Pairs<'a> {
-    pairs: Vec<(&'a RawValue, &'a RawValue)>,
-    too_many: bool,
-}
-
-impl<'de> Deserialize<'de> for Pairs<'de> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Pairs<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::with_capacity(16);
-                let mut too_many = false;
-                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    if !key.get().starts_with('"') {
-                        return Err(A::Error::custom("a member's name must be a string"));
-                    }
-                    if pairs.len() < MOST_MEMBERS {
-                        pairs.push((key, value));
-                    } else {
-                        too_many = true;
-                    }
-                }
-                Ok(Pairs { pairs, too_many })
-            }
-        }
-        d.deserialize_map(Members)
+    while scan.goes_on(b']').ok()? {
+        let element = scan.value().ok()?;
+        elements.push(element.start + offset..element.end + offset);
     }
+    scan.end().ok()?;
+    Some(elements)
 }
 
 #[cfg(test)]
