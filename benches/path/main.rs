@@ -36,8 +36,9 @@
 //! - nginx is a plain pass-through here: it reads no body, checks no key, counts
 //!   no token. Its figure is what moving the bytes costs.
 //! - `before` is the other build that `--beside` names, with the same
-//!   configuration. What a change costs is the ratio to it, not the difference
-//!   between two runs of the bench.
+//!   configuration, or without prices and a budget if it takes none. What a
+//!   change costs is the ratio to it, not the difference between two runs of the
+//!   bench.
 //!
 //! A status other than 200, a stream with an event missing, one that does not
 //! end in `[DONE]` or a closed connection ends the bench with an error.
@@ -153,10 +154,8 @@ async fn start(options: &Options, pins: &Pins, dir: &Path, upstream: u16) -> Res
     let before = options.beside.as_deref().map(|program| Build {
         name: "before",
         program,
-        price: "",
-        budget: "",
     });
-    if let Some(Build { name, program, .. }) = before {
+    if let Some(Build { name, program }) = before {
         println!("\n{name}: {program}");
     }
     for build in [Some(Build::THIS), before].into_iter().flatten() {

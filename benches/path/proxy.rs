@@ -23,10 +23,6 @@ pub(crate) struct Build<'a> {
     pub(crate) name: &'static str,
     /// Where its program lies.
     pub(crate) program: &'a str,
-    /// What its targets cost; nothing for one that knows no prices.
-    pub(crate) price: &'a str,
-    /// What its one caller may spend.
-    pub(crate) budget: &'a str,
 }
 
 impl Build<'_> {
@@ -34,8 +30,26 @@ impl Build<'_> {
     pub(crate) const THIS: Build<'static> = Build {
         name: "tollgate",
         program: env!("CARGO_BIN_EXE_tollgate"),
+    };
+}
+
+/// What a gateway is told of money.
+struct Money {
+    /// What its targets cost.
+    price: &'static str,
+    /// What its one caller may spend.
+    budget: &'static str,
+}
+
+impl Money {
+    const COUNTED: Self = Self {
         price: ", price = { input = 0.1, output = 0.4 }",
         budget: "budget = { usd = 1000000000, per = \"month\" }\n[defaults]\noutput_cap = 1000000",
+    };
+    /// For a build from before there was any.
+    const NONE: Self = Self {
+        price: "",
+        budget: "",
     };
 }
 
@@ -50,7 +64,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a build of the gateway: this one, or another to stand beside it.
+    /// Starts a build of the gateway, this one or another to stand beside it, in a folder of its own: there is its ledger.
     pub(crate) async fn gateway(
         build: &Build<'_>,
         core: Option<u32>,
@@ -58,14 +72,26 @@ impl Proxy {
         upstream: u16,
         log: &str,
     ) -> Result<Self> {
-        let Build { name, program, .. } = *build;
+        let Build { name, program } = *build;
         let [port, admin] = free_ports()?;
-        let file = dir.join(format!("{name}.toml"));
-        fs::write(&file, gateway_config(build, [port, admin], upstream, log))?;
+        let dir = dir.join(name);
+        fs::create_dir(&dir)?;
+        let file = dir.join("gateway.toml");
+        let config = |money| gateway_config(&money, [port, admin], upstream, log);
+        fs::write(&file, config(Money::COUNTED))?;
+        let checked = Command::new(program)
+            .arg("check")
+            .arg("-c")
+            .arg(&file)
+            .output();
+        if !checked?.status.success() {
+            println!("{name} is told of no money: it does not take a configuration that has any");
+            fs::write(&file, config(Money::NONE))?;
+        }
         let mut command = pinned(core, program);
         command.arg("serve").arg("-c").arg(&file);
         // A log is written, but not kept: the disk is not what is measured.
-        let output = (log == "off").then(|| dir.join(format!("{name}.out")));
+        let output = (log == "off").then(|| dir.join("out"));
         Self::start(name, command, [port, port], output).await
     }
 
@@ -201,8 +227,8 @@ pub(crate) fn free_ports() -> Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-fn gateway_config(build: &Build<'_>, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
-    let Build { price, budget, .. } = build;
+fn gateway_config(money: &Money, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
+    let Money { price, budget } = money;
     format!(
         r#"[server]
 listen = "127.0.0.1:{port}"
