@@ -31,7 +31,7 @@ impl Window {
 impl Handler for Window {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         const TEXT: &str = "text/plain; charset=utf-8";
         let plan = self.gateway.plan();
         let (version, uri) = (request.version(), request.uri());

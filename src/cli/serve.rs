@@ -158,8 +158,8 @@ struct Clients(Arc<Worker>);
 impl Handler for Clients {
     type Body = Body;
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        proxy::handle(&self.0, request).await
+    fn handle(self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send {
+        proxy::handle(self.0, request)
     }
 
     fn sweep(&self) {

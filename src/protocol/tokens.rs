@@ -359,6 +359,8 @@ impl Skimmer for Skim {
                 b'"' => {
                     self.broken |= self.depth == 0;
                     self.in_string = true;
+                    at += 1 + self.string(piece.get(at + 1..).unwrap_or_default());
+                    continue;
                 }
                 b'{' | b'[' => {
                     self.broken |= self.depth == 0 && (self.started || byte == b'[');
@@ -377,6 +379,13 @@ impl Skimmer for Skim {
                 }
                 b':' if self.depth == 1 && self.name.is(b"usage") => {
                     from = from.or(Some(at + 1));
+                }
+                // Within a member's value nothing matters but how deep it goes.
+                _ if self.depth > 1 => {
+                    let matters = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+                    let rest = piece.get(at..).unwrap_or_default();
+                    at += rest.iter().position(matters).unwrap_or(rest.len());
+                    continue;
                 }
                 // Outside of everything there is nothing but white space.
                 _ => self.broken |= self.depth == 0 && !byte.is_ascii_whitespace(),

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
@@ -58,38 +59,46 @@ impl Worker {
 }
 
 /// Answers a request: with a provider's answer, or with words of our own.
-pub async fn handle<B>(worker: &Arc<Worker>, request: Request<B>) -> Response<Body>
+pub fn handle<B>(
+    worker: Arc<Worker>,
+    request: Request<B>,
+) -> impl Future<Output = Response<Body>> + Send
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
     let presence = Presence::default();
-    let known = presence.clone();
-    let asking = || ask(Arc::clone(worker), request, known);
-    let (answered, record) = Wait::new(asking, presence, &worker.finisher, &worker.places).await;
-    match answered {
-        Ok(Answered::Relayed(answer, slot, tab)) => {
-            response::relay(answer, slot, tab, record, &worker.finisher)
+    let (asker, known) = (Arc::clone(&worker), presence.clone());
+    let mut waiting = Wait::new(|| ask(asker, request, known), presence, worker);
+    async move {
+        let (answered, record) = (&mut waiting).await;
+        match answered {
+            Ok(Answered::Relayed(answer, slot, tab)) => {
+                response::relay(answer, slot, tab, record, waiting.finisher())
+            }
+            Ok(Answered::Said(said)) => response::say(said, record),
+            Err(rejection) => refuse(rejection, record),
         }
-        Ok(Answered::Said(said)) => response::say(said, record),
-        Err(rejection) => refuse(rejection, record),
     }
 }
 
-/// Finds out what a request comes to. It owns all that it needs, so that it can go on when nobody waits for it.
+/// Finds out what a request comes to. It owns all that it needs, so that it can go on when nobody waits for it; and what
+/// answers borrows that, so that a head is not handed from one to the next.
 async fn ask<B>(worker: Arc<Worker>, request: Request<B>, presence: Presence) -> Outcome
 where
     B: HttpBody<Data = Bytes> + Send,
 {
-    let endpoint = Endpoint::of(request.method(), request.uri().path());
+    let (head, body) = request.into_parts();
+    let endpoint = Endpoint::of(&head.method, head.uri.path());
     let api = endpoint.map_or("unknown", Endpoint::name);
     let gateway = &worker.gateway;
     let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-    let client_id = request
-        .headers()
+    let client_id = head
+        .headers
         .get(RequestId::NAME)
         .filter(|id| id.len() <= LOGGED);
     record.client_id = client_id.cloned();
     let answered = {
+        let request = (&head, body);
         let mut answer = pin!(answer(&worker, endpoint, request, &presence, &mut record));
         // When time is up for answers under way, those that have not begun end here.
         poll_fn(|cx| match answer.as_mut().poll(cx) {
@@ -112,7 +121,7 @@ enum Answered {
 async fn answer<B>(
     worker: &Worker,
     endpoint: Result<Endpoint, NoEndpoint>,
-    request: Request<B>,
+    (head, body): (&Parts, B),
     presence: &Presence,
     record: &mut Record,
 ) -> Result<Answered, Rejection>
@@ -121,12 +130,10 @@ where
 {
     let gateway = &worker.gateway;
     let plan = gateway.plan();
-    let page = plan
-        .door
-        .admit(request.version(), request.uri(), request.headers())?;
+    let page = plan.door.admit(head.version, &head.uri, &head.headers)?;
     if let Some(page) = page {
         record.page = Some(page.clone());
-        if let Some(permission) = catalogue::permission(request.method(), request.headers()) {
+        if let Some(permission) = catalogue::permission(&head.method, &head.headers) {
             return Ok(Answered::Said(permission));
         }
     }
@@ -137,7 +144,7 @@ where
         )),
         Endpoint::Ready => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
-            let caller = identify(gateway, &plan, request.headers(), record)?;
+            let caller = identify(gateway, &plan, &head.headers, record)?;
             Ok(Answered::Said(catalogue::models(
                 &plan,
                 &gateway.state,
@@ -145,11 +152,10 @@ where
             )))
         }
         Endpoint::Model => {
-            let caller = identify(gateway, &plan, request.headers(), record)?;
-            catalogue::model(&plan, &gateway.state, caller, request.uri().path())
-                .map(Answered::Said)
+            let caller = identify(gateway, &plan, &head.headers, record)?;
+            catalogue::model(&plan, &gateway.state, caller, head.uri.path()).map(Answered::Said)
         }
-        endpoint => forward(worker, &plan, endpoint, request, presence, record).await,
+        endpoint => forward(worker, &plan, endpoint, (head, body), presence, record).await,
     }
 }
 
@@ -160,7 +166,7 @@ async fn forward<B>(
     }: &Worker,
     plan: &Plan,
     endpoint: Endpoint,
-    request: Request<B>,
+    (head, body): (&Parts, B),
     presence: &Presence,
     record: &mut Record,
 ) -> Result<Answered, Rejection>
@@ -168,7 +174,6 @@ where
     B: HttpBody<Data = Bytes> + Send,
 {
     // Who asks, and is there room?
-    let (head, body) = request.into_parts();
     let caller = identify(gateway, plan, &head.headers, record)?;
     let mut slot = Some(gateway.state.in_flight.enter(plan.limits.in_flight)?);
 

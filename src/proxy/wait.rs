@@ -5,12 +5,12 @@
 
 use std::any::Any;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
-use super::Answered;
+use super::{Answered, Worker};
 use crate::rejection::Rejection;
 use crate::response::{self, Finisher};
 use crate::telemetry::Record;
@@ -50,33 +50,31 @@ impl Places {
 }
 
 /// Waits for what a request comes to, for as long as the client does.
-pub(super) struct Wait<'w, F: Future<Output = Outcome> + Send + 'static> {
+pub(super) struct Wait<F: Future<Output = Outcome> + Send + 'static> {
     /// None once it is known.
     asking: Option<Place<F>>,
     presence: Presence,
-    finisher: &'w Finisher,
-    places: &'w Places,
+    worker: Arc<Worker>,
 }
 
-impl<'w, F: Future<Output = Outcome> + Send + 'static> Wait<'w, F> {
-    pub(super) fn new(
-        ask: impl FnOnce() -> F,
-        presence: Presence,
-        finisher: &'w Finisher,
-        places: &'w Places,
-    ) -> Self {
-        let mut place = places.take();
+impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
+    pub(super) fn new(ask: impl FnOnce() -> F, presence: Presence, worker: Arc<Worker>) -> Self {
+        let mut place = worker.places.take();
         place.set(Some(ask()));
         Self {
             asking: Some(place),
             presence,
-            finisher,
-            places,
+            worker,
         }
+    }
+
+    /// Who reads on what clients leave.
+    pub(super) fn finisher(&self) -> &Arc<Finisher> {
+        &self.worker.finisher
     }
 }
 
-impl<F: Future<Output = Outcome> + Send + 'static> Future for Wait<'_, F> {
+impl<F: Future<Output = Outcome> + Send + 'static> Future for Wait<F> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -86,23 +84,24 @@ impl<F: Future<Output = Outcome> + Send + 'static> Future for Wait<'_, F> {
         let outcome = ready!(asking.poll(cx));
         if let Some(mut place) = self.asking.take() {
             place.set(None);
-            self.places.leave(place);
+            self.worker.places.leave(place);
         }
         Poll::Ready(outcome)
     }
 }
 
-impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<'_, F> {
+impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<F> {
     fn drop(&mut self) {
         let Some(mut place) = self.asking.take() else {
             return;
         };
-        let closing = self.finisher.closing().clone();
+        let finisher = self.finisher();
+        let closing = finisher.closing().clone();
         if closing.is_closed() {
             self.presence.stops(Instant::now());
         } else if let Some(most) = self.presence.leaves(Instant::now()) {
             let presence = self.presence.clone();
-            self.finisher.take(most, async move {
+            finisher.take(most, async move {
                 let Some(asking) = place.as_mut().as_pin_mut() else {
                     return;
                 };

@@ -60,10 +60,10 @@ pub async fn serve<H: Handler>(
     };
     let requests = Arc::clone(&guard.pulse);
     let service = service_fn(move |request| {
-        let (busy, handler) = (requests.busy(), handler.clone());
-        let closes = is_chunked(&request);
+        let (busy, closes) = (requests.busy(), is_chunked(&request));
+        let answering = handler.clone().handle(request);
         async move {
-            let mut answer = handler.handle(request).await;
+            let mut answer = answering.await;
             if closes {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);

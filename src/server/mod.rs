@@ -61,9 +61,10 @@ pub trait Handler: Clone + Send + 'static {
         + Unpin
         + 'static;
 
-    /// Answers one.
+    /// Answers one, with a copy of itself. What can be done at once is done here: a request is long, and what waits for
+    /// its answer should not have to carry it.
     fn handle(
-        &self,
+        self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
