@@ -5,7 +5,7 @@ use std::fs;
 use rusqlite::Connection;
 
 use super::item::{Granted, Item};
-use super::state::{Said, State, Taken, Want};
+use super::state::{Parts, Said, State, Taken, Want};
 use super::tests::{NOON, at, budget, count, entry, flush, folder, now, open, settings, spend};
 use super::trials::runtime;
 use super::window::hour_of;
@@ -130,11 +130,11 @@ fn a_block_that_comes_after_its_window_is_given_back() {
     };
     let draw = asked(&mut state);
     state.granted(&draw, spent);
-    let taken = state.take(&wants, hour_of(now()), &mut Said::new());
+    let taken = state.take(&wants, hour_of(now()), &mut Parts::new(), &mut Said::new());
     assert!(matches!(taken, Taken::Wait(0)));
     let draw = asked(&mut state);
     let hour = state.reach(at(NOON + 3_600));
-    let taken = state.take(&wants, hour, &mut Said::new());
+    let taken = state.take(&wants, hour, &mut Parts::new(), &mut Said::new());
     assert!(matches!(taken, Taken::Wait(0)));
     state.queue.clear();
     let answer = Granted {

@@ -57,13 +57,13 @@ impl Hold {
         accounts: &[Arc<Account>],
         amount: Money,
         now: SystemTime,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Box<Self>, Refused> {
         let (hour, used) = inner.with(|state| {
             let hour = state.reach(now);
             state.sit().map(|()| (hour, state.used.pop()))
         })?;
         // From here on the seat is given back by `Drop`.
-        let mut hold = Self {
+        let mut hold = Box::new(Self {
             inner: Arc::clone(inner),
             amount: amount.0,
             parts: Parts::new(),
@@ -72,7 +72,7 @@ impl Hold {
             ending: Settled::anew(used),
             is_under_way: false,
             is_settled: false,
-        };
+        });
         let mut needs = Needs::new();
         for account in accounts {
             if !needs.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
@@ -101,7 +101,7 @@ impl Hold {
         let mut said = Said::new();
         let taken = inner.with(|state| self.step(state, needs, now, &mut said));
         match taken {
-            Taken::All(_) => Ok(()),
+            Taken::All => Ok(()),
             Taken::Not(refused) => Err(refused),
             // Seldom; so it is kept out of what every request carries along.
             Taken::Wait(_) => Box::pin(self.wait(needs, now, Waiting { inner, said })).await,
@@ -134,7 +134,7 @@ impl Hold {
                 self.step(state, needs, now, said)
             });
             let id = match taken {
-                Taken::All(_) => return Ok(()),
+                Taken::All => return Ok(()),
                 Taken::Not(refused) => return Err(refused),
                 Taken::Wait(id) => id,
             };
@@ -170,14 +170,14 @@ impl Hold {
                 wants.push(Want { account, amount });
             }
         }
-        let taken = state.take(&wants, hour, said);
-        if let Taken::All(parts) = taken {
-            for part in parts {
+        let mut parts = Parts::new();
+        let taken = state.take(&wants, hour, &mut parts, said);
+        if matches!(taken, Taken::All) {
+            for part in parts.drain(..) {
                 self.join(state, part, hour);
             }
             self.hour = hour;
             self.at = moment_of(hour).max(now);
-            return Taken::All(Parts::new());
         }
         taken
     }
@@ -305,7 +305,7 @@ impl Hold {
             return None;
         }
         self.bill();
-        let (parts, hour) = (std::mem::take(&mut self.parts), self.hour);
+        let (parts, hour) = (&mut self.parts, self.hour);
         let ending = &mut self.ending;
         if let Some(Settled { entries, text, .. }) = Arc::get_mut(ending) {
             entries.iter_mut().for_each(|entry| entry.at = self.at);
@@ -321,8 +321,8 @@ impl Hold {
                 cuts,
                 ..
             } = Arc::get_mut(ending)?;
-            state.count(entries, &parts, hour);
-            for part in parts {
+            state.count(entries, parts, hour);
+            for part in parts.drain(..) {
                 let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
                 let cost: Money = paid.filter_map(|entry| entry.cost).sum();
                 let settle = |book: &mut Book| book.settle(&part, cost.0, hour);

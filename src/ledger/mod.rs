@@ -363,13 +363,14 @@ impl Ledger {
     }
 
     /// Sets an amount aside from each account, or from none. Without accounts it still takes a seat. Waits for the store
-    /// when a block has run out, at most `settle_wait`. Dropping the future gives everything back.
+    /// when a block has run out, at most `settle_wait`. Dropping the future gives everything back. What is held comes in a
+    /// box, for it goes from hand to hand.
     pub async fn hold(
         &self,
         accounts: &[Arc<Account>],
         amount: Money,
         now: SystemTime,
-    ) -> Result<Hold, Refused> {
+    ) -> Result<Box<Hold>, Refused> {
         Hold::make(&self.0.inner, accounts, amount, now).await
     }
 

@@ -44,7 +44,7 @@ pub(super) type Said = SmallVec<[(usize, u64); 4]>;
 
 /// What came of a try to hold.
 pub(super) enum Taken {
-    All(Parts),
+    All,
     /// The store was asked; this account's bell will ring.
     Wait(usize),
     Not(Refused),
@@ -224,10 +224,17 @@ impl State {
         Ok(())
     }
 
-    /// Takes all that is wanted, or nothing. If blocks are missing they are asked for, and `said` tells what for.
-    pub(super) fn take(&mut self, wants: &[Want<'_>], hour: i64, said: &mut Said) -> Taken {
+    /// Takes all that is wanted and adds it to `parts`, or nothing. If blocks are missing they are asked for, and `said`
+    /// tells what for.
+    pub(super) fn take(
+        &mut self,
+        wants: &[Want<'_>],
+        hour: i64,
+        parts: &mut Parts,
+        said: &mut Said,
+    ) -> Taken {
         if wants.is_empty() {
-            return Taken::All(Parts::new());
+            return Taken::All;
         }
         if self.unavailable || self.stop != Stop::No {
             return Taken::Not(Refused::Unavailable);
@@ -260,14 +267,13 @@ impl State {
             return Taken::Wait(account.id);
         }
         let now = self.ticks;
-        let mut parts = Parts::new();
         for want in wants {
             if let Some(book) = self.books.get_mut(want.account.id) {
                 book.used = now;
                 parts.push(book.take(want.amount));
             }
         }
-        Taken::All(parts)
+        Taken::All
     }
 
     /// Asks the store for the blocks that are missing.

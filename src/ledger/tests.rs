@@ -84,7 +84,7 @@ pub(super) async fn spend(
     assert!(hold.settle().await);
 }
 
-pub(super) fn left(refused: Result<Hold, Refused>) -> u64 {
+pub(super) fn left(refused: Result<Box<Hold>, Refused>) -> u64 {
     match refused {
         Err(Refused::Short { left, .. }) => left.0,
         other => panic!("{other:?}"),

@@ -265,7 +265,7 @@ impl World {
                 let accounts = [self.ann(), self.total()];
                 let hold = self.ledger.hold(&accounts, Money(amount), self.now);
                 match self.runtime.block_on(hold) {
-                    Ok(hold) => self.holds.push(hold),
+                    Ok(hold) => self.holds.push(*hold),
                     Err(Refused::Short { left, .. }) => assert!(left.0 < amount),
                     Err(other) => panic!("{other}"),
                 }

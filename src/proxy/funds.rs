@@ -67,7 +67,7 @@ async fn hold<'t>(
     asked: Bounds,
     all: impl Iterator<Item = &'t Terms> + Clone,
     now: SystemTime,
-) -> Result<(Bounds, Hold), Rejection> {
+) -> Result<(Bounds, Box<Hold>), Rejection> {
     let ledger = &gateway.state.ledger;
     let most = all.clone().filter_map(|terms| asked.at(terms)).max();
     let most = match most {

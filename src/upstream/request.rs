@@ -26,7 +26,10 @@ impl Ask<'_> {
     /// The request, in the form that fits what it goes over.
     pub(super) fn over(&self, site: &Site, link: &Link, body: Rope) -> Request<Rope> {
         let provider = self.provider;
-        let mut headers = HeaderMap::with_capacity(12);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = HeaderMap::with_capacity(12);
+        let headers = request.headers_mut();
         let uri = match link {
             Link::Own(_) => {
                 headers.insert(header::HOST, site.authority.clone());
@@ -67,10 +70,7 @@ impl Ask<'_> {
         if let Some(id) = &self.id {
             headers.insert(CLIENT_ID, id.clone());
         }
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers;
         request
     }
 }

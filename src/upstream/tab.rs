@@ -40,7 +40,7 @@ pub struct Asked {
 
 /// What the tries of one request cost.
 pub struct Tab {
-    hold: Hold,
+    hold: Box<Hold>,
     asked: Asked,
     /// None: nobody who is asked has a budget.
     bounds: Option<Bounds>,
@@ -101,7 +101,7 @@ impl Bill {
 
 impl Tab {
     /// With what is held.
-    pub fn new(hold: Hold, asked: Asked, bounds: Option<Bounds>, unpriced: bool) -> Self {
+    pub fn new(hold: Box<Hold>, asked: Asked, bounds: Option<Bounds>, unpriced: bool) -> Self {
         Self {
             hold,
             asked,
