@@ -75,7 +75,7 @@ where
             Ok(Answered::Relayed(answer, slot, tab)) => {
                 response::relay(answer, slot, tab, record, waiting.finisher())
             }
-            Ok(Answered::Said(said)) => response::say(said, record),
+            Ok(Answered::Said(said)) => response::say(*said, record),
             Err(rejection) => refuse(rejection, record),
         }
     }
@@ -113,9 +113,16 @@ where
     (answered, record)
 }
 
+/// In boxes: what a request comes to goes through many hands.
 enum Answered {
-    Relayed(Answer, Option<Slot>, Box<Tab>),
-    Said(Response<Bytes>),
+    Relayed(Box<Answer>, Option<Slot>, Box<Tab>),
+    Said(Box<Response<Bytes>>),
+}
+
+impl Answered {
+    fn said(said: Response<Bytes>) -> Self {
+        Self::Said(Box::new(said))
+    }
 }
 
 async fn answer<B>(
@@ -134,18 +141,18 @@ where
     if let Some(page) = page {
         record.page = Some(page.clone());
         if let Some(permission) = catalogue::permission(&head.method, &head.headers) {
-            return Ok(Answered::Said(permission));
+            return Ok(Answered::said(permission));
         }
     }
     match endpoint? {
-        Endpoint::Live => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
-        Endpoint::Ready if gateway.draining.load(Ordering::Acquire) => Ok(Answered::Said(
+        Endpoint::Live => Ok(Answered::said(catalogue::health(StatusCode::OK))),
+        Endpoint::Ready if gateway.draining.load(Ordering::Acquire) => Ok(Answered::said(
             catalogue::health(StatusCode::SERVICE_UNAVAILABLE),
         )),
-        Endpoint::Ready => Ok(Answered::Said(catalogue::health(StatusCode::OK))),
+        Endpoint::Ready => Ok(Answered::said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
-            Ok(Answered::Said(catalogue::models(
+            Ok(Answered::said(catalogue::models(
                 &plan,
                 &gateway.state,
                 caller,
@@ -153,7 +160,7 @@ where
         }
         Endpoint::Model => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
-            catalogue::model(&plan, &gateway.state, caller, head.uri.path()).map(Answered::Said)
+            catalogue::model(&plan, &gateway.state, caller, head.uri.path()).map(Answered::said)
         }
         endpoint => forward(worker, &plan, endpoint, (head, body), presence, record).await,
     }

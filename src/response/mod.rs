@@ -63,7 +63,7 @@ const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
 
 /// An answer of a provider's, with what the request holds.
 pub fn relay(
-    answer: Answer,
+    answer: Box<Answer>,
     slot: Option<Slot>,
     tab: Box<Tab>,
     mut record: Box<Record>,
@@ -73,7 +73,7 @@ pub fn relay(
         status,
         mut headers,
         body,
-    } = answer;
+    } = *answer;
     strip(&mut headers);
     sign(&mut headers, &record);
     record.status = status.as_u16();

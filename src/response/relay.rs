@@ -75,7 +75,7 @@ impl Drop for Relay {
 }
 
 /// Reads an answer on that nobody waits for.
-pub async fn read_on(answer: Answer, tab: Box<Tab>, record: Box<Record>, closing: &Closing) {
+pub async fn read_on(answer: Box<Answer>, tab: Box<Tab>, record: Box<Record>, closing: &Closing) {
     let (begun, reader) = match answer.body {
         // It has come, and been entered.
         AnswerBody::Whole(..) => return,

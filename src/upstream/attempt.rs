@@ -35,7 +35,7 @@ pub async fn run(
     call: &Call<'_>,
     tab: &mut Tab,
     record: &mut Record,
-) -> Result<Answer, Exhausted> {
+) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.arrived + route.deadline;
     let mut failures = Vec::new();
     let targets = route.order();
@@ -136,7 +136,7 @@ async fn watched(
     this: Try<'_>,
     tab: &mut Tab,
     record: &mut Record,
-) -> Result<Answer, Failure> {
+) -> Result<Box<Answer>, Failure> {
     let mut watch = Watch {
         tab,
         record,
@@ -149,7 +149,8 @@ async fn watched(
             watch.record.try_ends(Outcome::Answered);
             Ok(answer)
         }
-        Err((failure, usage)) => {
+        Err(failed) => {
+            let Failed { failure, usage } = *failed;
             let outcome = failure.outcome();
             let entered = watch.tab.fails(&failure.cause, outcome.name(), usage);
             watch.record.enters(entered);
@@ -168,8 +169,21 @@ struct Try<'t> {
     span: Span,
 }
 
-/// Sends it, and reads as much of its answer as it takes to be sure of it. With a failure comes the usage that the
-/// provider told all the same.
+/// A try that came to nothing.
+struct Failed {
+    failure: Failure,
+    /// What the provider told all the same.
+    usage: Option<Usage>,
+}
+
+impl From<Failure> for Box<Failed> {
+    fn from(failure: Failure) -> Self {
+        let usage = None;
+        Self::new(Failed { failure, usage })
+    }
+}
+
+/// Sends it, and reads as much of its answer as it takes to be sure of it.
 async fn one(
     client: &Client,
     Try {
@@ -180,7 +194,7 @@ async fn one(
     }: Try<'_>,
     tab: &mut Tab,
     record: &mut Record,
-) -> Result<Answer, (Failure, Option<Usage>)> {
+) -> Result<Box<Answer>, Box<Failed>> {
     let fail = |cause: Cause| Failure {
         target: Arc::clone(&target.name),
         fault: Fault::Provider,
@@ -219,7 +233,7 @@ async fn one(
     if !(rules.is_empty() && target.rules.is_empty()) {
         for rules in [rules, &*target.rules] {
             let applied = rules.apply(&mut edits, &mut dropped);
-            applied.map_err(|refused| (refuse(refused), None))?;
+            applied.map_err(refuse)?;
         }
         // Again, for a rule may have set more, or taken the limit out.
         limit(&mut edits);
@@ -233,22 +247,23 @@ async fn one(
     let exchange = client
         .exchange(target, call, edits.into_rope(), span, tab)
         .await
-        .map_err(|cause| (fail(cause), None))?;
+        .map_err(fail)?;
     if !exchange.status.is_success() {
         let judged = Box::pin(judge::error(provider, exchange, (call.wall)())).await;
-        return Err((tell(judged), None));
+        return Err(tell(judged).into());
     }
     let (status, headers) = (exchange.status, exchange.headers);
     match judge::answer(provider, call, hide_usage, &headers, exchange.inflow).await {
-        Ok(body) => Ok(Answer {
+        Ok(body) => Ok(Box::new(Answer {
             status,
             headers,
             body,
-        }),
-        Err(NoAnswer::Failed(cause)) => Err((fail(cause), None)),
+        })),
+        Err(NoAnswer::Failed(cause)) => Err(fail(cause).into()),
         Err(NoAnswer::Error(told)) => {
             let (usage, now) = (told.usage, (call.wall)());
-            Err((tell(judge::disguised(status, headers, *told, now)), usage))
+            let failure = tell(judge::disguised(status, headers, *told, now));
+            Err(Box::new(Failed { failure, usage }))
         }
     }
 }

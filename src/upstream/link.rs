@@ -15,9 +15,11 @@ use tokio::time::Instant;
 
 use super::Cause;
 use super::clock::{Clocks, Timer};
+use super::request::Ask;
 use super::share::Share;
 use super::wire::Io;
 use crate::envelope::Rope;
+use crate::provider::Site;
 
 /// What a request goes over.
 pub(super) enum Link {
@@ -91,11 +93,14 @@ impl Link {
     /// Puts a request on it and waits for the head of the answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<Rope>,
+        ask: &Ask<'_>,
+        site: &Site,
+        body: Rope,
         clocks: &mut Clocks,
     ) -> Result<Response<Incoming>, Unsent> {
         match self {
             Self::Own(own) => {
+                let request = ask.over(site, false, body);
                 let mut answered = pin!(own.sender.try_send_request(request));
                 poll_fn(|cx| {
                     own.drive(cx);
@@ -105,7 +110,8 @@ impl Link {
             }
             Self::Share(share) => {
                 // Once it is on its way, its body is not given back; what the other side refused needs another.
-                let spare = request.body().clone();
+                let spare = body.clone();
+                let request = ask.over(site, true, body);
                 let request = request.map(|rope| share.upload(rope));
                 let mut sender = share.sender();
                 let mut answered = pin!(sender.try_send_request(request));

@@ -345,7 +345,7 @@ impl Client {
             }
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
-            match link.send(ask.over(site, &link, body), &mut clocks).await {
+            match link.send(&ask, site, body, &mut clocks).await {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use super::link::Link;
 use super::{Cause, tunnel};
 use crate::envelope::Rope;
 use crate::protocol::Endpoint;
@@ -23,20 +22,19 @@ pub(super) struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// The request, in the form that fits what it goes over.
-    pub(super) fn over(&self, site: &Site, link: &Link, body: Rope) -> Request<Rope> {
+    /// The request, in the form that fits what it goes over: a connection of its own, or a share of one.
+    pub(super) fn over(&self, site: &Site, is_shared: bool, body: Rope) -> Request<Rope> {
         let provider = self.provider;
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = HeaderMap::with_capacity(12);
         let headers = request.headers_mut();
-        let uri = match link {
-            Link::Own(_) => {
-                headers.insert(header::HOST, site.authority.clone());
-                site.uri(self.endpoint)
-            }
+        let uri = if is_shared {
             // HTTP/2 has the host in the URI.
-            Link::Share(_) => site.absolute(self.endpoint),
+            site.absolute(self.endpoint)
+        } else {
+            headers.insert(header::HOST, site.authority.clone());
+            site.uri(self.endpoint)
         };
         if let Some(via) = site.via.as_ref().filter(|via| !via.tunnels)
             && let Some(authorization) = &via.authorization
