@@ -56,6 +56,9 @@ impl Members for Envelope {
 #[derive(Clone, Debug)]
 pub struct Object {
     members: Vec<Member>,
+    /// How long the names are that occur: the first bit is for none. Most members that are asked for are not there, and
+    /// most of them have a length that is not there either.
+    lengths: u64,
     /// Where its closing brace stands.
     close: usize,
 }
@@ -97,6 +100,12 @@ impl Member {
     fn inner<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         body.get(self.key.start + 1..self.key.end - 1)
             .unwrap_or_default()
+    }
+
+    /// How long its name is, as it reads, in bytes.
+    fn length(&self) -> usize {
+        let written = self.key.len().saturating_sub(2);
+        self.unescaped.as_ref().map_or(written, |name| name.len())
     }
 
     /// Its name, as it reads.
@@ -159,6 +168,7 @@ impl Object {
         }
         let shift = |range: Range<usize>| range.start + offset..range.end + offset;
         let mut members = Vec::with_capacity(16);
+        let mut lengths = 0;
         while scan.goes_on(b'}')? {
             let name = scan.name()?;
             let value = scan.value()?;
@@ -174,15 +184,21 @@ impl Object {
                 ),
                 false => None,
             };
-            members.push(Member {
+            let member = Member {
                 key: shift(name.range),
                 value: shift(value),
                 unescaped,
-            });
+            };
+            lengths |= length_bit(member.length());
+            members.push(member);
         }
         let close = scan.passed() - 1 + offset;
         scan.end()?;
-        Ok(Self { members, close })
+        Ok(Self {
+            members,
+            lengths,
+            close,
+        })
     }
 
     fn name<'a>(&'a self, body: &'a [u8], n: usize) -> &'a str {
@@ -193,6 +209,9 @@ impl Object {
     }
 
     fn find(&self, body: &[u8], name: &str) -> Option<usize> {
+        if self.lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
         self.members
             .iter()
             .position(|member| member.is_named(body, name))
@@ -218,6 +237,11 @@ impl Object {
         }
         Ok(())
     }
+}
+
+/// The bit of a length. All that are longer than any name we know of share one.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 /// A name that a client wrote, short enough to be repeated to it.

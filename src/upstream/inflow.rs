@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -93,7 +93,7 @@ impl Inflow {
         match piece {
             Poll::Ready(Some(Ok(piece))) => {
                 if self.is_over() {
-                    self.keep(cx);
+                    self.keep();
                 } else if let Some(clocks) = &mut self.clocks
                     && let Some(clock) = clocks.touch(Instant::now())
                 {
@@ -103,7 +103,7 @@ impl Inflow {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Cut(error)))),
             Poll::Ready(None) => {
-                self.keep(cx);
+                self.keep();
                 Poll::Ready(None)
             }
             Poll::Pending => match self.clocks.as_mut().map(|clocks| clocks.poll_expired(cx)) {
@@ -114,15 +114,16 @@ impl Inflow {
     }
 
     /// The answer has been read to its end: the connection is good for another.
-    fn keep(&mut self, cx: &mut Context<'_>) {
+    fn keep(&mut self) {
         if let Source::Link { link, shelf, .. } = &mut self.source
             && let Some(link) = link.take()
         {
             let clocks = self.clocks.take();
             // A share makes room by being dropped.
             if let Link::Own(mut own) = link {
-                // It has yet to learn that the body was taken.
-                own.drive(cx);
+                // It has yet to learn that the body was taken; and whoever had it last is not to be woken for what happens to
+                // it from here on.
+                own.drive(&mut Context::from_waker(Waker::noop()));
                 own.timer = clocks.map(Clocks::into_timer);
                 shelf.put(own, Instant::now());
             }
