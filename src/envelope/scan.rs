@@ -184,7 +184,7 @@ impl<'t> Scan<'t> {
                     is_escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return Err(self.flaw("no control character within a string")),
+                Some(_) => return Err(self.flaw("an escape instead of a control character")),
                 None => return Err(self.flaw("the end of a string")),
             }
         }
@@ -297,7 +297,7 @@ mod tests {
             ("{\n\n  \"a\" 1}", "`:` at line 3 column 7"),
             (
                 "\"a\tb\"",
-                "no control character within a string at line 1 column 3",
+                "an escape instead of a control character at line 1 column 3",
             ),
             ("\"abc", "the end of a string at line 1 column 5"),
             ("\"\\x\"", "an escape that JSON has at line 1 column 2"),
