@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
+use crate::admission::limits::Gates;
 use crate::admission::{InFlight, Memory};
 use crate::config::{Config, Diagnostic};
 use crate::ledger::Ledger;
@@ -47,6 +49,7 @@ impl Gateway {
         let state = State {
             in_flight: InFlight::default(),
             memory: Memory::default(),
+            gates: Gates::default(),
             discovered: ArcSwap::default(),
             ledger,
             telemetry,
@@ -104,6 +107,7 @@ impl Gateway {
         };
         self.state.telemetry.metrics.reloaded(outcome);
         self.plan.store(Arc::new(compiled?));
+        self.state.gates.prune(Instant::now());
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::admission::door::Stranger;
+use crate::admission::limits::Limited;
 use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
 use crate::ledger::Refused;
@@ -33,6 +34,9 @@ pub enum Rejection {
     /// The bodies under way take all the memory there is for them.
     #[error(transparent)]
     Crowded(#[from] Crowded),
+    /// Its caller is at a limit.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// The caller may not use this model.
     #[error("this key may not use the model `{0}`")]
     ModelNotAllowed(Box<str>),
@@ -150,7 +154,9 @@ impl Rejection {
             }
             Self::Unpriced => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
             Self::Provider(said) => (said.status, "upstream_error"),
-            Self::RateLimited(..) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            Self::Limited(_) | Self::RateLimited(..) | Self::Budget(Refused::Day { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+            }
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::UnknownKey(_) => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
             Self::Unread(Unread::Broken) => (StatusCode::BAD_REQUEST, "invalid_request"),
@@ -184,13 +190,17 @@ impl Rejection {
         let (should, wait) = match self {
             Self::Crowded(crowded) => (true, Some(crowded.retry_after)),
             Self::Overloaded(full) => (true, Some(full.retry_after)),
+            Self::Limited(limited) => {
+                limited.left().tell(headers);
+                (true, Some(limited.wait))
+            }
             Self::RateLimited(_, wait) => (true, *wait),
             Self::Budget(Refused::Full | Refused::Unavailable) => {
                 (true, Some(Duration::from_secs(1)))
             }
-            Self::NoTarget { .. } | Self::Unpriced | Self::Budget(Refused::Short { .. }) => {
-                (false, None)
-            }
+            Self::NoTarget { .. }
+            | Self::Unpriced
+            | Self::Budget(Refused::Short { .. } | Refused::Day { .. }) => (false, None),
             Self::ShuttingDown => (true, None),
             Self::NoEndpoint(NoEndpoint::Method(takes)) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(takes));
@@ -203,8 +213,8 @@ impl Rejection {
             HeaderValue::from_static(if should { "true" } else { "false" }),
         );
         if let Some(wait) = wait {
-            // Whole seconds are rounded up: whoever comes back earlier comes in vain.
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: whoever comes back earlier comes in vain.
+            let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             headers.insert(
                 header::RETRY_AFTER,
                 HeaderValue::from(millis.div_ceil(1_000)),
@@ -278,6 +288,14 @@ impl From<Exhausted> for Rejection {
         }
         // Nothing was asked because nothing fitted: that is the caller's budget, or its provider's.
         let is_unasked = |f: &Failure| matches!(f.cause, Cause::Budget(_) | Cause::Unpriced);
+        let is_limited = |f: &Failure| matches!(f.cause, Cause::Limited(_));
+        if failures.iter().any(is_limited)
+            && failures.iter().all(|f| is_unasked(f) || is_limited(f))
+        {
+            // Who waits is served, if only there.
+            let wait = failures.iter().filter_map(|f| f.wait).min();
+            return Self::RateLimited(summary(&failures), wait);
+        }
         if failures.iter().all(is_unasked) {
             return match failures.into_iter().next().map(|f| f.cause) {
                 Some(Cause::Budget(refused)) => Self::Budget(refused),

@@ -22,11 +22,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("admission", &["ledger"]),
     ("protocol", &["envelope", "usage"]),
     ("provider", &["envelope", "protocol"]),
-    // `envelope`: what a request may cost is read from it as a target's rules leave it. `telemetry`: meters are looked up
-    // once per plan and kept with what they measure.
+    // `admission`: a target has limits. `envelope`: what a request may cost is read from it as a target's rules leave it.
+    // `telemetry`: meters are looked up once per plan and kept with what they measure.
     (
         "route",
         &[
+            "admission",
             "envelope",
             "ledger",
             "protocol",
@@ -36,9 +37,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        // `ledger`: a try begins only if the hold covers it, and what it cost is known where it fails.
+        // `admission`: a try begins only below its target's limits, and what it used is known where it ends. `ledger`: a try
+        // begins only if the hold covers it, and what it cost is known where it fails.
         "upstream",
         &[
+            "admission",
             "envelope",
             "ledger",
             "pieces",

@@ -4,6 +4,8 @@
 //! random; a slow one would cost every request.) Knows `ledger`.
 
 pub mod door;
+pub mod limits;
+mod window;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -13,7 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::ledger::Account;
 use http::{HeaderMap, HeaderName, header};
+use limits::{Gate, Left, Slots};
 use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
 
 /// The SHA-256 of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +69,13 @@ pub struct Caller {
     pub expires: Option<SystemTime>,
     /// The name of its team.
     pub team: Option<Arc<str>>,
-    /// What it may spend from: its own account, its team's, and everybody's, as far as they have a budget.
+    /// What it may spend from: its own accounts, its team's, and everybody's, as far as they have a budget or a limit on the
+    /// requests of a day.
     pub accounts: Vec<Arc<Account>>,
+    /// Whether one of them is of money.
+    pub has_budget: bool,
+    /// What it may do at once and in a minute: its own limits, then its team's.
+    pub gates: Vec<Arc<Gate>>,
     /// What is left does not cover a request: lower its output instead of refusing it.
     pub clamps: bool,
 }
@@ -118,6 +127,8 @@ impl Hasher for AsItIs {
 pub struct Keyring {
     callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
     open: Option<Arc<Caller>>,
+    /// It stays open, also when there are keys.
+    is_open_for_good: bool,
 }
 
 /// No key, an unknown one, an expired one: the same words for all.
@@ -131,9 +142,10 @@ impl Keyring {
         self.callers.insert(digest, caller).is_none()
     }
 
-    /// Lets in whoever comes, as this caller.
-    pub fn open(&mut self, caller: Arc<Caller>) {
+    /// Lets in whoever comes, as this caller; until the first key is made, or for good.
+    pub fn open(&mut self, caller: Arc<Caller>, for_good: bool) {
         self.open = Some(caller);
+        self.is_open_for_good = for_good;
     }
 
     /// Who is asking. The clock is looked at only for keys that expire.
@@ -198,6 +210,27 @@ impl InFlight {
     /// How many places are taken.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Leave to be answered: a place among the requests under way, and a slot of each limit on them. It goes as far as the
+/// answer's body does, and `Drop` gives all of it back.
+#[derive(Debug)]
+pub struct Permit {
+    _place: Slot,
+    _slots: Slots,
+    /// What is left of the caller's own limits, for the answer's head.
+    pub left: SmallVec<[Left; 3]>,
+}
+
+impl Permit {
+    /// With a place and slots.
+    pub fn new(place: Slot, slots: Slots) -> Self {
+        Self {
+            _place: place,
+            _slots: slots,
+            left: SmallVec::new(),
+        }
     }
 }
 
@@ -324,12 +357,15 @@ mod tests {
     #[test]
     fn an_open_gateway_lets_in_whoever_comes_and_still_knows_its_keys() {
         let mut ring = ring();
-        ring.open(Arc::new(Caller {
-            name: "open".into(),
-            models: None,
-            expires: None,
-            ..Caller::default()
-        }));
+        ring.open(
+            Arc::new(Caller {
+                name: "open".into(),
+                models: None,
+                expires: None,
+                ..Caller::default()
+            }),
+            false,
+        );
         assert_eq!(who(&ring, "x-api-key", "whatever").as_deref(), Some("open"));
         assert_eq!(who(&ring, "x-api-key", "sk-ann").as_deref(), Some("ann"));
     }

@@ -33,10 +33,6 @@ const NOT_YET: &[&str] = &[
     "models.*.rules_for",
     "models.*.targets.*.weight",
     "models.*.targets.*.tier",
-    "models.*.targets.*.limits",
-    "keys.*.limits",
-    "teams.*.limits",
-    "defaults.limits",
 ];
 
 /// The built-in providers, read as an operator's are.
@@ -461,7 +457,7 @@ targets = [
 ]
 [models.slow]
 [keys.ann]
-limits = { rpm = 1 }
+limits = { rpm = 0, rps = 1 }
 [admin]
 token = "x"
 "#;
@@ -478,7 +474,8 @@ token = "x"
             "t.toml:16: models.fast.targets[2].weight: `weight` is not yet built; this version cannot honour it, so it is refused",
             "t.toml:17: models.fast.targets[3]: expected \"provider/model\" or { to = \"provider/model\" }, found bool false",
             "t.toml:19: models.slow.targets: `targets` is missing",
-            "t.toml:21: keys.ann.limits: `limits` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:21: keys.ann.limits.rpm: 0 is no limit; write a number from 1 to 1000000000000, and shut a key out with `tollgate keys revoke`",
+            "t.toml:21: keys.ann.limits.rps: `rps` is unknown; did you mean `rpd`?",
             "t.toml:23: admin.token: `token` is not yet built; this version cannot honour it, so it is refused",
         ];
         assert_eq!(lines, want);

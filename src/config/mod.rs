@@ -3,6 +3,7 @@
 //! The sections stand in the order of `gateway.toml`. Unknown fields are refused by name; fields that are promised but
 //! not built are refused as "not yet" ([`load`] knows them). Knows no other room.
 
+pub mod keys;
 pub mod load;
 pub mod money;
 pub mod secret;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use keys::{Day, Key, Limits};
 pub use secret::Secret;
 pub use value::parse_duration as duration;
 
@@ -37,9 +39,9 @@ pub struct Config {
     /// Who may call.
     pub keys: BTreeMap<String, Key>,
     /// Keys that share a budget.
-    pub teams: BTreeMap<String, money::Team>,
+    pub teams: BTreeMap<String, keys::Team>,
     /// For keys that say nothing of their own.
-    pub defaults: money::Defaults,
+    pub defaults: keys::Defaults,
     /// What all may spend together.
     pub total: money::Total,
 }
@@ -421,34 +423,8 @@ pub struct Target {
     pub max_output: Option<u64>,
     /// It thinks before it answers, at a cost that shows only at the end.
     pub reasoning: Option<bool>,
-}
-
-/// `[keys.NAME]`: someone who may call.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Key {
-    /// The key itself, or where it stands.
-    pub key: Option<Secret>,
-    /// Or only its digest: `sha256:` and 64 hexadecimal digits.
-    pub digest: Option<String>,
-    /// What this caller may ask for: names, or patterns with `*`. Default: everything.
-    pub models: Option<Vec<String>>,
-    /// Refused from 00:00 UTC of this day.
-    #[serde(deserialize_with = "value::day")]
-    pub expires: Option<Day>,
-    /// With whom it shares a budget, besides its own.
-    pub team: Option<String>,
-    /// What it may spend. Default: as `[defaults]` says.
-    pub budget: Option<money::Budget>,
-    /// What becomes of a request whose worst case is more than is left. Default: as `[defaults]` says.
-    pub on_shortfall: Option<money::Shortfall>,
-}
-
-/// A day of the calendar, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Day {
-    /// Its first second, counted from 1970.
-    pub starts: u64,
+    /// What its provider lets be done, whoever asks and by whatever model.
+    pub limits: Option<Limits>,
 }
 
 /// One mistake in a configuration: where it is, and what to do about it.

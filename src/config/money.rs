@@ -120,37 +120,6 @@ pub enum Per {
     Total,
 }
 
-/// `[teams.NAME]`: keys that share a budget.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Team {
-    /// What all of its keys may spend together.
-    pub budget: Option<Budget>,
-}
-
-/// `[defaults]`: for keys that say nothing of their own.
-#[derive(Debug, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Defaults {
-    /// What each of them may spend; each has an account of its own.
-    pub budget: Option<Budget>,
-    /// What becomes of a request whose worst case is more than is left.
-    pub on_shortfall: Shortfall,
-    /// The output, in tokens, that a caller with a budget is sent and charged for if it gives no limit.
-    #[serde(deserialize_with = "value::tokens")]
-    pub output_cap: u64,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            budget: None,
-            on_shortfall: Shortfall::Clamp,
-            output_cap: 4_096,
-        }
-    }
-}
-
 /// `[total]`: everything together.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]

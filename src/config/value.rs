@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::money::Price;
-use super::{Day, Listen, OnDisconnect, Open, Strategy, Target};
+use super::{Day, Limits, Listen, OnDisconnect, Open, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -254,6 +254,7 @@ impl<'de> Deserialize<'de> for Target {
             context: Option<Tokens>,
             max_output: Option<Tokens>,
             reasoning: Option<bool>,
+            limits: Option<Limits>,
         }
         #[derive(serde::Deserialize)]
         struct Tokens(#[serde(deserialize_with = "tokens")] u64);
@@ -277,6 +278,7 @@ impl<'de> Deserialize<'de> for Target {
                     context: table.context.map(|tokens| tokens.0),
                     max_output: table.max_output.map(|tokens| tokens.0),
                     reasoning: table.reasoning,
+                    limits: table.limits,
                 })
             }
         }

@@ -43,6 +43,8 @@ pub(super) struct Book {
     pub(super) held: u64,
     /// What is left of the blocks that the store knows of.
     pub(super) left: u64,
+    /// Requests that were made and that the store only knows as drawn: to write each would cost more than to make it.
+    unwritten: u64,
     /// Blocks that the store was asked for.
     pub(super) pending: u64,
     /// What those who wait for a block need, all together.
@@ -62,6 +64,8 @@ pub(super) struct Part {
     /// The window of which it is part.
     pub(super) start: i64,
     pub(super) held: u64,
+    /// Requests that were made of those that are held.
+    pub(super) used: u64,
 }
 
 /// An amount by which what the store knows as drawn is to be lowered.
@@ -71,6 +75,8 @@ pub(super) struct Cut {
     pub(super) name: Arc<str>,
     pub(super) start: i64,
     pub(super) amount: u64,
+    /// Requests that were made, of which no entry tells.
+    pub(super) spent: u64,
 }
 
 impl Cut {
@@ -80,6 +86,7 @@ impl Cut {
             name: Arc::clone(&account.name),
             start,
             amount,
+            spent: 0,
         })
     }
 }
@@ -105,6 +112,7 @@ impl Book {
             spent: 0,
             held: 0,
             left: 0,
+            unwritten: 0,
             pending: 0,
             wanted: 0,
             used: 0,
@@ -119,6 +127,7 @@ impl Book {
             spent: Money(self.spent),
             held: Money(self.held),
             left: Money(self.room()),
+            resets: resets(&self.budget, self.hour),
         }
     }
 
@@ -198,10 +207,17 @@ impl Book {
         back
     }
 
+    /// Whether there is something that the store should know of before long.
+    pub(super) fn has_to_give(&self) -> bool {
+        self.left > 0 || self.unwritten > 0
+    }
+
     /// Empties the block.
     pub(super) fn give_back(&mut self) -> Option<Cut> {
-        let amount = std::mem::take(&mut self.left);
-        Cut::of(&self.account, self.start, amount)
+        let spent = std::mem::take(&mut self.unwritten);
+        let amount = std::mem::take(&mut self.left).saturating_add(spent);
+        let cut = Cut::of(&self.account, self.start, amount);
+        cut.map(|cut| Cut { spent, ..cut })
     }
 
     /// Takes an amount from the block. The caller has seen that it is there.
@@ -214,6 +230,7 @@ impl Book {
             series: self.series,
             start: self.start,
             held: amount,
+            used: 0,
         }
     }
 
@@ -250,6 +267,27 @@ impl Book {
             part.held
         };
         Cut::of(&part.account, part.start, amount)
+    }
+
+    /// Ends a part of requests. What the store is to lower for it, if its window is over.
+    pub(super) fn count_off(&mut self, part: &Part) -> Option<Cut> {
+        if self.is_mine(part) {
+            self.held = self.held.saturating_sub(part.held);
+            self.left = self
+                .left
+                .saturating_add(part.held.saturating_sub(part.used));
+            self.spent = self.spent.saturating_add(part.used);
+            self.unwritten = self.unwritten.saturating_add(part.used);
+            return None;
+        }
+        if part.turn == self.turn {
+            self.held = self.held.saturating_sub(part.held);
+        }
+        let cut = Cut::of(&part.account, part.start, part.held);
+        cut.map(|cut| Cut {
+            spent: part.used,
+            ..cut
+        })
     }
 
     /// Counts what was spent without a part.

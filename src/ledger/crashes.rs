@@ -146,8 +146,8 @@ fn a_block_that_comes_after_its_window_is_given_back() {
         panic!("it was kept");
     };
     assert_eq!((cut.amount, cut.start), (10, draw.start));
-    let left = state.left(&account, at(NOON + 3_600));
-    assert_eq!(left, Some(Money(100)));
+    let balance = state.balance(&account, at(NOON + 3_600));
+    assert_eq!(balance.map(|it| it.left), Some(Money(100)));
 }
 
 #[test]

@@ -76,7 +76,11 @@ impl Hold {
         let mut needs = Needs::new();
         for account in accounts {
             if !needs.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
-                needs.push((Arc::clone(account), amount.0));
+                let need = match account.scope.is_of_requests() {
+                    true => 1,
+                    false => amount.0,
+                };
+                needs.push((Arc::clone(account), need));
             }
         }
         hold.acquire(&needs, now).await?;
@@ -194,7 +198,11 @@ impl Hold {
             return;
         }
         let old = std::mem::replace(old, part);
-        let cut = state.on(id, |book| book.settle(&old, 0, hour)).flatten();
+        let settle = |book: &mut Book| match old.account.scope.is_of_requests() {
+            true => book.count_off(&old),
+            false => book.settle(&old, 0, hour),
+        };
+        let cut = state.on(id, settle).flatten();
         state.queue.extend(cut.map(Item::Back));
     }
 
@@ -204,26 +212,35 @@ impl Hold {
     }
 
     /// Before a try that costs at most `bound`: sees to it that what is held covers that and what earlier tries may have
-    /// cost, and that the provider's account, if it has one, has room for it. What was held for other providers is given
-    /// back beyond what their tries may have cost. If it has to hold more, it moves to the window of `now`, all of it. A
-    /// refusal leaves the hold as it was, and so does dropping the future.
+    /// cost, and that its target's accounts, the provider's and that of its requests, have room for it. What was held for
+    /// other targets is given back beyond what their tries may have cost. If it has to hold more, it moves to the window of
+    /// `now`, all of it. A refusal leaves the hold as it was, and so does dropping the future.
     pub async fn cover(
         &mut self,
-        provider: Option<&Arc<Account>>,
+        target: &[&Arc<Account>],
         bound: Money,
         now: SystemTime,
     ) -> Result<(), Refused> {
-        self.uncover(provider);
+        self.uncover(target);
         let needed = self.cost().plus(bound).max(Money(self.amount));
         let mut needs = Needs::new();
         for part in &self.parts {
-            if part.account.scope != Scope::Provider {
-                needs.push((Arc::clone(&part.account), needed.0));
+            match part.account.scope {
+                Scope::Provider | Scope::TargetRequests => {}
+                Scope::KeyRequests | Scope::TeamRequests => {
+                    needs.push((Arc::clone(&part.account), 1));
+                }
+                Scope::Key | Scope::Team | Scope::Total => {
+                    needs.push((Arc::clone(&part.account), needed.0));
+                }
             }
         }
-        if let Some(provider) = provider {
-            let needed = self.cost_in(provider).plus(bound);
-            needs.push((Arc::clone(provider), needed.0));
+        for account in target {
+            let needed = match account.scope.is_of_requests() {
+                true => self.part(account).map_or(0, |part| part.used) + 1,
+                false => self.cost_in(account).plus(bound).0,
+            };
+            needs.push((Arc::clone(account), needed));
         }
         self.acquire(&needs, now).await?;
         self.amount = needed.0;
@@ -243,11 +260,12 @@ impl Hold {
         paid.filter_map(|entry| entry.cost).sum()
     }
 
-    /// Gives back what is held for other providers beyond what their tries may have cost.
-    fn uncover(&mut self, provider: Option<&Arc<Account>>) {
+    /// Gives back what is held for other targets beyond what their tries may have cost.
+    fn uncover(&mut self, target: &[&Arc<Account>]) {
         let is_other = |part: &Part| {
-            part.account.scope == Scope::Provider
-                && provider.is_none_or(|it| !Arc::ptr_eq(it, &part.account))
+            let scope = part.account.scope;
+            matches!(scope, Scope::Provider | Scope::TargetRequests)
+                && !target.iter().any(|it| Arc::ptr_eq(it, &part.account))
         };
         if !self.parts.iter().any(is_other) {
             return;
@@ -255,15 +273,26 @@ impl Hold {
         let mut parts = std::mem::take(&mut self.parts);
         self.inner.with(|state| {
             for part in parts.iter_mut().filter(|part| is_other(part)) {
-                let cost = self.cost_in(&part.account).0;
+                let cost = match part.account.scope.is_of_requests() {
+                    true => part.used,
+                    false => self.cost_in(&part.account).0,
+                };
                 state.on(part.account.id, |book| book.shrink(part, cost));
             }
         });
         self.parts = parts;
     }
 
-    /// Begins a try: this is how it would be entered if all ended now. One that is under way already counts as billed.
+    /// Begins a try: this is how it would be entered if all ended now. One that is under way already counts as billed. It
+    /// counts as a request of its caller, if it is the first, and as one to its target.
     pub fn begin(&mut self, entry: Entry) {
+        for part in &mut self.parts {
+            match part.account.scope {
+                Scope::KeyRequests | Scope::TeamRequests => part.used = 1,
+                Scope::TargetRequests if part.account.name == entry.target => part.used += 1,
+                _ => {}
+            }
+        }
         if let Some(ending) = Arc::get_mut(&mut self.ending) {
             ending.entries.push(entry);
             self.is_under_way = true;
@@ -323,6 +352,11 @@ impl Hold {
             } = Arc::get_mut(ending)?;
             state.count(entries, parts, hour);
             for part in parts.drain(..) {
+                if part.account.scope.is_of_requests() {
+                    let cut = state.on(part.account.id, |book| book.count_off(&part));
+                    state.queue.extend(cut.flatten().map(Item::Back));
+                    continue;
+                }
                 let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
                 let cost: Money = paid.filter_map(|entry| entry.cost).sum();
                 let settle = |book: &mut Book| book.settle(&part, cost.0, hour);

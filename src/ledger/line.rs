@@ -198,6 +198,7 @@ impl<'de> Deserialize<'de> for Cut {
             name: name.into(),
             start,
             amount,
+            spent: 0,
         })
     }
 }

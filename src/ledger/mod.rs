@@ -45,7 +45,8 @@ use state::{State, Stop};
 use tail::Safe;
 pub use window::Per;
 
-/// Whose money it is.
+/// Whose money it is; or whose requests, which are counted by the day as money is by its windows: they are held, drawn in
+/// blocks, and survive a crash in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One caller's.
@@ -56,11 +57,25 @@ pub enum Scope {
     Provider,
     /// All of it.
     Total,
+    /// One caller's requests.
+    KeyRequests,
+    /// Those of several callers.
+    TeamRequests,
+    /// Those to one model of one provider.
+    TargetRequests,
 }
 
 impl Scope {
-    /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Key, Self::Team, Self::Provider, Self::Total];
+    /// All scopes, in the order of their numbers in the file.
+    pub const ALL: [Self; 7] = [
+        Self::Key,
+        Self::Team,
+        Self::Provider,
+        Self::Total,
+        Self::KeyRequests,
+        Self::TeamRequests,
+        Self::TargetRequests,
+    ];
 
     /// The name that labels and columns have.
     pub fn name(self) -> &'static str {
@@ -69,14 +84,25 @@ impl Scope {
             Self::Team => "team",
             Self::Provider => "provider",
             Self::Total => "total",
+            Self::KeyRequests => "key requests",
+            Self::TeamRequests => "team requests",
+            Self::TargetRequests => "target requests",
         }
+    }
+
+    /// Whether it is requests that are counted, and no money.
+    pub fn is_of_requests(self) -> bool {
+        matches!(
+            self,
+            Self::KeyRequests | Self::TeamRequests | Self::TargetRequests
+        )
     }
 }
 
 /// How much may be spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// At most, in one window.
+    /// At most, in one window. Of requests: their number.
     pub limit: Money,
     /// How often it starts anew.
     pub per: Per,
@@ -213,6 +239,18 @@ pub enum Refused {
         /// When the window ends; none if it never does.
         resets: Option<SystemTime>,
     },
+    /// As many requests were made as may be in a day.
+    #[error("{} of {name} are used up{}", scope.name(), until(Some(*resets)))]
+    Day {
+        /// Whose requests.
+        scope: Scope,
+        /// Its owner's name.
+        name: Arc<str>,
+        /// How many there may be.
+        limit: u64,
+        /// When the next day begins.
+        resets: SystemTime,
+    },
     /// Nothing can be written.
     #[error(
         "the ledger cannot write at the moment, and a budget cannot be kept without it; try again in a moment"
@@ -238,6 +276,9 @@ fn whose(scope: Scope, name: &str, limit: Money, left: Money) -> String {
         }
         Scope::Total => {
             "the budget of all callers together does not suffice for this request".into()
+        }
+        Scope::KeyRequests | Scope::TeamRequests | Scope::TargetRequests => {
+            format!("{} of {name} are used up", scope.name())
         }
     }
 }
@@ -287,6 +328,8 @@ pub struct Balance {
     pub held: Money,
     /// The limit without both.
     pub left: Money,
+    /// When the window ends; none if it never does.
+    pub resets: Option<SystemTime>,
 }
 
 /// The ledger. A clone is the same one.
@@ -362,8 +405,8 @@ impl Ledger {
         self.0.inner.with(|state| state.enforce(budgets));
     }
 
-    /// Sets an amount aside from each account, or from none. Without accounts it still takes a seat. Waits for the store
-    /// when a block has run out, at most `settle_wait`. Dropping the future gives everything back. What is held comes in a
+    /// Sets an amount aside from each account, or from none; of those of requests it is one request. Without accounts it
+    /// still takes a seat. Waits for the store when a block has run out, at most `settle_wait`. Dropping the future gives everything back. What is held comes in a
     /// box, for it goes from hand to hand.
     pub async fn hold(
         &self,
@@ -374,10 +417,10 @@ impl Ledger {
         Hold::make(&self.0.inner, accounts, amount, now).await
     }
 
-    /// The limit without what was spent and is held. None before it was first read: of many budgets that is when they are
-    /// first spent from, else at once.
-    pub fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
-        self.0.inner.with(|state| state.left(account, now))
+    /// How an account stands. None before it was first read: of many budgets that is when they are first spent from, else
+    /// at once.
+    pub fn balance(&self, account: &Account, now: SystemTime) -> Option<Balance> {
+        self.0.inner.with(|state| state.balance(account, now))
     }
 
     /// What it looks like from outside.
@@ -415,6 +458,12 @@ impl Ledger {
         done
     }
 
+    /// The limit without what was spent and is held.
+    #[cfg(test)]
+    fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
+        self.balance(account, now).map(|balance| balance.left)
+    }
+
     /// The account of this name, with this budget from now on.
     #[cfg(test)]
     fn given(&self, scope: Scope, name: &str, budget: Budget) -> Arc<Account> {
@@ -440,6 +489,8 @@ impl Ledger {
 mod crashes;
 #[cfg(test)]
 mod crowd;
+#[cfg(test)]
+mod days;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

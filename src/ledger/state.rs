@@ -67,7 +67,7 @@ const SWEEP: u64 = 240;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) books: Vec<Book>,
-    index: [HashMap<Arc<str>, usize>; 4],
+    index: [HashMap<Arc<str>, usize>; Scope::ALL.len()],
     /// Accounts that are looked at from outside.
     pub(super) watched: Vec<usize>,
     /// Accounts that may have something to give back, and the ticks at which each is looked at, in this order.
@@ -355,7 +355,7 @@ impl State {
     fn warm_up(&mut self, id: usize) {
         if let Some(book) = self.books.get_mut(id)
             && !book.warm
-            && book.left > 0
+            && book.has_to_give()
         {
             book.warm = true;
             self.warm.push_back((self.ticks + IDLE, id));
@@ -412,19 +412,10 @@ impl State {
         })
     }
 
-    pub(super) fn left(&self, account: &Account, now: SystemTime) -> Option<Money> {
-        let book = self.books.get(account.id)?;
-        let hour = self.hour.max(hour_of(now));
-        if book.known != Known::Yes {
-            return None;
-        }
-        // Nothing is spent in a window before its book has turned.
-        let has_turned = book.budget.per.start(hour) <= book.start;
-        Some(if has_turned {
-            Money(book.room())
-        } else {
-            book.budget.limit
-        })
+    pub(super) fn balance(&mut self, account: &Account, now: SystemTime) -> Option<Balance> {
+        let hour = self.reach(now);
+        let book = self.book(account.id, hour)?;
+        (book.known == Known::Yes).then(|| book.balance())
     }
 
     pub(super) fn observe(&self) -> Observed {
@@ -479,11 +470,21 @@ pub(super) fn draw(book: &Book, hour: i64, amount: Amount) -> Draw {
 }
 
 fn refusal(book: &Book, hour: i64) -> Refused {
-    Refused::Short {
-        scope: book.account.scope,
-        name: Arc::clone(&book.account.name),
-        limit: book.budget.limit,
-        left: Money(book.room()),
-        resets: resets(&book.budget, hour),
+    let (scope, name) = (book.account.scope, Arc::clone(&book.account.name));
+    let (limit, resets) = (book.budget.limit, resets(&book.budget, hour));
+    match resets.filter(|_| scope.is_of_requests()) {
+        Some(resets) => Refused::Day {
+            scope,
+            name,
+            limit: limit.0,
+            resets,
+        },
+        None => Refused::Short {
+            scope,
+            name,
+            limit,
+            left: Money(book.room()),
+            resets,
+        },
     }
 }

@@ -252,8 +252,16 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         let Some(scope) = Scope::ALL.get(usize::from(number)).copied() else {
             continue;
         };
-        chunk.charge((scope, &name), hour * 3_600_000, amount)?;
         add.execute(params![scope as i64, name, hour, amount])?;
+        if scope.is_of_requests() {
+            tracing::warn!(
+                scope = scope.name(),
+                name,
+                "a crash left {amount} requests uncounted, which count as made"
+            );
+            continue;
+        }
+        chunk.charge((scope, &name), hour * 3_600_000, amount)?;
         tracing::warn!(
             scope = scope.name(),
             name,

@@ -89,6 +89,11 @@ impl<'i> Sums<'i> {
         if let Some(lease) = self.leases.of((cut.scope, &cut.name, cut.start)) {
             lease.less = lease.less.saturating_add(cut.amount);
         }
+        if cut.spent > 0
+            && let Some(spent) = self.spent.of((cut.scope, &cut.name, cut.start))
+        {
+            *spent = spent.saturating_add(cut.spent);
+        }
     }
 
     pub(super) fn draw(&mut self, draw: &'i Draw, block: u64) {

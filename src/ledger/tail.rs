@@ -302,6 +302,7 @@ mod tests {
 
     fn settled(number: u64) -> Settled {
         let cut = Cut {
+            spent: 0,
             scope: Scope::Key,
             name: "a\"nn\n".into(),
             start: -259_200,

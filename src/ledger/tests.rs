@@ -238,7 +238,7 @@ async fn tries_are_covered_one_by_one_and_each_provider_pays_its_own() {
         .hold(&[Arc::clone(&ann)], Money(20), now())
         .await
         .unwrap();
-    hold.cover(Some(&other), Money(20), now()).await.unwrap();
+    hold.cover(&[&other], Money(20), now()).await.unwrap();
     assert_eq!(ledger.left(&other, now()), Some(Money(5)));
     hold.begin(Entry {
         provider: "other".into(),
@@ -246,14 +246,14 @@ async fn tries_are_covered_one_by_one_and_each_provider_pays_its_own() {
     });
     hold.bill();
     // The first try may have cost 15: what is held must be 35 now.
-    hold.cover(Some(&groq), Money(20), now()).await.unwrap();
+    hold.cover(&[&groq], Money(20), now()).await.unwrap();
     assert_eq!(hold.held(), Money(35));
     assert_eq!(ledger.left(&ann, now()), Some(Money(65)));
     assert_eq!(ledger.left(&other, now()), Some(Money(10)));
     assert_eq!(ledger.left(&groq, now()), Some(Money(10)));
     hold.begin(entry(7));
     hold.waive();
-    let refused = hold.cover(Some(&groq), Money(31), now()).await.unwrap_err();
+    let refused = hold.cover(&[&groq], Money(31), now()).await.unwrap_err();
     assert!(
         matches!(
             refused,
@@ -266,10 +266,10 @@ async fn tries_are_covered_one_by_one_and_each_provider_pays_its_own() {
         "{refused:?}"
     );
     assert_eq!(hold.held(), Money(35), "a refusal leaves it as it was");
-    hold.cover(None, Money(85), now()).await.unwrap();
+    hold.cover(&[], Money(85), now()).await.unwrap();
     assert_eq!(ledger.left(&groq, now()), Some(Money(30)));
     assert!(matches!(
-        hold.cover(None, Money(86), now()).await,
+        hold.cover(&[], Money(86), now()).await,
         Err(Refused::Short { .. })
     ));
     hold.begin(entry(4));
@@ -367,7 +367,7 @@ async fn a_hold_that_is_raised_after_its_window_moves_to_the_new_one() {
     let mut hold = ledger.hold(&accounts, Money(60), now()).await.unwrap();
     hold.begin(entry(60));
     hold.bill();
-    hold.cover(None, Money(30), next).await.unwrap();
+    hold.cover(&[], Money(30), next).await.unwrap();
     assert_eq!(ledger.left(&accounts[0], next), Some(Money(10)));
     assert_eq!(ledger.left(&accounts[1], next), Some(Money(210)));
     hold.begin(entry(20));
@@ -446,14 +446,14 @@ async fn whoever_stops_waiting_leaves_everything_as_it_was() {
     flush(&ledger);
     {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let cover = pin!(hold.cover(None, Money(90), now()));
+        let cover = pin!(hold.cover(&[], Money(90), now()));
         assert!(matches!(cover.poll(&mut context), Poll::Pending));
     }
     assert_eq!(hold.held(), Money(10));
     assert_eq!(ledger.left(&accounts[0], now()), Some(Money(90)));
     other.execute_batch("ROLLBACK").unwrap();
     flush(&ledger);
-    hold.cover(None, Money(90), now()).await.unwrap();
+    hold.cover(&[], Money(90), now()).await.unwrap();
     drop(hold);
     assert_eq!(ledger.left(&accounts[0], now()), Some(Money(100)));
     assert_eq!(ledger.observe().seated, 0);

@@ -276,7 +276,8 @@ impl World {
                 let Some(hold) = self.holds.get_mut(which) else {
                     return;
                 };
-                let cover = hold.cover(account.as_ref(), Money(bound), now);
+                let payee: Vec<_> = account.iter().collect();
+                let cover = hold.cover(&payee, Money(bound), now);
                 if self.runtime.block_on(cover).is_ok() {
                     hold.begin(Entry {
                         provider: account.map_or("free".into(), |it| Arc::clone(it.name())),
@@ -348,7 +349,8 @@ impl World {
             self.in_flight() + left,
             "what the disk knows"
         );
-        for (scope, number) in Scope::ALL.iter().zip(0..) {
+        let of_money = |scope: &&Scope| !scope.is_of_requests();
+        for (scope, number) in Scope::ALL.iter().filter(of_money).zip(0..) {
             let name = scope.name();
             let entries =
                 format!("SELECT sum(cost) FROM entry WHERE scope IS NULL OR scope = '{name}'");

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::keys::{Budgets, OPEN, Owners};
 use super::{Limits, Passage, Plan, Spending, State, Surroundings};
 use crate::admission::door::{self, Door, Pages};
-use crate::admission::{Caller, Digest, Keyring, matches};
+use crate::admission::limits::Whose;
+use crate::admission::matches;
 use crate::config::load::suggest;
-use crate::config::money::{Shortfall, Unpriced};
-use crate::config::{self, Config, Diagnostic, Open};
-use crate::ledger::{Account, Budget, Ledger};
+use crate::config::money::Unpriced;
+use crate::config::{self, Config, Diagnostic};
 use crate::protocol::demand;
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
@@ -26,9 +26,6 @@ const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
 /// The longest name of a target that the configuration does not have, in characters.
 const LONGEST_NAME: usize = 200;
 
-/// The caller that everybody is while the gateway is open.
-const OPEN: &str = "open";
-
 impl Plan {
     /// Compiles a configuration, or names every flaw in it.
     pub fn compile(
@@ -40,18 +37,23 @@ impl Plan {
             config,
             surroundings,
             metrics: &state.telemetry.metrics,
-            ledger: &state.ledger,
+            owners: Owners {
+                ledger: &state.ledger,
+                gates: &state.gates,
+            },
             budgets: Vec::new(),
+            target_limits: BTreeMap::new(),
             flaws: Vec::new(),
             warnings: Vec::new(),
             unavailable: BTreeMap::new(),
             machine: None,
         };
         let book = compiler.book();
+        compiler.target_limits();
         let providers = compiler.providers(&book);
         let models = compiler.models(&providers, &book);
         let targets = compiler.targets(&models);
-        let keyring = compiler.keyring(&models);
+        let (keyring, common) = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
         compiler.limits();
         compiler.warn(&models);
@@ -71,23 +73,12 @@ impl Plan {
             .telemetry
             .metrics
             .label_keys(names.chain([OPEN.into()]));
-        let rules = providers.values().flat_map(|passage| {
-            let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
-            some.chain([&*passage.rules])
-        });
-        let rules = rules.chain(models.values().map(|route| &route.rules));
-        let mut acted_on: HashSet<Box<str>> =
-            rules.flat_map(Rules::names).map(Into::into).collect();
-        acted_on.extend(
-            ACTED_ON
-                .into_iter()
-                .chain(demand::acted_on())
-                .map(Into::into),
-        );
+        let acted_on = acted_on(&providers, &models);
         Ok(Self {
             door,
             admin_door,
             keyring,
+            common,
             models,
             targets,
             providers,
@@ -109,6 +100,21 @@ impl Plan {
     }
 }
 
+/// Members that a rule or tollgate itself acts on.
+fn acted_on(
+    providers: &HashMap<Box<str>, Passage>,
+    models: &BTreeMap<Box<str>, Arc<Route>>,
+) -> HashSet<Box<str>> {
+    let rules = providers.values().flat_map(|passage| {
+        let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
+        some.chain([&*passage.rules])
+    });
+    let rules = rules.chain(models.values().map(|route| &route.rules));
+    let ours = ACTED_ON.into_iter().chain(demand::acted_on());
+    let names = rules.flat_map(Rules::names).map(Into::into);
+    names.chain(ours.map(Into::into)).collect()
+}
+
 impl Passage {
     /// The route of a request for one of the provider's models by a name that the configuration does not have.
     pub(super) fn route(&self, name: &str, model: &str, book: &Book) -> Route {
@@ -119,6 +125,8 @@ impl Passage {
             model: quoted(model),
             rules: self.rules_of(model),
             terms: self.terms_of(model, book),
+            gate: None,
+            requests: None,
             meters: Arc::clone(&self.target_meters),
         };
         direct(target, Arc::clone(&self.meters))
@@ -148,9 +156,11 @@ pub(super) struct Compiler<'c> {
     pub(super) config: &'c Config,
     pub(super) surroundings: Surroundings<'c>,
     pub(super) metrics: &'c Metrics,
-    pub(super) ledger: &'c Ledger,
+    pub(super) owners: Owners<'c>,
     /// What each account may spend, once there is no flaw.
-    pub(super) budgets: Vec<(Arc<Account>, Budget)>,
+    pub(super) budgets: Budgets,
+    /// What targets let be done, by their names.
+    pub(super) target_limits: BTreeMap<&'c str, config::Limits>,
     pub(super) flaws: Vec<Diagnostic>,
     pub(super) warnings: Vec<String>,
     /// Providers that cannot be asked, and why.
@@ -231,6 +241,8 @@ impl Compiler<'_> {
                     model: target.model.clone(),
                     rules: Arc::clone(&target.rules),
                     terms: target.terms.clone(),
+                    gate: target.gate.clone(),
+                    requests: target.requests.clone(),
                     meters: self.metrics.target(name, name),
                 };
                 Arc::new(direct(target, self.metrics.route(name)))
@@ -264,12 +276,17 @@ impl Compiler<'_> {
         match providers.get(provider) {
             Some(passage) => {
                 let terms = self.terms(&at, written, passage.terms_of(rest, book));
+                let limits = self.target_limits.get(to).copied().unwrap_or_default();
+                let budgets = &mut self.budgets;
+                let (gate, requests) = self.owners.limits(Whose::Target, to, limits, budgets);
                 Some(Ok(Target {
                     name: to.into(),
                     provider: Arc::clone(&passage.provider),
                     model: quoted(rest),
                     rules: passage.rules_of(rest),
                     terms,
+                    gate,
+                    requests,
                     meters: self.metrics.target(model, to),
                 }))
             }
@@ -284,44 +301,25 @@ impl Compiler<'_> {
         }
     }
 
-    fn keyring(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) -> Keyring {
-        self.shared_budgets();
-        let mut keyring = Keyring::default();
-        for (name, entry) in &self.config.keys {
-            for (n, pattern) in entry.models.iter().flatten().enumerate() {
-                self.pattern(name, n, pattern, models);
-            }
-            let Some(digest) = self.digest(name, entry) else {
-                continue;
-            };
-            let caller = Caller {
-                name: name.as_str().into(),
-                models: entry.models.clone(),
-                expires: entry
-                    .expires
-                    .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),
-                team: self.team(name, entry),
-                accounts: self.accounts(name, entry),
-                clamps: entry
-                    .on_shortfall
-                    .unwrap_or(self.config.defaults.on_shortfall)
-                    == Shortfall::Clamp,
-            };
-            if !keyring.add(digest, Arc::new(caller)) {
-                self.flaw(["keys", name, "key"], "another entry has the same key");
+    /// Limits are a target's over all routes, so that it has the same ones wherever any are written.
+    fn target_limits(&mut self) {
+        for (model, entry) in &self.config.models {
+            for (n, target) in entry.targets.iter().enumerate() {
+                let Some(limits) = target.limits else {
+                    continue;
+                };
+                let known = *self.target_limits.entry(&target.to).or_insert(limits);
+                if known != limits {
+                    let n = n.to_string();
+                    let at = ["models", model, "targets", &n, "limits"];
+                    let message = format!(
+                        "{} has other limits elsewhere; they hold over all models: write them once",
+                        target.to
+                    );
+                    self.flaw(at, message);
+                }
             }
         }
-        if self.is_open() {
-            keyring.open(Arc::new(Caller {
-                name: OPEN.into(),
-                models: None,
-                expires: None,
-                team: None,
-                accounts: self.accounts(OPEN, &config::Key::default()),
-                clamps: self.config.defaults.on_shortfall == Shortfall::Clamp,
-            }));
-        }
-        keyring
     }
 
     fn limits(&mut self) {
@@ -372,74 +370,6 @@ impl Compiler<'_> {
         (Door::new(names, pages), operators)
     }
 
-    fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
-        match (&entry.key, &entry.digest) {
-            (Some(secret), None) => {
-                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
-                    Ok(key) if key.trim() != key => {
-                        self.flaw(
-                            ["keys", name, "key"],
-                            "a key must not begin or end with white space",
-                        );
-                        None
-                    }
-                    Ok(key) => Some(Digest::of(&key)),
-                    Err(missing) => {
-                        self.flaw(["keys", name, "key"], missing.to_string());
-                        None
-                    }
-                }
-            }
-            (None, Some(text)) => match Digest::parse(text) {
-                Ok(digest) => Some(digest),
-                Err(wrong) => {
-                    self.flaw(["keys", name, "digest"], wrong.to_string());
-                    None
-                }
-            },
-            (None, None) => {
-                self.flaw(["keys", name], "give it `key` or `digest`");
-                None
-            }
-            (Some(_), Some(_)) => {
-                self.flaw(["keys", name], "give it `key` or `digest`, not both");
-                None
-            }
-        }
-    }
-
-    /// A name that is neither a model's nor a provider's can never match: a typing error, most likely.
-    fn pattern(
-        &mut self,
-        key: &str,
-        n: usize,
-        pattern: &str,
-        models: &BTreeMap<Box<str>, Arc<Route>>,
-    ) {
-        let provider = pattern.split_once('/').map(|(provider, _)| provider);
-        let of_provider = |part: &str| self.config.providers.keys().any(|name| matches(part, name));
-        let targets = self.config.models.values().flat_map(|model| &model.targets);
-        if provider.is_some_and(of_provider)
-            || models.keys().any(|name| matches(pattern, name))
-            || targets
-                .into_iter()
-                .any(|target| matches(pattern, &target.to))
-        {
-            return;
-        }
-        let names = self
-            .config
-            .models
-            .keys()
-            .chain(self.config.providers.keys());
-        let hint = suggest(provider.unwrap_or(pattern), names.map(String::as_str));
-        let n = n.to_string();
-        self.flaw(
-            ["keys", key, "models", &n],
-            format!("`{pattern}` can match no model{hint}"),
-        );
-    }
-
     fn warn(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
         self.warn_of_extras(models);
         for (name, why) in &self.unavailable {
@@ -461,19 +391,6 @@ impl Compiler<'_> {
             let message = "`cors` is \"*\" and no key is asked for: any web page that a browser on \
                            this network shows can call";
             self.warnings.push(message.into());
-        }
-    }
-
-    /// Whether callers without a key are let in.
-    fn is_open(&self) -> bool {
-        let server = &self.config.server;
-        match server.open {
-            Open::Yes => true,
-            Open::No => false,
-            Open::Auto => {
-                let mut listeners = server.listen.iter();
-                self.config.keys.is_empty() && listeners.all(config::Listen::is_private)
-            }
         }
     }
 }

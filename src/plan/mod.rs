@@ -5,6 +5,7 @@
 
 mod compile;
 mod egress;
+mod keys;
 pub mod money;
 mod providers;
 mod rules;
@@ -16,12 +17,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
+use crate::admission::limits::Gates;
 use crate::admission::{InFlight, Keyring, Memory};
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
 use crate::route::{Route, Terms};
 use crate::telemetry::Telemetry;
 use crate::usage::book::Book;
+pub use keys::Common;
 
 /// What the configuration means.
 pub struct Plan {
@@ -31,6 +34,8 @@ pub struct Plan {
     pub admin_door: Door,
     /// Who may call.
     pub keyring: Keyring,
+    /// What callers have in common.
+    pub common: Common,
     /// The names clients use.
     pub models: BTreeMap<Box<str>, Arc<Route>>,
     /// The targets of those models, by their own names.
@@ -97,6 +102,8 @@ pub struct State {
     pub in_flight: InFlight,
     /// What their bodies take.
     pub memory: Memory,
+    /// What was taken of limits.
+    pub gates: Gates,
     /// What providers that are asked for their models answered last, by provider.
     pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
     /// What was spent, and what may be.

@@ -10,8 +10,8 @@ use super::Passage;
 use super::compile::Compiler;
 use crate::config::load::suggest;
 use crate::config::money::{self, Written};
-use crate::config::{self, Config};
-use crate::ledger::{Account, Budget, Durability, Per, Place, Scope, Settings};
+use crate::config::{self, Config, Diagnostic};
+use crate::ledger::{Budget, Durability, Per, Place, Scope, Settings};
 use crate::provider::site::Base;
 use crate::route::{Route, Terms};
 use crate::usage::book::Book;
@@ -154,7 +154,10 @@ impl Compiler<'_> {
         }
         Terms {
             price: is_free.then(|| Arc::new(Price::free())),
-            account: self.account(Scope::Provider, name, budget),
+            account: budget.map(|budget| {
+                self.owners
+                    .account(Scope::Provider, name, budget, &mut self.budgets)
+            }),
             ..Terms::default()
         }
     }
@@ -178,84 +181,6 @@ impl Compiler<'_> {
                 }
             }
         }
-    }
-
-    /// The team that a key names.
-    pub(super) fn team(&mut self, key: &str, entry: &config::Key) -> Option<Arc<str>> {
-        let team = entry.team.as_deref()?;
-        if !self.config.teams.contains_key(team) {
-            let hint = suggest(team, self.config.teams.keys().map(String::as_str));
-            let message = format!("there is no [teams.{team}]{hint}");
-            self.flaw(["keys", key, "team"], message);
-        }
-        Some(team.into())
-    }
-
-    /// Budgets that several share are checked also where nobody has a part in them yet.
-    pub(super) fn shared_budgets(&mut self) {
-        let config = self.config;
-        for (name, team) in &config.teams {
-            self.budget(&["teams", name, "budget"], team.budget.as_ref());
-        }
-        self.budget(&["defaults", "budget"], config.defaults.budget.as_ref());
-        self.budget(&["total", "budget"], config.total.budget.as_ref());
-    }
-
-    /// What a caller spends from: its own account, its team's and everybody's, as far as they have a budget.
-    pub(super) fn accounts(&mut self, key: &str, entry: &config::Key) -> Vec<Arc<Account>> {
-        let config = self.config;
-        let own = match &entry.budget {
-            Some(own) => self.budget(&["keys", key, "budget"], Some(own)),
-            None => self.budget(&["defaults", "budget"], config.defaults.budget.as_ref()),
-        };
-        let name = entry.team.as_deref().unwrap_or_default();
-        let team = config.teams.get(name).and_then(|team| team.budget.as_ref());
-        let team = self.budget(&["teams", name, "budget"], team);
-        let total = self.budget(&["total", "budget"], config.total.budget.as_ref());
-        [
-            self.account(Scope::Key, key, own),
-            self.account(Scope::Team, name, team),
-            self.account(Scope::Total, "", total),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// An account with a budget.
-    fn account(
-        &mut self,
-        scope: Scope,
-        name: &str,
-        budget: Option<Budget>,
-    ) -> Option<Arc<Account>> {
-        let budget = budget?;
-        let account = self.ledger.account(scope, name);
-        self.budgets.push((Arc::clone(&account), budget));
-        Some(account)
-    }
-
-    /// What a budget means.
-    pub(super) fn budget(
-        &mut self,
-        place: &[&str],
-        written: Option<&money::Budget>,
-    ) -> Option<Budget> {
-        let written = written?;
-        let at = |field| -> Vec<&str> { place.iter().copied().chain([field]).collect() };
-        let limit = self.amount(&at("usd"), &written.usd)?;
-        let warn = match &written.warn {
-            Some(warn) => Some(self.part(&at("warn"), warn)?),
-            None => None,
-        };
-        let per = match written.per {
-            money::Per::Hour => Per::Hour,
-            money::Per::Day => Per::Day,
-            money::Per::Week => Per::Week,
-            money::Per::Month => Per::Month,
-            money::Per::Total => Per::Total,
-        };
-        Some(Budget { limit, per, warn })
     }
 
     /// The price that is written for a target.
@@ -310,35 +235,51 @@ impl Compiler<'_> {
         }
         is_sound.then_some(stated)
     }
+}
 
-    /// An amount of dollars.
-    pub(super) fn amount(&mut self, at: &[&str], Written(text): &Written) -> Option<Money> {
-        match Money::parse(text) {
-            Ok(amount) => Some(amount),
-            Err(wrong) => {
-                self.flaw(
-                    at.iter().copied(),
-                    format!("`{text}` {wrong}; a billionth of a dollar is the smallest part"),
-                );
-                None
-            }
-        }
+/// What a budget means.
+pub(super) fn budget(
+    place: &[&str],
+    written: Option<&money::Budget>,
+    flaws: &mut Vec<Diagnostic>,
+) -> Option<Budget> {
+    let written = written?;
+    let at = |field| -> Vec<&str> { place.iter().copied().chain([field]).collect() };
+    let Written(usd) = &written.usd;
+    let limit = Money::parse(usd);
+    if let Err(wrong) = limit {
+        let message = format!("`{usd}` {wrong}; a billionth of a dollar is the smallest part");
+        flaws.push(Diagnostic::new(at("usd"), message));
     }
-
-    /// A part of a whole, in millionths.
-    pub(super) fn part(&mut self, at: &[&str], Written(text): &Written) -> Option<u32> {
-        let millionths = Decimal::parse(text, 6).ok().and_then(Decimal::exact);
-        let part = millionths.and_then(|n| {
-            u32::try_from(n)
-                .ok()
-                .filter(|n| (1..=1_000_000).contains(n))
-        });
+    let warn = written.warn.as_ref().map(|Written(text)| {
+        let part = part(text);
         if part.is_none() {
-            self.flaw(
-                at.iter().copied(),
-                format!("`{text}` is no part of a whole; write a number such as 0.8"),
-            );
+            let message = format!("`{text}` is no part of a whole; write a number such as 0.8");
+            flaws.push(Diagnostic::new(at("warn"), message));
         }
         part
+    });
+    let per = match written.per {
+        money::Per::Hour => Per::Hour,
+        money::Per::Day => Per::Day,
+        money::Per::Week => Per::Week,
+        money::Per::Month => Per::Month,
+        money::Per::Total => Per::Total,
+    };
+    let limit = limit.ok()?;
+    match warn {
+        Some(None) => None,
+        warn => Some(Budget {
+            limit,
+            per,
+            warn: warn.flatten(),
+        }),
     }
+}
+
+/// A part of a whole, in millionths.
+fn part(text: &str) -> Option<u32> {
+    let millionths = Decimal::parse(text, 6).ok().and_then(Decimal::exact)?;
+    let part = u32::try_from(millionths).ok();
+    part.filter(|n| (1..=1_000_000).contains(n))
 }

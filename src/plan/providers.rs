@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::Passage;
 use super::compile::Compiler;
+use super::money;
 use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
 use crate::provider::{OnDisconnect, Provider, Timeouts};
@@ -41,7 +42,8 @@ impl<'c> Compiler<'c> {
             let rules = self.rules(&["providers", name, "rules"], &entry.rules, &entry.rules);
             let rules_for = self.rules_for(name, entry);
             let section = self.section(name, entry, book);
-            let budget = self.budget(&["providers", name, "budget"], entry.budget.as_ref());
+            let at = ["providers", name, "budget"];
+            let budget = money::budget(&at, entry.budget.as_ref(), &mut self.flaws);
             if let Some(provider) = self.provider(name, entry) {
                 // Models that nobody named share one label: what a client writes is never one.
                 let label = format!("{name}/*");

@@ -1,9 +1,11 @@
-//! May it be paid? Money is set aside for the most that a request may cost, or it is not sent.
+//! May it pass, and may it be paid? Tokens are taken of its limits, and money is set aside for the most that it may cost, or
+//! it is not sent.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::admission::Caller;
+use crate::admission::limits::{Charge, Limited};
+use crate::admission::{Caller, Permit};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::ledger::{Hold, Refused};
@@ -15,25 +17,49 @@ use crate::telemetry::Record;
 use crate::upstream::{Asked, Tab};
 use crate::usage::Money;
 
+/// Who asks for what, and where it may go.
+pub(super) struct Wanted<'r> {
+    pub(super) caller: &'r Caller,
+    pub(super) endpoint: Endpoint,
+    pub(super) envelope: &'r Envelope,
+    pub(super) route: &'r Route,
+}
+
 /// Opens the tab of a request.
 pub(super) async fn open(
     gateway: &Gateway,
     plan: &Plan,
-    caller: &Caller,
-    (endpoint, envelope): (Endpoint, &Envelope),
-    route: &Route,
+    wanted: Wanted<'_>,
+    mut charge: Charge,
+    permit: &mut Permit,
     record: &Record,
 ) -> Result<Box<Tab>, Rejection> {
-    let now = (gateway.wall)();
+    let Wanted {
+        caller,
+        endpoint,
+        envelope,
+        route,
+    } = wanted;
+    let cap = plan.spending.output_cap;
     let all = route.order().iter().map(|target| &target.terms);
-    let mut bounds = None;
-    let hold = if is_metered(caller, all.clone()) {
-        let asked = Bounds::new(route, endpoint, envelope, plan.spending.output_cap)?;
-        let (covered, hold) = hold(gateway, plan, caller, asked, all, now).await?;
-        bounds = Some(covered);
-        hold
-    } else {
-        gateway.state.ledger.hold(&[], Money::ZERO, now).await?
+    let mut bounds = match is_metered(caller, all.clone()) {
+        true => Some(Bounds::new(route, endpoint, envelope, cap)?),
+        false => None,
+    };
+    let probable = match &bounds {
+        _ if !is_limited(caller, route) => 0,
+        Some(bounds) => bounds.probable(envelope),
+        None => Bounds::guess(endpoint, envelope, cap),
+    };
+    permit.left = charge.take(probable, record.began)?;
+    let now = (gateway.wall)();
+    let hold = match &mut bounds {
+        Some(asked) => hold(gateway, plan, caller, (asked, all), now).await,
+        None => {
+            let nothing = Money::ZERO;
+            let hold = gateway.state.ledger.hold(&caller.accounts, nothing, now);
+            hold.await.map_err(|refused| because(refused, now))
+        }
     };
     let asked = Asked {
         request: record.id.as_str().into(),
@@ -43,31 +69,40 @@ pub(super) async fn open(
         model: Arc::clone(&route.meters.name),
         length: envelope.length(),
         most: if endpoint.has_output() { u64::MAX } else { 0 },
+        probable,
         at: now,
     };
+    let free = plan.spending.unpriced;
     // In a box from the start: it is long, and moves from hand to hand.
-    Ok(Box::new(Tab::new(
-        hold,
-        asked,
-        bounds,
-        plan.spending.unpriced,
-    )))
+    Ok(Box::new(Tab::new(hold?, charge, asked, bounds, free)))
 }
 
 /// Whether anybody who is asked has a budget.
 fn is_metered<'t>(caller: &Caller, mut all: impl Iterator<Item = &'t Terms>) -> bool {
-    !caller.accounts.is_empty() || all.any(|terms| terms.account.is_some())
+    caller.has_budget || all.any(|terms| terms.account.is_some())
 }
 
-/// Holds the most that a request may cost, or as much of it as the caller lets be enough.
+/// Whether anybody who is asked has limits.
+fn is_limited(caller: &Caller, route: &Route) -> bool {
+    !caller.gates.is_empty() || route.order().iter().any(|target| target.gate.is_some())
+}
+
+/// Why nothing was held.
+fn because(refused: Refused, now: SystemTime) -> Rejection {
+    match Limited::of_day(&refused, now) {
+        Some(limited) => limited.into(),
+        None => refused.into(),
+    }
+}
+
+/// Holds the most that a request may cost, or as much of it as the caller lets be enough: it then asks for less.
 async fn hold<'t>(
     gateway: &Gateway,
     plan: &Plan,
     caller: &Caller,
-    asked: Bounds,
-    all: impl Iterator<Item = &'t Terms> + Clone,
+    (asked, all): (&mut Bounds, impl Iterator<Item = &'t Terms> + Clone),
     now: SystemTime,
-) -> Result<(Bounds, Box<Hold>), Rejection> {
+) -> Result<Box<Hold>, Rejection> {
     let ledger = &gateway.state.ledger;
     let most = all.clone().filter_map(|terms| asked.at(terms)).max();
     let most = match most {
@@ -76,17 +111,23 @@ async fn hold<'t>(
         None => return Err(Rejection::Unpriced),
     };
     let short = match ledger.hold(&caller.accounts, most, now).await {
-        Ok(hold) => return Ok((asked, hold)),
+        Ok(hold) => return Ok(hold),
         Err(refused) => refused,
     };
-    let less = match &short {
-        Refused::Short { left, .. } if caller.clamps => asked.within(all, *left),
-        Refused::Short { left, .. } => asked.fitting(all, *left).map(|most| (asked, most)),
+    let most = match &short {
+        Refused::Short { left, .. } if caller.clamps => {
+            let less = asked.within(all, *left);
+            less.map(|(less, most)| {
+                *asked = less;
+                most
+            })
+        }
+        Refused::Short { left, .. } => asked.fitting(all, *left),
         _ => None,
     };
-    let Some((less, most)) = less else {
-        return Err(short.into());
+    let Some(most) = most else {
+        return Err(because(short, now));
     };
-    let hold = ledger.hold(&caller.accounts, most, now).await?;
-    Ok((less, hold))
+    let hold = ledger.hold(&caller.accounts, most, now).await;
+    hold.map_err(|refused| because(refused, now))
 }

@@ -19,7 +19,8 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use crate::admission::{Caller, Slot};
+use crate::admission::limits::{self, Charge};
+use crate::admission::{Caller, Permit};
 use crate::envelope::{self, Envelope};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -29,6 +30,7 @@ use crate::response::{self, Body, Finisher};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 pub use discover::discover;
+use funds::Wanted;
 use wait::{Outcome, Places, Wait};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
@@ -72,8 +74,8 @@ where
     async move {
         let (answered, record) = (&mut waiting).await;
         match answered {
-            Ok(Answered::Relayed(answer, slot, tab)) => {
-                response::relay(answer, slot, tab, record, waiting.finisher())
+            Ok(Answered::Relayed(answer, permit, tab)) => {
+                response::relay(answer, permit, tab, record, waiting.finisher())
             }
             Ok(Answered::Said(said)) => response::say(*said, record),
             Err(rejection) => refuse(rejection, record),
@@ -115,7 +117,7 @@ where
 
 /// In boxes: what a request comes to goes through many hands.
 enum Answered {
-    Relayed(Box<Answer>, Option<Slot>, Box<Tab>),
+    Relayed(Box<Answer>, Option<Permit>, Box<Tab>),
     Said(Box<Response<Bytes>>),
 }
 
@@ -182,7 +184,7 @@ where
 {
     // Who asks, and is there room?
     let caller = identify(gateway, plan, &head.headers, record)?;
-    let mut slot = Some(gateway.state.in_flight.enter(plan.limits.in_flight)?);
+    let (mut permit, charge) = admit(gateway, plan, caller, record)?;
 
     // What is asked?
     readable(&head.headers)?;
@@ -215,12 +217,18 @@ where
         return Err(Rejection::NoTarget { model, why });
     }
 
-    // May it be paid?
-    let what = (endpoint, &envelope);
-    let mut tab = funds::open(gateway, plan, caller, what, &route, record).await?;
+    // May it pass, and may it be paid?
+    let wanted = Wanted {
+        caller,
+        endpoint,
+        envelope: &envelope,
+        route: &route,
+    };
+    let mut tab = funds::open(gateway, plan, wanted, charge, &mut permit, record).await?;
     tab.watch(presence);
 
     // Send it, and try again while that can help. Its place is free once its client has left.
+    let mut permit = Some(permit);
     let client_id = record.client_id.clone();
     let call = Call {
         endpoint,
@@ -234,7 +242,7 @@ where
     };
     let asked = {
         let asking = pin!(attempt::run(client, &route, &call, &mut tab, record));
-        presence.holding(&mut slot, asking).await
+        presence.holding(&mut permit, asking).await
     };
     let answer = match asked {
         Ok(answer) => answer,
@@ -251,7 +259,7 @@ where
         record.enters(entered);
         settled.await;
     }
-    Ok(Answered::Relayed(answer, slot, tab))
+    Ok(Answered::Relayed(answer, permit, tab))
 }
 
 /// Who asks.
@@ -264,6 +272,18 @@ fn identify<'p>(
     let caller = plan.keyring.identify(headers, &gateway.wall)?;
     record.key = Some(Arc::clone(&caller.name));
     Ok(caller)
+}
+
+/// Whether there is room: one more request under way, by its caller and by all.
+fn admit(
+    gateway: &Gateway,
+    plan: &Plan,
+    caller: &Caller,
+    record: &Record,
+) -> Result<(Permit, Charge), Rejection> {
+    let (slots, charge) = limits::enter(&caller.gates, record.began)?;
+    let place = gateway.state.in_flight.enter(plan.limits.in_flight)?;
+    Ok((Permit::new(place, slots), charge))
 }
 
 /// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere

@@ -19,7 +19,7 @@ use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::admission::Slot;
+use crate::admission::Permit;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
 use crate::usage::Money;
@@ -39,7 +39,7 @@ pub enum Body {
 pub struct Whole {
     bytes: Option<Bytes>,
     record: Box<Record>,
-    _slot: Option<Slot>,
+    _permit: Option<Permit>,
 }
 
 /// Says that time is up: every answer under way ends with an error of ours. Whoever polls it next sees it.
@@ -64,7 +64,7 @@ const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
 /// An answer of a provider's, with what the request holds.
 pub fn relay(
     answer: Box<Answer>,
-    slot: Option<Slot>,
+    permit: Option<Permit>,
     tab: Box<Tab>,
     mut record: Box<Record>,
     finisher: &Arc<Finisher>,
@@ -76,6 +76,9 @@ pub fn relay(
     } = *answer;
     strip(&mut headers);
     sign(&mut headers, &record);
+    if let Some(permit) = &permit {
+        permit.left.iter().for_each(|left| left.tell(&mut headers));
+    }
     record.status = status.as_u16();
     record.content = Some(Instant::now());
     let body = match body {
@@ -84,19 +87,19 @@ pub fn relay(
             if let Some(cost) = record.cost.and_then(amount) {
                 headers.insert(COST, cost);
             }
-            whole(bytes, record, slot)
+            whole(bytes, record, permit)
         }
         AnswerBody::Long(begun, skimmer) => {
             let reader = Reader::Long(skimmer);
             let flow = Flow::new(*begun, reader, tab, record);
-            Body::Relay(Relay::new(flow, slot, finisher))
+            Body::Relay(Relay::new(flow, permit, finisher))
         }
         AnswerBody::Stream(begun, decoder) => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             let reader = Reader::Stream(decoder, finisher.closing().clone());
             let flow = Flow::new(*begun, reader, tab, record);
-            Body::Relay(Relay::new(flow, slot, finisher))
+            Body::Relay(Relay::new(flow, permit, finisher))
         }
     };
     let mut response = Response::new(body);
@@ -129,7 +132,7 @@ pub fn say(told: Response<Bytes>, mut record: Box<Record>) -> Response<Body> {
     Response::from_parts(head, whole(bytes, record, None))
 }
 
-fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
+fn whole(bytes: Bytes, mut record: Box<Record>, permit: Option<Permit>) -> Body {
     record.bytes_out = bytes.len() as u64;
     // Nobody asks for a body that there is none of.
     if bytes.is_empty() {
@@ -138,7 +141,7 @@ fn whole(bytes: Bytes, mut record: Box<Record>, slot: Option<Slot>) -> Body {
     Body::Whole(Box::new(Whole {
         bytes: Some(bytes),
         record,
-        _slot: slot,
+        _permit: permit,
     }))
 }
 

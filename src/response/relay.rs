@@ -11,7 +11,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Closing, Finisher};
-use crate::admission::Slot;
+use crate::admission::Permit;
 use crate::ledger::Settling;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
@@ -36,8 +36,12 @@ pub struct Relay {
 
 impl Relay {
     /// With what the request holds.
-    pub(super) fn new(mut flow: Box<Flow>, slot: Option<Slot>, finisher: &Arc<Finisher>) -> Self {
-        flow.slot = slot;
+    pub(super) fn new(
+        mut flow: Box<Flow>,
+        permit: Option<Permit>,
+        finisher: &Arc<Finisher>,
+    ) -> Self {
+        flow.permit = permit;
         Self {
             flow: Some(flow),
             finisher: Arc::clone(finisher),
@@ -62,7 +66,7 @@ impl Drop for Relay {
             return;
         };
         // Given back once the finisher has it.
-        let _slot = flow.slot.take();
+        let _permit = flow.permit.take();
         let (presence, now) = (flow.tab.presence(), Instant::now());
         if self.finisher.closing().is_closed() {
             presence.stops(now);
@@ -105,7 +109,7 @@ pub(super) struct Flow {
     /// It came to its end, whatever that was, and was entered.
     is_over: bool,
     /// None where nobody waits for it.
-    slot: Option<Slot>,
+    permit: Option<Permit>,
 }
 
 /// Looks at an answer while it passes.
@@ -148,7 +152,7 @@ impl Flow {
             settling: None,
             record,
             is_over: false,
-            slot: None,
+            permit: None,
         });
         flow.look();
         flow

@@ -13,6 +13,9 @@ use crate::usage::Money;
 /// A caller with a budget is not sent away for want of output, if there is as much as this, in tokens.
 const FLOOR: u64 = 64;
 
+/// Bytes of a body to a token, where only a guess is asked for.
+pub const BYTES_PER_TOKEN: u64 = 4;
+
 /// The most that a request may cost, wherever it goes.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -42,6 +45,25 @@ impl Bounds {
             rewritten: rewritten.collect(),
             each: demand.limit.unwrap_or(cap),
         })
+    }
+
+    /// How many tokens it will probably use: a quarter of its bytes, and as much output as it may have.
+    pub fn probable(&self, envelope: &Envelope) -> u64 {
+        Self::likely(&self.demand, envelope, self.each)
+    }
+
+    /// The same of a request whose bounds nobody needs.
+    pub fn guess(endpoint: Endpoint, envelope: &Envelope, cap: u64) -> u64 {
+        match Demand::at_a_price(endpoint, envelope) {
+            Ok(demand) => Self::likely(&demand, envelope, demand.limit.unwrap_or(cap)),
+            // What it asks for is no number; its provider will say so.
+            Err(_) => envelope.length().div_ceil(BYTES_PER_TOKEN),
+        }
+    }
+
+    fn likely(demand: &Demand, envelope: &Envelope, each: u64) -> u64 {
+        let input = envelope.length().div_ceil(BYTES_PER_TOKEN);
+        input.saturating_add(demand.output(each))
     }
 
     /// What is asked of a target. None: it has no bound.

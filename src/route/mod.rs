@@ -1,6 +1,6 @@
 //! Where may it go? A model's targets, and the order in which they are asked.
 //!
-//! Knows `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
+//! Knows `admission`, `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
 
 mod bounds;
 
@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::admission::limits::Gate;
 use crate::ledger::Account;
 use crate::provider::{OnDisconnect, Provider, Rules};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
-pub use bounds::Bounds;
+pub use bounds::{BYTES_PER_TOKEN, Bounds};
 
 /// A name that clients use, and who may serve it.
 pub struct Route {
@@ -41,6 +42,10 @@ pub struct Target {
     pub rules: Arc<Rules>,
     /// What it costs, and how much it takes.
     pub terms: Terms,
+    /// What its provider lets be done at once and in a minute, over all routes.
+    pub gate: Option<Arc<Gate>>,
+    /// How many requests it takes in a day, over all routes.
+    pub requests: Option<Arc<Account>>,
     /// What is counted about it.
     pub meters: Arc<TargetMeters>,
 }

@@ -42,11 +42,11 @@ pub async fn run(
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
-            if let Err(cause) = tab.begin(target, (call.wall)()).await {
+            let began = Instant::now();
+            if let Err(cause) = tab.begin(target, began, (call.wall)()).await {
                 failures.push(Failure::unasked(target, cause));
                 continue 'targets;
             }
-            let began = Instant::now();
             record.try_begins(&target.name, &target.meters, began);
             let span = Span { began, deadline };
             let this = Try {

@@ -30,6 +30,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
+use crate::admission::limits::Limited;
 use crate::envelope::{Envelope, Rope};
 use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
 use crate::provider::errors::{Fault, Retry};
@@ -144,6 +145,9 @@ pub enum Cause {
     /// It does not fit into a budget.
     #[error("was not asked: {0}")]
     Budget(#[source] crate::ledger::Refused),
+    /// It is at a limit of its own.
+    #[error("was not asked: {0}")]
+    Limited(#[source] Limited),
     /// It gave the request back without having looked at it, as one does who has too much to do.
     #[error("refused the request unread")]
     Shed,
@@ -184,12 +188,16 @@ impl fmt::Display for Said {
 impl Failure {
     /// Of a target that was passed over.
     fn unasked(target: &Target, cause: Cause) -> Self {
+        let wait = match &cause {
+            Cause::Limited(limited) => Some(limited.wait),
+            _ => None,
+        };
         Self {
             target: Arc::clone(&target.name),
             cause,
             fault: Fault::Provider,
             retry: Retry::Elsewhere,
-            wait: None,
+            wait,
         }
     }
 
@@ -208,7 +216,9 @@ impl Failure {
             (Cause::Nonsense(_), _) => Outcome::Nonsense,
             (Cause::Reset(_) | Cause::Stale(_), _) => Outcome::Reset,
             (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
-            (Cause::Shed, _) | (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
+            (Cause::Limited(_) | Cause::Shed, _) | (Cause::Status(_), Fault::Busy) => {
+                Outcome::RateLimited
+            }
             (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
             (Cause::Status(_), Fault::Provider) => Outcome::ProviderFault,
         }

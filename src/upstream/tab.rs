@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
 use super::{Cause, Presence};
+use crate::admission::limits::{self, Charge, Limited, Slots};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
-use crate::route::{Bounds, Target};
+use crate::route::{BYTES_PER_TOKEN, Bounds, Target};
 use crate::telemetry::{End, Entered};
 use crate::usage::{Money, Price, Usage};
-
-/// Bytes of a body to a token, where only a guess is asked for.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// Who asks, and what for: what every entry of a request says.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Asked {
     pub length: u64,
     /// The most output that it may have, in tokens, where nobody who is asked has a budget.
     pub most: u64,
+    /// The tokens that it will probably use.
+    pub probable: u64,
     /// When the hold was made: the windows of budgets that it counts in.
     pub at: SystemTime,
 }
@@ -41,6 +44,8 @@ pub struct Asked {
 /// What the tries of one request cost.
 pub struct Tab {
     hold: Box<Hold>,
+    /// What it takes of its caller's limits.
+    charge: Charge,
     asked: Asked,
     /// None: nobody who is asked has a budget.
     bounds: Option<Bounds>,
@@ -72,6 +77,9 @@ struct Bill {
     told: (Option<Usage>, bool),
     /// Bytes of an answer in one piece that have passed.
     passed: u64,
+    /// What it takes of its target's limits.
+    charge: Charge,
+    _slots: Slots,
 }
 
 impl Bill {
@@ -100,10 +108,17 @@ impl Bill {
 }
 
 impl Tab {
-    /// With what is held.
-    pub fn new(hold: Box<Hold>, asked: Asked, bounds: Option<Bounds>, unpriced: bool) -> Self {
+    /// With what is held, and what was taken of limits: whoever asks a provider has both.
+    pub fn new(
+        hold: Box<Hold>,
+        charge: Charge,
+        asked: Asked,
+        bounds: Option<Bounds>,
+        unpriced: bool,
+    ) -> Self {
         Self {
             hold,
+            charge,
             asked,
             bounds,
             unpriced,
@@ -123,9 +138,18 @@ impl Tab {
         &self.presence
     }
 
-    /// Makes sure that a try is covered, and opens its entry.
-    pub(super) async fn begin(&mut self, target: &Target, now: SystemTime) -> Result<(), Cause> {
+    /// Makes sure that a try is below its target's limits and covered, and opens its entry.
+    pub(super) async fn begin(
+        &mut self,
+        target: &Target,
+        now: Instant,
+        at: SystemTime,
+    ) -> Result<(), Cause> {
         let terms = &target.terms;
+        let entered = limits::enter(target.gate.as_slice(), now);
+        let (slots, mut charge) = entered.map_err(Cause::Limited)?;
+        let charged = charge.take(self.asked.probable, now);
+        charged.map_err(Cause::Limited)?;
         let (mut bound, mut most) = (None, self.asked.most);
         if let Some(bounds) = &self.bounds {
             bound = bounds.at(terms);
@@ -133,10 +157,20 @@ impl Tab {
                 return Err(Cause::Unpriced);
             }
             most = bounds.output(terms);
-            let account: Option<&Arc<Account>> = terms.account.as_ref();
-            let covered = self.hold.cover(account, bound.unwrap_or_default(), now);
-            covered.await.map_err(Cause::Budget)?;
         }
+        if self.bounds.is_some() || target.requests.is_some() {
+            let accounts: SmallVec<[&Arc<Account>; 2]> =
+                terms.account.iter().chain(&target.requests).collect();
+            let covered = self.hold.cover(&accounts, bound.unwrap_or_default(), at);
+            covered
+                .await
+                .map_err(|refused| match Limited::of_day(&refused, at) {
+                    Some(limited) => Cause::Limited(limited),
+                    None => Cause::Budget(refused),
+                })?;
+        }
+        self.charge.spend();
+        charge.spend();
         self.attempt += 1;
         self.bill = Some(Bill {
             price: terms.price.clone(),
@@ -149,6 +183,8 @@ impl Tab {
             said: 0,
             told: (None, false),
             passed: 0,
+            charge,
+            _slots: slots,
         });
         let version = terms.price.as_ref().map(|price| &price.version);
         self.hold.begin(Entry {
@@ -202,7 +238,7 @@ impl Tab {
         let is_answered = match cause {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
-            Cause::Budget(_) | Cause::Unpriced => true,
+            Cause::Budget(_) | Cause::Limited(_) | Cause::Unpriced => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
@@ -244,7 +280,8 @@ impl Tab {
 
     /// The try has come to its end: everything is entered. Gives what was, and a wait until that is durable.
     pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Entered>, Settling) {
-        (self.enter(end.name(), usage), self.hold.settle())
+        let entered = self.enter(end.name(), usage);
+        (entered, self.close())
     }
 
     /// Nobody reads the try under way any further. What is known of it is entered, with the usage if it has been told;
@@ -260,11 +297,13 @@ impl Tab {
 
     /// No try is under way any more: what the others cost is entered.
     pub fn close(&mut self) -> Settling {
+        // Before the last bytes go: whoever has them may ask again at once.
+        drop(std::mem::take(&mut self.charge));
         self.hold.settle()
     }
 
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Entered> {
-        let bill = self.bill.take()?;
+        let mut bill = self.bill.take()?;
         self.presence.finishes(None);
         // What is told on the way is not yet all: it may be the usage of the beginning only, and of who thinks unseen it says
         // nothing.
@@ -276,6 +315,10 @@ impl Tab {
             usage: usage.unwrap_or(estimate),
             cost: bill.cost(usage, estimate),
         };
+        let tokens = entered.usage.counts().into_iter();
+        let tokens = tokens.fold(0, u64::saturating_add);
+        bill.charge.uses(tokens);
+        self.charge.uses(tokens);
         if let Some(entry) = self.hold.current() {
             // However it came to its end, nobody heard of that.
             let absence = self.presence.absence();

@@ -785,6 +785,7 @@ fn what_is_written_about_money_is_checked() {
         "gateway.toml:7: models.fast.targets[2].price.output: `-2` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07",
         "gateway.toml:11: keys.ann.team: there is no [teams.resaerch]; did you mean `research`?",
         "gateway.toml:12: keys.ann.budget.usd: `0.0000000001` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07; a billionth of a dollar is the smallest part",
+        "gateway.toml:12: keys.ann.budget.warn: `80` is no part of a whole; write a number such as 0.8",
         "gateway.toml:14: teams.research.budget.usd: `ten` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07; a billionth of a dollar is the smallest part",
         "gateway.toml:16: defaults.budget.warn: `80` is no part of a whole; write a number such as 0.8",
     ];

@@ -25,6 +25,7 @@ mod tls;
 mod egress;
 mod http2;
 mod leave;
+mod limits;
 mod finish;
 mod hostile;
 mod broken;

@@ -1,0 +1,650 @@
+//! How much may someone do at once, and in a minute? What a request takes of its limits, and gives back.
+//!
+//! What is counted is taken of all limits or of none, under their locks at once, so that nobody is refused for what
+//! another was refused, too. A request that is not sent gives all of it back: who is refused has consumed nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::window::Window;
+use crate::ledger::{Refused, Scope};
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// A caller's own.
+    Key,
+    /// That of several callers.
+    Team,
+    /// That of one model of one provider, whoever asks for it.
+    Target,
+}
+
+/// What may be done. None: as much as one likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests in any 60 seconds.
+    pub rpm: Option<u64>,
+    /// Tokens in any 60 seconds, of input and output.
+    pub tpm: Option<u64>,
+    /// Requests under way.
+    pub concurrency: Option<u64>,
+}
+
+impl Limits {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Requests under way.
+    Concurrency,
+    /// Requests of a day.
+    Rpd,
+    /// Requests of a minute.
+    Rpm,
+    /// Tokens of a minute.
+    Tpm,
+}
+
+impl What {
+    /// The name that it has in the configuration, and as a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::Rpd => "rpd",
+            Self::Rpm => "rpm",
+            Self::Tpm => "tpm",
+        }
+    }
+}
+
+/// A limit is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// Whose it is.
+    pub whose: Whose,
+    /// Its owner's name.
+    pub name: Arc<str>,
+    /// What is limited.
+    pub what: What,
+    /// The limit.
+    pub limit: u64,
+    /// When there will be room, if nobody else takes it. Of requests under way nobody knows: a second.
+    pub wait: Duration,
+}
+
+impl Limited {
+    /// What a ledger says of the requests of a day, as seen from now. None: it says something else.
+    pub fn of_day(refused: &Refused, now: SystemTime) -> Option<Self> {
+        let Refused::Day {
+            scope,
+            name,
+            limit,
+            resets,
+        } = refused
+        else {
+            return None;
+        };
+        Some(Self {
+            whose: match scope {
+                Scope::TeamRequests => Whose::Team,
+                Scope::TargetRequests => Whose::Target,
+                _ => Whose::Key,
+            },
+            name: Arc::clone(name),
+            what: What::Rpd,
+            limit: *limit,
+            wait: resets.duration_since(now).unwrap_or_default(),
+        })
+    }
+}
+
+impl Limited {
+    /// The limit, of which nothing is left.
+    pub fn left(&self) -> Left {
+        Left {
+            what: self.what,
+            limit: self.limit,
+            left: 0,
+            reset: self.wait,
+        }
+    }
+}
+
+impl std::error::Error for Limited {}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.whose {
+            Whose::Key => write!(f, "key {}", self.name),
+            Whose::Team => write!(f, "team {}", self.name),
+            // Whoever says so has named it.
+            Whose::Target => write!(f, "it"),
+        }?;
+        let limit = self.limit;
+        match self.what {
+            What::Concurrency => write!(f, " has {limit} requests under way, which is the most"),
+            What::Rpd => write!(f, " is at its limit of {limit} requests a day"),
+            What::Rpm => write!(f, " is at its limit of {limit} requests a minute"),
+            What::Tpm => write!(f, " is at its limit of {limit} tokens a minute"),
+        }?;
+        write!(f, " ({})", self.what.name())?;
+        if self.what == What::Concurrency {
+            return f.write_str("; try again when one of them has ended");
+        }
+        write!(f, "; there is room in {}", Span(self.wait))
+    }
+}
+
+/// A duration as headers have it: `350ms`, `12.5s`, `6m0s`, `13h0m5s`. Rounded up.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_nanos().div_ceil(1_000_000);
+        let (tenths, seconds) = (millis.div_ceil(100), millis.div_ceil(1_000));
+        match seconds {
+            _ if millis < 1_000 => write!(f, "{millis}ms"),
+            0..60 => write!(f, "{}.{}s", tenths / 10, tenths % 10),
+            60..3_600 => write!(f, "{}m{}s", seconds / 60, seconds % 60),
+            _ => {
+                let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+                write!(f, "{hours}h{minutes}m{}s", seconds % 60)
+            }
+        }
+    }
+}
+
+/// What has been taken of someone's limits. Outlives plans: a limit that changes does not refill.
+#[derive(Debug, Default)]
+struct Used {
+    requests: Window,
+    tokens: Window,
+    slots: u64,
+}
+
+/// Someone's limits, and what has been taken of them.
+#[derive(Debug)]
+pub struct Gate {
+    whose: Whose,
+    name: Arc<str>,
+    limits: Limits,
+    used: Arc<Mutex<Used>>,
+}
+
+/// What is left of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// What is limited.
+    pub what: What,
+    /// The limit.
+    pub limit: u64,
+    /// What is left of it now.
+    pub left: u64,
+    /// When all of it will be there again, if nothing more is taken.
+    pub reset: Duration,
+}
+
+impl Left {
+    /// Tells it in an answer's head, in the words that clients of OpenAI know. Of requests under way there are none.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        const REQUESTS: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-requests"),
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            HeaderName::from_static("x-ratelimit-reset-requests"),
+        ];
+        const TOKENS: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-tokens"),
+            HeaderName::from_static("x-ratelimit-remaining-tokens"),
+            HeaderName::from_static("x-ratelimit-reset-tokens"),
+        ];
+        let [limit, left, reset] = match self.what {
+            What::Rpm | What::Rpd => REQUESTS,
+            What::Tpm => TOKENS,
+            What::Concurrency => return,
+        };
+        headers.insert(limit, HeaderValue::from(self.limit));
+        headers.insert(left, HeaderValue::from(self.left));
+        if let Ok(span) = HeaderValue::from_maybe_shared(Bytes::from(Span(self.reset).to_string()))
+        {
+            headers.insert(reset, span);
+        }
+    }
+}
+
+impl Gate {
+    fn used(&self) -> MutexGuard<'_, Used> {
+        // Nothing in here panics.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its owner's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whose it is.
+    pub fn whose(&self) -> Whose {
+        self.whose
+    }
+
+    fn limited(&self, what: What, limit: u64, wait: Duration) -> Limited {
+        let (whose, name) = (self.whose, Arc::clone(&self.name));
+        Limited {
+            whose,
+            name,
+            what,
+            limit,
+            wait,
+        }
+    }
+
+    /// What one more request would have to wait for, longest first.
+    fn refuses(&self, used: &mut Used, now: Instant) -> Option<Limited> {
+        if let Some(limit) = self.limits.concurrency
+            && used.slots >= limit
+        {
+            return Some(self.limited(What::Concurrency, limit, BUSY));
+        }
+        let limit = self.limits.rpm?;
+        let wait = used.requests.wait(now, 1, limit)?;
+        Some(self.limited(What::Rpm, limit, wait))
+    }
+
+    /// What is left of each of its limits.
+    pub fn left(&self, now: Instant) -> SmallVec<[Left; 3]> {
+        Self::lefts(self.limits, &mut self.used(), now)
+    }
+
+    fn lefts(limits: Limits, used: &mut Used, now: Instant) -> SmallVec<[Left; 3]> {
+        let of = |window: &mut Window, what, limit: u64| Left {
+            what,
+            limit,
+            left: limit.saturating_sub(window.sum(now)),
+            reset: window.reset(now),
+        };
+        let rpm = limits.rpm.map(|it| of(&mut used.requests, What::Rpm, it));
+        let tpm = limits.tpm.map(|it| of(&mut used.tokens, What::Tpm, it));
+        let slots = limits.concurrency.map(|limit| Left {
+            what: What::Concurrency,
+            limit,
+            left: limit.saturating_sub(used.slots),
+            reset: Duration::ZERO,
+        });
+        [rpm, tpm, slots].into_iter().flatten().collect()
+    }
+}
+
+/// How long to wait for a request under way to end: nobody knows.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// The slots that a request has, given back by `Drop`. A permit goes as far as the answer's body does.
+#[derive(Debug, Default)]
+pub struct Slots(SmallVec<[Arc<Gate>; 2]>);
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for gate in &self.0 {
+            let mut used = gate.used();
+            used.slots = used.slots.saturating_sub(1);
+        }
+    }
+}
+
+/// What a request has taken of limits that count. Dropped before it is [spent](Self::spend) it gives all of that back, and
+/// afterwards the tokens that were not used; what was used beyond them is owed.
+#[derive(Debug, Default)]
+pub struct Charge {
+    taken: SmallVec<[Taken; 2]>,
+    used: u64,
+    is_spent: bool,
+}
+
+#[derive(Debug)]
+struct Taken {
+    gate: Arc<Gate>,
+    /// When the request was counted.
+    request: Option<Instant>,
+    /// When how many tokens were.
+    tokens: Option<(Instant, u64)>,
+}
+
+/// Lets a request in at all gates or at none: it takes a slot of each that has some, and counts there.
+pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limited> {
+    let (mut slots, mut charge) = (Slots::default(), Charge::default());
+    if gates.is_empty() {
+        return Ok((slots, charge));
+    }
+    // Always in the order in which a caller has them, so that nobody waits in a circle.
+    let mut all: SmallVec<[_; 2]> = gates.iter().map(|gate| gate.used()).collect();
+    let both = gates.iter().zip(&mut all);
+    let refused = both.filter_map(|(gate, used)| gate.refuses(used, now));
+    if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
+        return Err(limited);
+    }
+    for (gate, used) in gates.iter().zip(&mut all) {
+        if gate.limits.concurrency.is_some() {
+            used.slots += 1;
+            slots.0.push(Arc::clone(gate));
+        }
+        let is_counted = gate.limits.rpm.is_some();
+        charge.taken.push(Taken {
+            gate: Arc::clone(gate),
+            request: is_counted.then(|| used.requests.take(now, 1)),
+            tokens: None,
+        });
+    }
+    Ok((slots, charge))
+}
+
+impl Charge {
+    /// Counts the tokens that a request will probably use, at all gates or at none. Of a limit that is lower it takes all
+    /// that there is. Tells what is left of the caller's own limits.
+    pub fn take(&mut self, tokens: u64, now: Instant) -> Result<SmallVec<[Left; 3]>, Limited> {
+        let mut left = SmallVec::new();
+        if self.taken.is_empty() {
+            return Ok(left);
+        }
+        let mut wanted: SmallVec<[_; 2]> = SmallVec::new();
+        for Taken { gate, .. } in &self.taken {
+            let amount = gate.limits.tpm.map_or(0, |limit| tokens.min(limit));
+            wanted.push((gate, gate.used(), amount));
+        }
+        let refused = wanted.iter_mut().filter_map(|(gate, used, amount)| {
+            let limit = gate.limits.tpm?;
+            let wait = used.tokens.wait(now, *amount, limit)?;
+            Some(gate.limited(What::Tpm, limit, wait))
+        });
+        if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
+            return Err(limited);
+        }
+        let mut moments: SmallVec<[_; 2]> = SmallVec::new();
+        for (gate, used, amount) in &mut wanted {
+            let is_counted = gate.limits.tpm.is_some();
+            moments.push(is_counted.then(|| (used.tokens.take(now, *amount), *amount)));
+            if gate.whose == Whose::Key {
+                left = Gate::lefts(gate.limits, used, now);
+            }
+        }
+        drop(wanted);
+        for (taken, tokens) in self.taken.iter_mut().zip(moments) {
+            taken.tokens = tokens;
+        }
+        Ok(left)
+    }
+
+    /// The request is sent: it counts, whatever becomes of it.
+    pub fn spend(&mut self) {
+        self.is_spent = true;
+    }
+
+    /// So many tokens were used.
+    pub fn uses(&mut self, tokens: u64) {
+        self.used = self.used.saturating_add(tokens);
+    }
+
+    fn settle(&self, now: Instant) {
+        for Taken {
+            gate,
+            request,
+            tokens,
+        } in &self.taken
+        {
+            let back = request.filter(|_| !self.is_spent);
+            let wrong = tokens.filter(|(_, amount)| *amount != self.used);
+            if back.is_none() && wrong.is_none() {
+                continue;
+            }
+            let mut used = gate.used();
+            if let Some(at) = back {
+                used.requests.pay_back(at, 1, now);
+            }
+            if let Some((at, amount)) = wrong {
+                used.tokens
+                    .pay_back(at, amount.saturating_sub(self.used), now);
+                if self.used > amount {
+                    used.tokens.take(now, self.used - amount);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if !self.taken.is_empty() {
+            self.settle(Instant::now());
+        }
+    }
+}
+
+/// What was taken of all limits, by their owners. Outlives plans.
+#[derive(Debug, Default)]
+pub struct Gates(Mutex<ByOwner>);
+
+type ByOwner = HashMap<(Whose, Arc<str>), Arc<Mutex<Used>>>;
+
+impl Gates {
+    /// Someone's limits, with what has been taken of them by whatever name they had before.
+    pub fn gate(&self, whose: Whose, name: &str, limits: Limits) -> Arc<Gate> {
+        let name: Arc<str> = name.into();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = all.entry((whose, Arc::clone(&name))).or_default();
+        let used = Arc::clone(used);
+        Arc::new(Gate {
+            whose,
+            name,
+            limits,
+            used,
+        })
+    }
+
+    /// Forgets those that no plan has any more and of which nothing counts.
+    pub fn prune(&self, now: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, used| {
+            let mut seen = used.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_idle =
+                seen.slots == 0 && seen.requests.sum(now) == 0 && seen.tokens.sum(now) == 0;
+            Arc::strong_count(used) > 1 || !is_idle
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_clients_read_them() {
+        for (millis, want) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (999, "999ms"),
+            (1_000, "1.0s"),
+            (12_340, "12.4s"),
+            (59_000, "59.0s"),
+            (59_999, "1m0s"),
+            (60_000, "1m0s"),
+            (3_599_001, "1h0m0s"),
+            (46_805_000, "13h0m5s"),
+        ] {
+            let span = Span(Duration::from_millis(millis));
+            assert_eq!(span.to_string(), want, "{millis}");
+        }
+        assert_eq!(Span(Duration::from_nanos(1)).to_string(), "1ms");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Of which caller, and how many tokens it may use.
+        Enter(usize, u64),
+        /// Of which request.
+        Spend(usize),
+        /// Of which request, and how many tokens it used.
+        Uses(usize, u64),
+        /// Of which request.
+        Drop(usize),
+        /// After how many milliseconds.
+        Later(u64),
+        /// To which limits of everybody.
+        Reload(u64, u64, u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0..3_usize, 0..40_u64).prop_map(|(who, tokens)| Step::Enter(who, tokens)),
+            5 => (0..6_usize).prop_map(Step::Spend),
+            4 => (0..6_usize, 0..60_u64).prop_map(|(which, tokens)| Step::Uses(which, tokens)),
+            6 => (0..6_usize).prop_map(Step::Drop),
+            5 => (0..20_000_u64).prop_map(Step::Later),
+            1 => (1..9_u64, 20..90_u64, 1..6_u64).prop_map(|(a, b, c)| Step::Reload(a, b, c)),
+        ];
+        proptest::collection::vec(step, 1..120)
+    }
+
+    /// A request that was let in.
+    struct Open {
+        who: usize,
+        _slots: Slots,
+        charge: Charge,
+        at: Instant,
+        tokens: u64,
+        used: u64,
+        is_spent: bool,
+    }
+
+    /// What counts of one owner: when, how many requests, how many tokens.
+    type Counted = Vec<(Instant, u64, u64)>;
+
+    #[derive(Default)]
+    struct World {
+        gates: Gates,
+        limits: Limits,
+        open: Vec<Open>,
+        /// What has ended, by caller.
+        counted: [Counted; 3],
+    }
+
+    impl World {
+        /// Everybody has limits of their own, and the first two share others, which are as high.
+        fn of(&self, who: usize) -> Vec<Arc<Gate>> {
+            let own = self.gates.gate(Whose::Key, &who.to_string(), self.limits);
+            let team = self.gates.gate(Whose::Team, "team", self.limits);
+            [own].into_iter().chain((who < 2).then_some(team)).collect()
+        }
+
+        /// What counts now of these callers: requests, tokens, slots.
+        fn sum(&self, whose: &[usize], now: Instant) -> [u64; 3] {
+            let mine = self.open.iter().filter(|open| whose.contains(&open.who));
+            let slots = mine.clone().count() as u64;
+            let open = mine.map(|open| (open.at, 1, open.tokens));
+            let ended = whose.iter().flat_map(|who| &self.counted[*who]).copied();
+            let all = open
+                .chain(ended)
+                .filter(|(at, ..)| *at + super::super::window::MINUTE > now);
+            let (requests, tokens) = all.fold((0, 0), |(a, b), (_, c, d)| (a + c, b + d));
+            [requests, tokens, slots]
+        }
+
+        fn enter(&mut self, who: usize, tokens: u64, now: Instant) {
+            let limits =
+                [self.limits.rpm, self.limits.tpm, self.limits.concurrency].map(Option::unwrap);
+            let shared = if who < 2 { &[0, 1][..] } else { &[2] };
+            let tokens = tokens.min(limits[1]);
+            let fits = [&[who][..], shared].into_iter().all(|whose| {
+                let sums = self.sum(whose, now);
+                let adds = [1, tokens, 1];
+                (0..3).all(|n| sums[n] + adds[n] <= limits[n])
+            });
+            let entered = enter(&self.of(who), now).and_then(|(slots, mut charge)| {
+                charge.take(tokens, now)?;
+                Ok((slots, charge))
+            });
+            match entered {
+                Ok((slots, charge)) => {
+                    assert!(fits);
+                    self.open.push(Open {
+                        who,
+                        _slots: slots,
+                        charge,
+                        at: now,
+                        tokens,
+                        used: 0,
+                        is_spent: false,
+                    });
+                }
+                Err(limited) => assert!(!fits, "{limited}"),
+            }
+        }
+
+        fn end(&mut self, which: usize, now: Instant) {
+            let open = self.open.swap_remove(which);
+            let mine = &mut self.counted[open.who];
+            let used = if open.is_spent { open.used } else { 0 };
+            mine.push((open.at, open.is_spent.into(), used.min(open.tokens)));
+            mine.push((now, 0, used.saturating_sub(open.tokens)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn no_minute_has_more_than_may_be_and_what_fits_is_let_in(steps in steps()) {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let limits = Limits { rpm: Some(4), tpm: Some(60), concurrency: Some(3) };
+                let mut world = World { limits, ..World::default() };
+                for step in steps {
+                    let now = Instant::now();
+                    match step {
+                        Step::Enter(who, tokens) => world.enter(who, tokens, now),
+                        Step::Spend(which) => {
+                            if let Some(open) = world.open.get_mut(which) {
+                                open.charge.spend();
+                                open.is_spent = true;
+                            }
+                        }
+                        Step::Uses(which, tokens) => {
+                            if let Some(open) = world.open.get_mut(which).filter(|open| open.is_spent) {
+                                open.charge.uses(tokens);
+                                open.used += tokens;
+                            }
+                        }
+                        Step::Drop(which) if which < world.open.len() => world.end(which, now),
+                        Step::Drop(_) => {}
+                        Step::Later(millis) => advance(Duration::from_millis(millis)).await,
+                        Step::Reload(rpm, tpm, concurrency) => {
+                            world.limits = Limits { rpm: Some(rpm), tpm: Some(tpm), concurrency: Some(concurrency) };
+                            world.gates.prune(now);
+                        }
+                    }
+                }
+                world.open.clear();
+                for who in 0..3 {
+                    for gate in world.of(who) {
+                        assert_eq!(gate.used().slots, 0, "permits held are open answers");
+                    }
+                }
+            });
+        }
+    }
+}

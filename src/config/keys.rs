@@ -1,0 +1,116 @@
+//! Who may call, and how much may they do?
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+use super::money::{Budget, Shortfall};
+use super::{Secret, value};
+
+/// `[keys.NAME]`: someone who may call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Key {
+    /// The key itself, or where it stands.
+    pub key: Option<Secret>,
+    /// Or only its digest: `sha256:` and 64 hexadecimal digits.
+    pub digest: Option<String>,
+    /// What this caller may ask for: names, or patterns with `*`. Default: everything.
+    pub models: Option<Vec<String>>,
+    /// Refused from 00:00 UTC of this day.
+    #[serde(deserialize_with = "value::day")]
+    pub expires: Option<Day>,
+    /// With whom it shares a budget, besides its own.
+    pub team: Option<String>,
+    /// What it may do. Default: as `[defaults]` says, each by each.
+    pub limits: Limits,
+    /// What it may spend. Default: as `[defaults]` says.
+    pub budget: Option<Budget>,
+    /// What becomes of a request whose worst case is more than is left. Default: as `[defaults]` says.
+    pub on_shortfall: Option<Shortfall>,
+}
+
+/// A day of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// Its first second, counted from 1970.
+    pub starts: u64,
+}
+
+/// `[teams.NAME]`: keys that share a budget and limits.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Team {
+    /// Names of keys that are in it, beside those that say so themselves.
+    pub members: Vec<String>,
+    /// What all of its keys may do together.
+    pub limits: Limits,
+    /// What all of its keys may spend together.
+    pub budget: Option<Budget>,
+}
+
+/// `[defaults]`: for keys that say nothing of their own.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// What each of them may do.
+    pub limits: Limits,
+    /// What each of them may spend; each has an account of its own.
+    pub budget: Option<Budget>,
+    /// What becomes of a request whose worst case is more than is left.
+    pub on_shortfall: Shortfall,
+    /// The output, in tokens, that a caller with a budget is sent and charged for if it gives no limit.
+    #[serde(deserialize_with = "value::tokens")]
+    pub output_cap: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            budget: None,
+            on_shortfall: Shortfall::Clamp,
+            output_cap: 4_096,
+        }
+    }
+}
+
+/// How much may be done at once, in a minute, in a day. What is not given is not limited.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests in any 60 seconds.
+    #[serde(deserialize_with = "limit")]
+    pub rpm: Option<u64>,
+    /// Tokens in any 60 seconds, of input and output.
+    #[serde(deserialize_with = "limit")]
+    pub tpm: Option<u64>,
+    /// Requests of a day, in UTC.
+    #[serde(deserialize_with = "limit")]
+    pub rpd: Option<u64>,
+    /// Requests under way.
+    #[serde(deserialize_with = "limit")]
+    pub concurrency: Option<u64>,
+}
+
+impl Limits {
+    /// These, and others where nothing is written.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            rpm: self.rpm.or(others.rpm),
+            tpm: self.tpm.or(others.tpm),
+            rpd: self.rpd.or(others.rpd),
+            concurrency: self.concurrency.or(others.concurrency),
+        }
+    }
+}
+
+/// A whole number from 1 on: who may do nothing at all is better told so.
+fn limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(d)? {
+        n @ 1..=1_000_000_000_000 => Ok(Some(n)),
+        n => Err(D::Error::custom(format_args!(
+            "{n} is no limit; write a number from 1 to 1000000000000, and shut a key out with `tollgate keys revoke`"
+        ))),
+    }
+}

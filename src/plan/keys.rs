@@ -1,0 +1,316 @@
+//! Who may call? From what an operator wrote of a key, its team and everybody, to a caller.
+//!
+//! Keys that are made while the gateway runs say the same in the same words, and become callers in the same way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::compile::Compiler;
+use super::money;
+use crate::admission::limits::{Gate, Gates, Limits, Whose};
+use crate::admission::{Caller, Digest, Keyring, matches};
+use crate::config::load::suggest;
+use crate::config::money::Shortfall;
+use crate::config::{self, Diagnostic, Open};
+use crate::ledger::{Account, Budget, Ledger, Per, Scope};
+use crate::route::Route;
+use crate::usage::Money;
+
+/// The caller that everybody is while the gateway is open.
+pub(super) const OPEN: &str = "open";
+
+/// What callers have in common, and what holds of those that say nothing of their own.
+#[derive(Debug, Default)]
+pub struct Common {
+    teams: BTreeMap<Box<str>, Team>,
+    /// Keys that are in a team by its word, and in which.
+    members: HashMap<Box<str>, Box<str>>,
+    limits: config::Limits,
+    budget: Option<Budget>,
+    clamps: bool,
+    total: Option<Arc<Account>>,
+}
+
+/// Several callers together.
+#[derive(Debug)]
+struct Team {
+    name: Arc<str>,
+    gate: Option<Arc<Gate>>,
+    accounts: Vec<Arc<Account>>,
+}
+
+/// Where accounts and limits are found by name.
+#[derive(Clone, Copy)]
+pub(super) struct Owners<'o> {
+    pub(super) ledger: &'o Ledger,
+    pub(super) gates: &'o Gates,
+}
+
+/// What accounts may spend.
+pub(super) type Budgets = Vec<(Arc<Account>, Budget)>;
+
+impl Owners<'_> {
+    /// An account with a budget.
+    pub(super) fn account(
+        self,
+        scope: Scope,
+        name: &str,
+        budget: Budget,
+        budgets: &mut Budgets,
+    ) -> Arc<Account> {
+        let account = self.ledger.account(scope, name);
+        budgets.push((Arc::clone(&account), budget));
+        account
+    }
+
+    /// What limits mean: those of a moment and a minute, and the requests of a day.
+    pub(super) fn limits(
+        self,
+        whose: Whose,
+        name: &str,
+        limits: config::Limits,
+        budgets: &mut Budgets,
+    ) -> (Option<Arc<Gate>>, Option<Arc<Account>>) {
+        let config::Limits {
+            rpm,
+            tpm,
+            rpd,
+            concurrency,
+        } = limits;
+        let here = Limits {
+            rpm,
+            tpm,
+            concurrency,
+        };
+        let gate = (!here.is_empty()).then(|| self.gates.gate(whose, name, here));
+        let scope = match whose {
+            Whose::Key => Scope::KeyRequests,
+            Whose::Team => Scope::TeamRequests,
+            Whose::Target => Scope::TargetRequests,
+        };
+        let budget = rpd.map(|requests| Budget {
+            limit: Money(requests),
+            per: Per::Day,
+            warn: None,
+        });
+        let requests = budget.map(|budget| self.account(scope, name, budget, budgets));
+        (gate, requests)
+    }
+}
+
+impl Common {
+    /// A team's name, if there is such a team.
+    pub fn team(&self, name: &str) -> Option<&Arc<str>> {
+        self.teams.get(name).map(|team| &team.name)
+    }
+
+    /// The teams there are.
+    pub fn teams(&self) -> impl Iterator<Item = &str> {
+        self.teams.keys().map(|name| &**name)
+    }
+
+    /// Someone who may call. What its accounts may spend is added to `budgets`.
+    pub(super) fn caller(
+        &self,
+        owners: Owners<'_>,
+        name: &str,
+        key: &config::Key,
+        budget: Option<Budget>,
+        budgets: &mut Budgets,
+    ) -> Caller {
+        let limits = key.limits.or(self.limits);
+        let (own_gate, own_requests) = owners.limits(Whose::Key, name, limits, budgets);
+        let budget = budget.or(self.budget);
+        let own = budget.map(|budget| owners.account(Scope::Key, name, budget, budgets));
+        // Whoever writes a team's list decides.
+        let team = self.members.get(name).map(|team| &**team);
+        let team = team.or(key.team.as_deref());
+        let known = team.and_then(|team| self.teams.get(team));
+        let shared = known.map_or(&[][..], |team| &team.accounts);
+        let accounts: Vec<Arc<Account>> = [own, own_requests]
+            .into_iter()
+            .flatten()
+            .chain(shared.iter().cloned())
+            .chain(self.total.clone())
+            .collect();
+        Caller {
+            name: name.into(),
+            models: key.models.clone(),
+            expires: key
+                .expires
+                .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),
+            // A team that the file has no more is still whose requests they are.
+            team: known
+                .map(|team| Arc::clone(&team.name))
+                .or(team.map(Arc::from)),
+            has_budget: accounts.iter().any(|it| !it.scope().is_of_requests()),
+            accounts,
+            gates: own_gate
+                .into_iter()
+                .chain(known.and_then(|team| team.gate.clone()))
+                .collect(),
+            clamps: key
+                .on_shortfall
+                .map_or(self.clamps, |it| it == Shortfall::Clamp),
+        }
+    }
+}
+
+impl Compiler<'_> {
+    /// Callers by their keys, and what they have in common.
+    pub(super) fn keyring(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) -> (Keyring, Common) {
+        let common = self.common();
+        let mut keyring = Keyring::default();
+        for (name, entry) in &self.config.keys {
+            self.flaws
+                .extend(patterns(name, entry, self.config, models));
+            self.team(name, entry, &common);
+            let Some(digest) = self.digest(name, entry) else {
+                continue;
+            };
+            let at = ["keys", name, "budget"];
+            let budget = money::budget(&at, entry.budget.as_ref(), &mut self.flaws);
+            let caller = common.caller(self.owners, name, entry, budget, &mut self.budgets);
+            if !keyring.add(digest, Arc::new(caller)) {
+                self.flaw(["keys", name, "key"], "another entry has the same key");
+            }
+        }
+        if self.is_open() {
+            let key = config::Key::default();
+            let caller = common.caller(self.owners, OPEN, &key, None, &mut self.budgets);
+            keyring.open(Arc::new(caller), self.config.server.open == Open::Yes);
+        }
+        (keyring, common)
+    }
+
+    fn common(&mut self) -> Common {
+        let config = self.config;
+        let mut common = Common {
+            limits: config.defaults.limits,
+            clamps: config.defaults.on_shortfall == Shortfall::Clamp,
+            ..Common::default()
+        };
+        let (owners, flaws, budgets) = (self.owners, &mut self.flaws, &mut self.budgets);
+        let defaults = config.defaults.budget.as_ref();
+        common.budget = money::budget(&["defaults", "budget"], defaults, flaws);
+        let total = config.total.budget.as_ref();
+        let total = money::budget(&["total", "budget"], total, flaws);
+        common.total = total.map(|total| owners.account(Scope::Total, "", total, budgets));
+        for (name, team) in &config.teams {
+            let at = ["teams", name, "budget"];
+            let budget = money::budget(&at, team.budget.as_ref(), flaws);
+            let account = budget.map(|it| owners.account(Scope::Team, name, it, budgets));
+            let (gate, requests) = owners.limits(Whose::Team, name, team.limits, budgets);
+            let shared = Team {
+                name: name.as_str().into(),
+                gate,
+                accounts: [account, requests].into_iter().flatten().collect(),
+            };
+            common.teams.insert(name.as_str().into(), shared);
+            for (n, member) in team.members.iter().enumerate() {
+                let other = common
+                    .members
+                    .insert(member.as_str().into(), name.as_str().into());
+                let said = config.keys.get(member).and_then(|key| key.team.as_deref());
+                let other = other.as_deref().or(said).filter(|other| *other != name);
+                if let Some(other) = other {
+                    let n = n.to_string();
+                    let at = ["teams", name, "members", &n];
+                    let message = format!("`{member}` is in the team {other} already");
+                    flaws.push(Diagnostic::new(at, message));
+                }
+            }
+        }
+        common
+    }
+
+    /// Sees to it that the team that a key names is there.
+    fn team(&mut self, key: &str, entry: &config::Key, common: &Common) {
+        let Some(team) = entry.team.as_deref() else {
+            return;
+        };
+        if common.team(team).is_none() {
+            let hint = suggest(team, common.teams());
+            let message = format!("there is no [teams.{team}]{hint}");
+            self.flaw(["keys", key, "team"], message);
+        }
+    }
+
+    fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
+        match (&entry.key, &entry.digest) {
+            (Some(secret), None) => {
+                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
+                    Ok(key) if key.trim() != key => {
+                        self.flaw(
+                            ["keys", name, "key"],
+                            "a key must not begin or end with white space",
+                        );
+                        None
+                    }
+                    Ok(key) => Some(Digest::of(&key)),
+                    Err(missing) => {
+                        self.flaw(["keys", name, "key"], missing.to_string());
+                        None
+                    }
+                }
+            }
+            (None, Some(text)) => match Digest::parse(text) {
+                Ok(digest) => Some(digest),
+                Err(wrong) => {
+                    self.flaw(["keys", name, "digest"], wrong.to_string());
+                    None
+                }
+            },
+            (None, None) => {
+                self.flaw(["keys", name], "give it `key` or `digest`");
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.flaw(["keys", name], "give it `key` or `digest`, not both");
+                None
+            }
+        }
+    }
+
+    /// Whether callers without a key are let in, until the first key is made.
+    pub(super) fn is_open(&self) -> bool {
+        let server = &self.config.server;
+        match server.open {
+            Open::Yes => true,
+            Open::No => false,
+            Open::Auto => {
+                let mut listeners = server.listen.iter();
+                self.config.keys.is_empty() && listeners.all(config::Listen::is_private)
+            }
+        }
+    }
+}
+
+/// What is wrong with the models that a key may ask for: a name that is neither a model's nor a provider's can never match,
+/// and is a typing error, most likely.
+pub(super) fn patterns(
+    key: &str,
+    entry: &config::Key,
+    config: &config::Config,
+    models: &BTreeMap<Box<str>, Arc<Route>>,
+) -> Vec<Diagnostic> {
+    let mut flaws = Vec::new();
+    for (n, pattern) in entry.models.iter().flatten().enumerate() {
+        let provider = pattern.split_once('/').map(|(provider, _)| provider);
+        let of_provider = |part: &str| config.providers.keys().any(|name| matches(part, name));
+        let mut targets = config.models.values().flat_map(|model| &model.targets);
+        if provider.is_some_and(of_provider)
+            || models.keys().any(|name| matches(pattern, name))
+            || targets.any(|target| matches(pattern, &target.to))
+        {
+            continue;
+        }
+        let names = config.models.keys().chain(config.providers.keys());
+        let hint = suggest(provider.unwrap_or(pattern), names.map(String::as_str));
+        let n = n.to_string();
+        let message = format!("`{pattern}` can match no model{hint}");
+        flaws.push(Diagnostic::new(["keys", key, "models", &n], message));
+    }
+    flaws
+}
