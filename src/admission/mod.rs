@@ -4,6 +4,7 @@
 //! random; a slow one would cost every request.) Knows `ledger`.
 
 pub mod door;
+pub mod note;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -69,6 +70,8 @@ pub struct Caller {
     pub accounts: Vec<Arc<Account>>,
     /// What is left does not cover a request: lower its output instead of refusing it.
     pub clamps: bool,
+    /// To what its requests are charged further, where they do not say themselves.
+    pub tag: Option<Arc<str>>,
 }
 
 impl Caller {

@@ -20,6 +20,7 @@ mod keep;
 mod line;
 mod open;
 mod report;
+pub mod rows;
 mod state;
 mod store;
 mod sums;
@@ -175,6 +176,10 @@ pub struct Entry {
     pub end: Cow<'static, str>,
     /// The version of the price.
     pub prices: Arc<str>,
+    /// For whom the caller asked, as it says.
+    pub user: Option<Arc<str>>,
+    /// To what it is charged further, as the caller says.
+    pub tag: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -296,6 +301,7 @@ pub struct Ledger(Arc<House>);
 /// What ends when the last clone is dropped.
 #[derive(Debug)]
 struct House {
+    place: Place,
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -328,7 +334,12 @@ impl Ledger {
         let state = State::new(settings, store.hour, store.number);
         let inner = Arc::new(Inner::new(settings, state, safe));
         let threads = Mutex::new(writer::start(&inner, store)?);
-        Ok(Self(Arc::new(House { inner, threads })))
+        let place = settings.store.clone();
+        Ok(Self(Arc::new(House {
+            place,
+            inner,
+            threads,
+        })))
     }
 
     /// One that nothing is held in and nothing is written to: for those who only ask what a configuration means.
@@ -344,9 +355,15 @@ impl Ledger {
         let inner = Inner::new(&settings, State::new(&settings, 0, 0), Safe::Never);
         inner.stop(Stop::Now);
         Self(Arc::new(House {
+            place: settings.store,
             inner: Arc::new(inner),
             threads: Mutex::default(),
         }))
+    }
+
+    /// Where it is kept.
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// The account of this name, the same one whenever it is asked for. A new one has no budget until [`Self::enforce`]
@@ -442,6 +459,8 @@ mod crashes;
 mod crowd;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Limits, Passage, Plan, Spending, State, Surroundings};
-use crate::admission::door::{self, Door, Pages};
-use crate::admission::{Caller, Digest, Keyring, matches};
+use crate::admission::{Caller, Digest, Keyring, matches, note};
 use crate::config::load::suggest;
 use crate::config::money::{Shortfall, Unpriced};
 use crate::config::{self, Config, Diagnostic, Open};
@@ -53,6 +52,7 @@ impl Plan {
         let targets = compiler.targets(&models);
         let keyring = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
+        let admin_token = compiler.admin_token();
         compiler.limits();
         compiler.warn(&models);
         let unavailable = compiler.unavailable_routes();
@@ -87,6 +87,7 @@ impl Plan {
         Ok(Self {
             door,
             admin_door,
+            admin_token,
             keyring,
             models,
             targets,
@@ -306,6 +307,7 @@ impl Compiler<'_> {
                     .on_shortfall
                     .unwrap_or(self.config.defaults.on_shortfall)
                     == Shortfall::Clamp,
+                tag: note::kept(&entry.tags.join(",")),
             };
             if !keyring.add(digest, Arc::new(caller)) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
@@ -319,6 +321,7 @@ impl Compiler<'_> {
                 team: None,
                 accounts: self.accounts(OPEN, &config::Key::default()),
                 clamps: self.config.defaults.on_shortfall == Shortfall::Clamp,
+                tag: None,
             }));
         }
         keyring
@@ -332,64 +335,9 @@ impl Compiler<'_> {
         }
     }
 
-    /// Who may knock: at the clients' listener, and at the operators', which no page but its own may call.
-    fn doors(&mut self) -> (Door, Door) {
-        let server = &self.config.server;
-        let mut names = Vec::new();
-        for (n, text) in server.names.iter().enumerate() {
-            match door::name(text) {
-                Ok(name) => names.push(name),
-                Err(wrong) => {
-                    self.flaw(
-                        ["server", "names", &n.to_string()],
-                        format!("`{text}` {wrong}"),
-                    );
-                }
-            }
-        }
-        let mut pages = Vec::new();
-        for (n, text) in server
-            .cors
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| *text != "*")
-        {
-            match door::origin(text) {
-                Ok(origin) => pages.push(origin),
-                Err(wrong) => {
-                    self.flaw(
-                        ["server", "cors", &n.to_string()],
-                        format!("`{text}` {wrong}"),
-                    );
-                }
-            }
-        }
-        let pages = match server.cors.iter().any(|text| text == "*") {
-            true => Pages::Any,
-            false => Pages::Listed(pages),
-        };
-        let operators = Door::new(names.clone(), Pages::Own);
-        (Door::new(names, pages), operators)
-    }
-
     fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
         match (&entry.key, &entry.digest) {
-            (Some(secret), None) => {
-                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
-                    Ok(key) if key.trim() != key => {
-                        self.flaw(
-                            ["keys", name, "key"],
-                            "a key must not begin or end with white space",
-                        );
-                        None
-                    }
-                    Ok(key) => Some(Digest::of(&key)),
-                    Err(missing) => {
-                        self.flaw(["keys", name, "key"], missing.to_string());
-                        None
-                    }
-                }
-            }
+            (Some(secret), None) => self.digest_of(["keys", name, "key"], secret),
             (None, Some(text)) => match Digest::parse(text) {
                 Ok(digest) => Some(digest),
                 Err(wrong) => {

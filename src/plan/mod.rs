@@ -4,6 +4,7 @@
 //! `config` and every room: the only place where configuration becomes running things.
 
 mod compile;
+mod doors;
 mod egress;
 pub mod money;
 mod providers;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
-use crate::admission::{InFlight, Keyring, Memory};
+use crate::admission::{Digest, InFlight, Keyring, Memory};
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
 use crate::route::{Route, Terms};
@@ -29,6 +30,8 @@ pub struct Plan {
     pub door: Door,
     /// The same for operators.
     pub admin_door: Door,
+    /// What opens the operators' further paths. None: nothing does.
+    pub admin_token: Option<Digest>,
     /// Who may call.
     pub keyring: Keyring,
     /// The names clients use.

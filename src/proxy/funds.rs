@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::admission::Caller;
+use http::HeaderMap;
+
+use crate::admission::{Caller, note};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::ledger::{Hold, Refused};
@@ -20,7 +22,7 @@ pub(super) async fn open(
     gateway: &Gateway,
     plan: &Plan,
     caller: &Caller,
-    (endpoint, envelope): (Endpoint, &Envelope),
+    (endpoint, headers, envelope): (Endpoint, &HeaderMap, &Envelope),
     route: &Route,
     record: &Record,
 ) -> Result<Box<Tab>, Rejection> {
@@ -44,6 +46,8 @@ pub(super) async fn open(
         length: envelope.length(),
         most: if endpoint.has_output() { u64::MAX } else { 0 },
         at: now,
+        user: envelope.string("user").and_then(|user| note::kept(&user)),
+        tag: note::tag(headers).or_else(|| caller.tag.clone()),
     };
     // In a box from the start: it is long, and moves from hand to hand.
     Ok(Box::new(Tab::new(

@@ -216,7 +216,7 @@ where
     }
 
     // May it be paid?
-    let what = (endpoint, &envelope);
+    let what = (endpoint, &head.headers, &envelope);
     let mut tab = funds::open(gateway, plan, caller, what, &route, record).await?;
     tab.watch(presence);
 

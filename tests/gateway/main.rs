@@ -38,6 +38,7 @@ mod crowds;
 mod cli;
 mod prices;
 mod budgets;
+mod charge;
 mod bounds;
 mod field;
 mod proof;
