@@ -71,19 +71,7 @@ impl Plan {
             .telemetry
             .metrics
             .label_keys(names.chain([OPEN.into()]));
-        let rules = providers.values().flat_map(|passage| {
-            let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
-            some.chain([&*passage.rules])
-        });
-        let rules = rules.chain(models.values().map(|route| &route.rules));
-        let mut acted_on: HashSet<Box<str>> =
-            rules.flat_map(Rules::names).map(Into::into).collect();
-        acted_on.extend(
-            ACTED_ON
-                .into_iter()
-                .chain(demand::acted_on())
-                .map(Into::into),
-        );
+        let acted_on = acted_on(&providers, &models);
         Ok(Self {
             door,
             admin_door,
@@ -108,6 +96,26 @@ impl Plan {
             warnings,
         })
     }
+}
+
+/// Members that a rule or tollgate itself acts on.
+fn acted_on(
+    providers: &HashMap<Box<str>, Passage>,
+    models: &BTreeMap<Box<str>, Arc<Route>>,
+) -> HashSet<Box<str>> {
+    let rules = providers.values().flat_map(|passage| {
+        let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
+        some.chain([&*passage.rules])
+    });
+    let rules = rules.chain(models.values().map(|route| &route.rules));
+    let mut acted_on: HashSet<Box<str>> = rules.flat_map(Rules::names).map(Into::into).collect();
+    acted_on.extend(
+        ACTED_ON
+            .into_iter()
+            .chain(demand::acted_on())
+            .map(Into::into),
+    );
+    acted_on
 }
 
 impl Passage {

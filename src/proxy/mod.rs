@@ -28,6 +28,7 @@ use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
+pub use catalogue::unescape;
 pub use discover::discover;
 use wait::{Outcome, Places, Wait};
 

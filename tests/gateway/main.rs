@@ -31,6 +31,7 @@ mod broken;
 mod reload;
 mod drain;
 mod browsers;
+mod operators;
 mod discover;
 mod ways;
 mod smuggling;
