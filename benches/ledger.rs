@@ -240,6 +240,8 @@ impl Names {
             estimated: false,
             end: "complete".into(),
             prices: Arc::clone(&self.prices),
+            user: None,
+            tag: None,
         }
     }
 }

@@ -1,31 +1,106 @@
-//! The operator's window: its own listener, with health and metrics.
+//! The operator's window: its own listener, with health and metrics for whoever asks, and `/admin` for whoever may.
 //!
 //! Served by the control thread, never by one that serves clients: to write the metrics takes milliseconds.
 
+mod api;
+mod guard;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::Semaphore;
 
+use crate::admission::Digest;
 use crate::admission::door::Stranger;
 use crate::gateway::Gateway;
 use crate::server::Handler;
 use crate::telemetry::metrics;
+use api::{Answer, Ask};
+use guard::{Guard, Turned};
+
+/// The longest body of an operator's, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// How long it may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers operators.
 #[derive(Clone)]
 pub struct Window {
     gateway: Arc<Gateway>,
+    guard: Arc<Guard>,
+    reading: Arc<Semaphore>,
 }
 
 impl Window {
-    /// On a gateway.
-    pub fn on(gateway: Arc<Gateway>) -> Self {
-        Self { gateway }
+    /// On a gateway, at listeners that only this machine can connect to, or at others. They stay as they were started, so
+    /// that no plan knows this.
+    pub fn on(gateway: Arc<Gateway>, is_private: bool) -> Self {
+        Self {
+            gateway,
+            guard: Arc::new(Guard::new(is_private)),
+            reading: Arc::new(Semaphore::new(1)),
+        }
     }
+
+    /// Answers at `/admin` and below, if it may be asked.
+    async fn answer(&self, token: Option<Digest>, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        if let Err(turned) = self.guard.admit(token, &head.method, &head.headers) {
+            return turned_away(&turned);
+        }
+        let ask = Ask::of(&self.gateway, &self.reading, &head);
+        if ask.method == Method::GET || body.is_end_stream() {
+            return api::answer(ask, Bytes::new()).await;
+        }
+        // No page can send this type without asking first.
+        if !is_json(&head.headers) {
+            let message = "the body must be JSON, and say `content-type: application/json`";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Answer::refusal(status, "unsupported_media_type", message);
+        }
+        match tokio::time::timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+            Ok(Ok(body)) => api::answer(ask, body.to_bytes()).await,
+            Ok(Err(_)) => Answer::refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                "the body is longer than 64 KiB, or it broke off",
+            ),
+            Err(_) => Answer::refusal(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the body did not come within 10 seconds",
+            ),
+        }
+    }
+}
+
+fn turned_away(turned: &Turned) -> Answer {
+    let (status, code) = turned.kind();
+    let mut answer = Answer::refusal(status, code, &turned.to_string());
+    match turned {
+        Turned::Unknown => {
+            let bearer = HeaderValue::from_static("Bearer");
+            answer.headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        Turned::Guessing { again } => {
+            let seconds = HeaderValue::from(again.as_secs() + 1);
+            answer.headers.insert(header::RETRY_AFTER, seconds);
+        }
+        Turned::Reachable | Turned::ReadOnly => {}
+    }
+    answer
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let stated = headers.get(header::CONTENT_TYPE);
+    let kind = stated.and_then(|stated| stated.as_bytes().split(|byte| *byte == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
 }
 
 impl Handler for Window {
@@ -43,6 +118,13 @@ impl Handler for Window {
             return said(status, TEXT, format!("{stranger}\n"));
         }
         let path = uri.path();
+        if path == "/admin" || path.starts_with("/admin/") {
+            let answer = self.answer(plan.admin_token, request).await;
+            let mut response = Response::new(Full::new(answer.body));
+            *response.status_mut() = answer.status;
+            *response.headers_mut() = answer.headers;
+            return response;
+        }
         let known = matches!(
             path,
             "/metrics" | "/health" | "/health/live" | "/health/ready"
@@ -70,7 +152,7 @@ impl Handler for Window {
             _ => said(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "see /metrics and /health/ready\n".into(),
+                "see /metrics, /health/ready and /admin/usage\n".into(),
             ),
         }
     }

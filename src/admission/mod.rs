@@ -4,7 +4,9 @@
 //! random; a slow one would cost every request.) Knows `ledger`.
 
 pub mod door;
+pub mod guesses;
 pub mod limits;
+pub mod note;
 mod window;
 
 use std::collections::HashMap;
@@ -78,6 +80,8 @@ pub struct Caller {
     pub gates: Vec<Arc<Gate>>,
     /// What is left does not cover a request: lower its output instead of refusing it.
     pub clamps: bool,
+    /// To what its requests are charged further, where they do not say themselves.
+    pub tag: Option<Arc<str>>,
 }
 
 impl Caller {

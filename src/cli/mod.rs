@@ -50,7 +50,7 @@ pub enum Command {
     Providers,
     /// Who spent what: read from the ledger, also beside a gateway that runs
     Usage {
-        /// What the rows are told apart by: key, model, target, team, day; several with commas
+        /// What the rows are told apart by: key, model, target, team, day, user, tag; several with commas
         #[arg(long, value_delimiter = ',', default_value = "key")]
         by: Vec<By>,
         /// Only what is no older than this: 12h, 7d, 30d

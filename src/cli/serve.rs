@@ -253,6 +253,8 @@ impl Control {
         };
         let clients: Vec<Address> = config.server.listen.iter().map(at).collect();
         let operators: Vec<Address> = config.admin.listen.iter().map(at).collect();
+        let is_private = config.admin.listen.iter().all(Listen::is_private);
+        let window = Window::on(Arc::clone(&self.gateway), is_private);
         let most = config.server.max_connections;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -279,7 +281,7 @@ impl Control {
             let accepting = self
                 .workers
                 .accept(clients, most, gauge, self.stage.clone());
-            let serving = async { tokio::join!(accepting, self.operators(operators)) };
+            let serving = async { tokio::join!(accepting, self.operators(operators, window)) };
             tokio::select! {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
@@ -293,13 +295,13 @@ impl Control {
     }
 
     /// Serves operators until the very end, so that readiness can be seen to drop.
-    async fn operators(&self, listeners: Vec<Listener>) {
+    async fn operators(&self, listeners: Vec<Listener>, window: Window) {
         let mut connections = JoinSet::new();
         let mut stage = self.stage.clone();
         loop {
             tokio::select! {
                 stream = server::accept_any(&listeners), if connections.len() < MOST_OPERATORS => {
-                    let window = Window::on(Arc::clone(&self.gateway));
+                    let window = window.clone();
                     connections.spawn(server::serve(stream, self.times, self.stage.clone(), window));
                 }
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}

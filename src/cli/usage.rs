@@ -11,6 +11,7 @@ use super::{Failed, Loaded};
 use crate::config;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
+use crate::ledger::rows::{self, COUNTS};
 use crate::ledger::{self, By, Place, Report, ReportError, Row};
 use crate::plan::money;
 use crate::usage::KINDS;
@@ -57,8 +58,8 @@ pub fn run(
     let rows = Report::read(&ledger, by, since).map_err(failed)?;
     super::print(&match format {
         Format::Table => table(by, &rows),
-        Format::Json => vec![json(by, &rows)],
-        Format::Csv => csv(by, &rows),
+        Format::Json => vec![rows::json(by, &rows)],
+        Format::Csv => rows::csv(by, &rows),
     });
     Ok(())
 }
@@ -90,13 +91,6 @@ fn place(file: &Path, environment: Environment) -> Result<PathBuf, Failed> {
     }
 }
 
-/// The columns after those that rows are told apart by.
-const COUNTS: [&str; 3] = ["entries", "estimated", "unpriced"];
-
-fn counts(row: &Row) -> [u64; COUNTS.len()] {
-    [row.entries, row.estimated, row.unpriced]
-}
-
 fn table(by: &[By], rows: &[Row]) -> Vec<String> {
     // What nobody has used has no column.
     let used = KINDS.iter().enumerate();
@@ -113,7 +107,7 @@ fn table(by: &[By], rows: &[Row]) -> Vec<String> {
             "" => "-".to_owned(),
             name => name.to_owned(),
         });
-        let numbers = counts(row).into_iter().chain(tokens.copied());
+        let numbers = rows::counts(row).into_iter().chain(tokens.copied());
         let numbers = numbers.map(|n| n.to_string());
         lines.push(names.chain([row.cost.to_string()]).chain(numbers).collect());
     }
@@ -141,55 +135,17 @@ fn aligned(lines: &[Vec<String>], names: usize) -> Vec<String> {
     lines.iter().map(line).collect()
 }
 
-/// A list of rows; amounts are decimal text, so that no reader makes floats of them.
-fn json(by: &[By], rows: &[Row]) -> String {
-    let object = |row: &Row| {
-        let mut object = serde_json::Map::new();
-        for (by, name) in by.iter().zip(&row.by) {
-            object.insert(by.name().into(), name.as_str().into());
-        }
-        object.insert("usd".into(), row.cost.to_string().into());
-        let numbers = COUNTS.into_iter().zip(counts(row));
-        for (name, count) in numbers.chain(KINDS.into_iter().zip(row.tokens)) {
-            object.insert(name.into(), count.into());
-        }
-        serde_json::Value::Object(object)
-    };
-    serde_json::Value::Array(rows.iter().map(object).collect()).to_string()
-}
-
-fn csv(by: &[By], rows: &[Row]) -> Vec<String> {
-    let head = by.iter().map(|by| by.name()).chain(["usd"]).chain(COUNTS);
-    let mut lines = vec![head.chain(KINDS).collect::<Vec<_>>().join(",")];
-    for row in rows {
-        let names = row.by.iter().map(|name| quoted(name));
-        let numbers = counts(row).into_iter().chain(row.tokens);
-        let numbers = numbers.map(|n| n.to_string());
-        let cells = names.chain([row.cost.to_string()]).chain(numbers);
-        lines.push(cells.collect::<Vec<_>>().join(","));
-    }
-    lines
-}
-
-/// A cell, in quotes where it must be (RFC 4180, 2).
-fn quoted(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::usage::Money;
 
-    fn rows() -> Vec<Row> {
+    #[test]
+    fn a_table_has_the_columns_that_are_used() {
         let mut tokens = [0; KINDS.len()];
         tokens[0] = 12;
         tokens[6] = 5;
-        vec![
+        let rows = [
             Row {
                 by: vec!["ann".into()],
                 entries: 2,
@@ -201,29 +157,14 @@ mod tests {
                 by: vec!["b,\"o\"b".into()],
                 ..Row::default()
             },
-        ]
-    }
-
-    #[test]
-    fn rows_are_written_in_each_form() {
+        ];
         assert_eq!(
-            table(&[By::Key], &rows()),
+            table(&[By::Key], &rows),
             [
                 "KEY             USD  ENTRIES  ESTIMATED  UNPRICED  INPUT  OUTPUT",
                 "ann     1.500000001        2          0         0     12       5",
                 "b,\"o\"b         0.00        0          0         0      0       0",
             ]
-        );
-        assert_eq!(
-            csv(&[By::Key], &rows())[1],
-            "ann,1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0"
-        );
-        assert!(csv(&[By::Key], &rows())[2].starts_with("\"b,\"\"o\"\"b\",0.00,"));
-        let list: serde_json::Value = serde_json::from_str(&json(&[By::Key], &rows())).unwrap();
-        assert_eq!(list[0]["usd"], "1.500000001");
-        assert_eq!(
-            (list[0]["key"].as_str(), list[0]["output"].as_u64()),
-            (Some("ann"), Some(5))
         );
     }
 }

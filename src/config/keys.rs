@@ -27,6 +27,8 @@ pub struct Key {
     pub budget: Option<Budget>,
     /// What becomes of a request whose worst case is more than is left. Default: as `[defaults]` says.
     pub on_shortfall: Option<Shortfall>,
+    /// To what its requests are charged further, where they do not say themselves.
+    pub tags: Vec<String>,
 }
 
 /// A day of the calendar, in UTC.

@@ -3,6 +3,7 @@
 //! The sections stand in the order of `gateway.toml`. Unknown fields are refused by name; fields that are promised but
 //! not built are refused as "not yet" ([`load`] knows them). Knows no other room.
 
+mod diagnostic;
 pub mod keys;
 pub mod load;
 pub mod money;
@@ -11,13 +12,13 @@ mod tree;
 mod value;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use diagnostic::Diagnostic;
 pub use keys::{Day, Key, Limits};
 pub use secret::Secret;
 pub use value::parse_duration as duration;
@@ -163,15 +164,18 @@ pub enum Log {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// `/metrics` and `/health*` are served here.
+    /// `/metrics`, `/health*` and `/admin/*` are served here.
     #[serde(deserialize_with = "value::listen")]
     pub listen: Vec<Listen>,
+    /// What opens `/admin/*`. Without one it can only be read, and only while every listener is loopback or a unix socket.
+    pub token: Option<Secret>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001)))],
+            token: None,
         }
     }
 }
@@ -425,52 +429,4 @@ pub struct Target {
     pub reasoning: Option<bool>,
     /// What its provider lets be done, whoever asks and by whatever model.
     pub limits: Option<Limits>,
-}
-
-/// One mistake in a configuration: where it is, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// The path to it (`models`, `fast`, `targets`, `1`); empty for the file as a whole.
-    pub at: Vec<String>,
-    /// One sentence for the operator.
-    pub message: String,
-}
-
-impl Diagnostic {
-    /// A mistake at a path.
-    pub fn new<S: Into<String>>(
-        at: impl IntoIterator<Item = S>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            at: at.into_iter().map(Into::into).collect(),
-            message: message.into(),
-        }
-    }
-}
-
-/// The path as an operator would write it, then the sentence: `models.fast.targets[1]: …`.
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names stand second everywhere else, and a name may be a number.
-        let first_place = match self.at.first().map(String::as_str) {
-            Some("server" | "admin" | "ledger" | "defaults" | "total") => 2,
-            _ => 3,
-        };
-        for (n, part) in self.at.iter().enumerate() {
-            let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if n >= first_place && part.parse::<usize>().is_ok() {
-                write!(f, "[{part}]")?;
-            } else {
-                let dot = if n == 0 { "" } else { "." };
-                if part.chars().all(bare) {
-                    write!(f, "{dot}{part}")?;
-                } else {
-                    write!(f, "{dot}\"{part}\"")?;
-                }
-            }
-        }
-        let colon = if self.at.is_empty() { "" } else { ": " };
-        write!(f, "{colon}{}", self.message)
-    }
 }

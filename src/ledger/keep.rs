@@ -62,9 +62,11 @@ fn roll_up(tx: &Transaction<'_>, last: i64) -> rusqlite::Result<()> {
         .collect::<Vec<_>>()
         .join(", ");
     let text = format!(
-        "INSERT INTO past (day, scope, key, team, model, target, provider, entries, estimated, unpriced, cost, {kinds})
+        "INSERT INTO past (day, scope, key, team, model, target, provider, user, tag, entries, estimated, unpriced,
+                           cost, {kinds})
          SELECT at / 86400000, coalesce(scope, 'request'), coalesce(key, ''), coalesce(team, ''), coalesce(model, ''),
-                coalesce(target, ''), coalesce(provider, ''), 1, estimated, cost IS NULL, coalesce(cost, 0), {counted}
+                coalesce(target, ''), coalesce(provider, ''), coalesce(user, ''), coalesce(tag, ''), 1, estimated,
+                cost IS NULL, coalesce(cost, 0), {counted}
          FROM entry WHERE chunk <= ?1
          ON CONFLICT DO UPDATE SET {sums}"
     );

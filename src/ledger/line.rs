@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::book::Cut;
@@ -63,23 +64,31 @@ impl Serialize for Entry {
             let counts = usage.counts().map(|count| count.min(MOST_TOKENS));
             (counts, usage.cost.map(|cost| stored(cost.0)))
         };
-        let line = (
-            &*self.request,
-            self.attempt,
-            millis_of(self.at),
-            &*self.api,
-            &*self.key,
-            self.team.as_deref(),
-            &*self.model,
-            &*self.target,
-            &*self.provider,
-            self.usage.map(usage),
-            self.cost.map(|cost| stored(cost.0)),
-            self.estimated,
-            &*self.end,
-            &*self.prices,
-        );
-        line.serialize(s)
+        let marks = (self.user.as_deref(), self.tag.as_deref());
+        let is_marked = marks != (None, None);
+        let mut line = s.serialize_tuple(if is_marked { 17 } else { 14 })?;
+        line.serialize_element(&*self.request)?;
+        line.serialize_element(&self.attempt)?;
+        line.serialize_element(&millis_of(self.at))?;
+        line.serialize_element(&*self.api)?;
+        line.serialize_element(&*self.key)?;
+        line.serialize_element(&self.team.as_deref())?;
+        line.serialize_element(&*self.model)?;
+        line.serialize_element(&*self.target)?;
+        line.serialize_element(&*self.provider)?;
+        line.serialize_element(&self.usage.map(usage))?;
+        line.serialize_element(&self.cost.map(|cost| stored(cost.0)))?;
+        line.serialize_element(&self.estimated)?;
+        line.serialize_element(&*self.end)?;
+        line.serialize_element(&*self.prices)?;
+        // Most have neither, and are shorter for it.
+        if is_marked {
+            let scope = None::<()>;
+            line.serialize_element(&scope)?;
+            line.serialize_element(&marks.0)?;
+            line.serialize_element(&marks.1)?;
+        }
+        line.end()
     }
 }
 
@@ -144,6 +153,10 @@ pub(super) struct Fields<'a> {
     /// Whose budget a crash was charged to; none for a try.
     #[serde(borrow, default)]
     pub(super) scope: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) user: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) tag: Option<Text<'a>>,
 }
 
 /// A text, which mostly can be read where it stands.
@@ -163,13 +176,14 @@ impl<'de> Deserialize<'de> for Entry {
         let fields = Fields::deserialize(d)?;
         let usage = |(counts, cost): (_, Option<u64>)| Usage::of(counts, cost.map(Money));
         let name = |text: Option<Text<'_>>| text.as_deref().unwrap_or_default().into();
+        let mark = |text: Option<Text<'_>>| text.map(|text| Arc::from(&*text));
         Ok(Self {
             request: (*fields.request).into(),
             attempt: fields.attempt,
             at: UNIX_EPOCH + Duration::from_millis(fields.at),
             api: fields.api.to_owned().into(),
             key: name(fields.key),
-            team: fields.team.map(|team| Arc::from(&*team)),
+            team: mark(fields.team),
             model: name(fields.model),
             target: name(fields.target),
             provider: name(fields.provider),
@@ -178,6 +192,8 @@ impl<'de> Deserialize<'de> for Entry {
             estimated: fields.estimated,
             end: fields.end.to_owned().into(),
             prices: (*fields.prices).into(),
+            user: mark(fields.user),
+            tag: mark(fields.tag),
         })
     }
 }

@@ -19,7 +19,9 @@ mod item;
 mod keep;
 mod line;
 mod open;
+mod refused;
 mod report;
+pub mod rows;
 mod state;
 mod store;
 mod sums;
@@ -40,6 +42,7 @@ use crate::usage::{Money, Usage};
 pub use hold::{Hold, Settling};
 use inner::Inner;
 pub use open::OpenError;
+pub use refused::Refused;
 pub use report::{By, Report, ReportError, Row, backup};
 use state::{State, Stop};
 use tail::Safe;
@@ -201,6 +204,10 @@ pub struct Entry {
     pub end: Cow<'static, str>,
     /// The version of the price.
     pub prices: Arc<str>,
+    /// For whom the caller asked, as it says.
+    pub user: Option<Arc<str>>,
+    /// To what it is charged further, as the caller says.
+    pub tag: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -220,79 +227,6 @@ impl Entry {
         self.payers()
             .any(|payer| payer == (account.scope, &*account.name))
     }
-}
-
-/// Why nothing was held.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The budget does not suffice.
-    #[error("{}{}", whose(*scope, name, *limit, *left), until(*resets))]
-    Short {
-        /// Whose budget.
-        scope: Scope,
-        /// Its owner's name.
-        name: Arc<str>,
-        /// How much may be spent in a window.
-        limit: Money,
-        /// What may still be held.
-        left: Money,
-        /// When the window ends; none if it never does.
-        resets: Option<SystemTime>,
-    },
-    /// As many requests were made as may be in a day.
-    #[error("{} of {name} are used up{}", scope.name(), until(Some(*resets)))]
-    Day {
-        /// Whose requests.
-        scope: Scope,
-        /// Its owner's name.
-        name: Arc<str>,
-        /// How many there may be.
-        limit: u64,
-        /// When the next day begins.
-        resets: SystemTime,
-    },
-    /// Nothing can be written.
-    #[error(
-        "the ledger cannot write at the moment, and a budget cannot be kept without it; try again in a moment"
-    )]
-    Unavailable,
-    /// There is no seat.
-    #[error(
-        "as many requests are under way or wait to be written as there may be; try again in a moment"
-    )]
-    Full,
-}
-
-/// What a caller may know: its own amounts and its team's, and of others only that they do not suffice.
-fn whose(scope: Scope, name: &str, limit: Money, left: Money) -> String {
-    let enough = "which is not enough for this request";
-    match scope {
-        Scope::Key | Scope::Team => {
-            let scope = scope.name();
-            format!("the budget of {scope} {name} ({limit} US dollars) has {left} left, {enough}")
-        }
-        Scope::Provider => {
-            format!("the budget for provider {name} does not suffice for this request")
-        }
-        Scope::Total => {
-            "the budget of all callers together does not suffice for this request".into()
-        }
-        Scope::KeyRequests | Scope::TeamRequests | Scope::TargetRequests => {
-            format!("{} of {name} are used up", scope.name())
-        }
-    }
-}
-
-fn until(resets: Option<SystemTime>) -> String {
-    resets.map_or_else(String::new, |at| {
-        format!("; it starts anew at {}", date(at))
-    })
-}
-
-fn date(at: SystemTime) -> String {
-    // What is written as a date ends with the year 9999.
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    httpdate::fmt_http_date(at.min(last))
 }
 
 /// What the ledger looks like from outside, for gauges.
@@ -339,6 +273,7 @@ pub struct Ledger(Arc<House>);
 /// What ends when the last clone is dropped.
 #[derive(Debug)]
 struct House {
+    place: Place,
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -365,13 +300,18 @@ impl Ledger {
             tracing::warn!(
                 "the ledger has seen a clock at {}; until then no budget starts anew; if the clock is right now, do what is \
                  said of \"A clock that was wrong\" in docs/budgets.md",
-                date(window::moment_of(store.hour))
+                refused::date(window::moment_of(store.hour))
             );
         }
         let state = State::new(settings, store.hour, store.number);
         let inner = Arc::new(Inner::new(settings, state, safe));
         let threads = Mutex::new(writer::start(&inner, store)?);
-        Ok(Self(Arc::new(House { inner, threads })))
+        let place = settings.store.clone();
+        Ok(Self(Arc::new(House {
+            place,
+            inner,
+            threads,
+        })))
     }
 
     /// One that nothing is held in and nothing is written to: for those who only ask what a configuration means.
@@ -387,9 +327,15 @@ impl Ledger {
         let inner = Inner::new(&settings, State::new(&settings, 0, 0), Safe::Never);
         inner.stop(Stop::Now);
         Self(Arc::new(House {
+            place: settings.store,
             inner: Arc::new(inner),
             threads: Mutex::default(),
         }))
+    }
+
+    /// Where it is kept.
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// The account of this name, the same one whenever it is asked for. A new one has no budget until [`Self::enforce`]
@@ -493,6 +439,8 @@ mod crowd;
 mod days;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -100,7 +100,7 @@ const TABLES: &str = include_str!("tables.sql");
 /// What is made anew with each version, for people's own SQL and for ours.
 const VIEWS: &str = include_str!("views.sql");
 /// What brings the tables of each version to the next, from the first.
-const MIGRATIONS: &[&str] = &[include_str!("from_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("from_1.sql"), include_str!("from_2.sql")];
 /// The latest version of the schema.
 fn latest() -> i64 {
     i64::try_from(1 + MIGRATIONS.len()).unwrap_or(i64::MAX)
@@ -275,10 +275,25 @@ mod tests {
     use super::super::{By, Report};
     use super::*;
 
-    /// Every row of what is for people.
-    fn shown(path: &Path, view: &str) -> Vec<String> {
+    /// What is for people.
+    const VIEWS: [&str; 2] = ["entries", "spend_by_day"];
+
+    /// The columns that a view has in the file's version.
+    fn columns(path: &Path, view: &str) -> String {
         let conn = Connection::open(path).unwrap();
-        let mut read = conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
+        let read = conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
+        let names = read.column_names().filter(|name| *name != "id");
+        // "end" is a word of SQL's.
+        let quoted = names.flat_map(|name| ["\"", name, "\", "]);
+        quoted.collect()
+    }
+
+    /// Every row, in these columns.
+    fn shown(path: &Path, columns: &str, view: &str) -> Vec<String> {
+        let conn = Connection::open(path).unwrap();
+        let mut read = conn
+            .prepare(&format!("SELECT {columns} 1 FROM {view}"))
+            .unwrap();
         let columns = read.column_count();
         let rows = read.query_map([], |row| {
             let cells = (0..columns).map(|n| row.get::<_, Value>(n));
@@ -287,22 +302,26 @@ mod tests {
         rows.unwrap().map(|row| format!("{row:?}")).collect()
     }
 
-    #[test]
-    fn a_file_of_the_first_version_says_the_same_in_this_one() {
-        let folder = folder();
+    /// A file of an earlier version, with so many entries and days, is brought to this one; what was settled last has this
+    /// number. Gives how many entries each key then has.
+    fn brought_here(
+        folder: &tempfile::TempDir,
+        file: &str,
+        counts: (usize, usize),
+        number: u64,
+    ) -> Vec<(String, u64)> {
         let path = folder.path().join("ledger.db");
-        let first = include_str!("../../tests/fixtures/ledger/first.sql");
         Connection::open(&path)
             .unwrap()
-            .execute_batch(first)
+            .execute_batch(file)
             .unwrap();
+        let columns = VIEWS.map(|view| columns(&path, view));
         let say = || {
-            let id_is_new = |row: String| row.split_once(", ").unwrap().1.to_owned();
-            let entries: Vec<_> = shown(&path, "entries").into_iter().map(id_is_new).collect();
-            (entries, shown(&path, "spend_by_day"))
+            let [entries, days] = [0, 1].map(|n| shown(&path, &columns[n], VIEWS[n]));
+            (entries, days)
         };
         let before = say();
-        assert_eq!((before.0.len(), before.1.len()), (602, 9));
+        assert_eq!((before.0.len(), before.1.len()), counts);
         let unread = Report::read(&path, &[], None).unwrap_err();
         assert!(
             unread.to_string().contains("an earlier version"),
@@ -310,18 +329,39 @@ mod tests {
         );
 
         // What a crash had left beside it counts as well: the lines are the same.
-        let line = r#"[7,601,474780,[["req_new",1,1709208000800,"chat","bob",null,"fast","groq/llama","groq",[[1,0,0,0,0,0,2,0,0,0],null],5,false,"complete","v1"]],[],601]"#;
+        let next = number + 1;
+        let line = format!(
+            r#"[7,{next},474780,[["req_new",1,1709208000800,"chat","bob",null,"fast","groq/llama","groq",[[1,0,0,0,0,0,2,0,0,0],null],5,false,"complete","v1"]],[],{next}]"#
+        );
         fs::write(tail::beside(&path, tail::PLACES[0]), format!("\n{line}\n")).unwrap();
-        assert!(open(&folder).close());
+        assert!(open(folder).close());
         let (mut entries, _) = say();
         assert!(entries.pop().is_some_and(|last| last.contains("req_new")));
         assert_eq!(entries, before.0);
         let before = say();
-        let report = Report::read(&path, &[By::Key], None).unwrap();
-        let entries: u64 = report.iter().map(|row| row.entries).sum();
-        // What the team was charged counts where it is asked for by team.
-        assert_eq!(entries, 602 + 3);
-        assert!(open(&folder).close(), "and again");
+        let report = Report::read(&path, &[By::Key, By::User, By::Tag], None).unwrap();
+        assert!(report.iter().all(|row| row.by[1..] == ["", ""]));
+        assert!(open(folder).close(), "and again");
         assert_eq!(say(), before);
+        let count = |row: &super::super::Row| (row.by[0].clone(), row.entries);
+        report.iter().map(count).collect()
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_says_the_same_in_this_one() {
+        let first = include_str!("../../tests/fixtures/ledger/first.sql");
+        let report = brought_here(&folder(), first, (602, 9), 600);
+        // What the team was charged counts where it is asked for by team.
+        assert_eq!(report.iter().map(|row| row.1).sum::<u64>(), 602 + 3);
+    }
+
+    #[test]
+    fn a_file_of_the_second_version_says_the_same_in_this_one() {
+        let second = include_str!("../../tests/fixtures/ledger/second.sql");
+        let folder = folder();
+        let report = brought_here(&folder, second, (6, 13), 604);
+        let of = |key: &str| report.iter().find(|row| row.0 == key).unwrap().1;
+        assert_eq!((of("ann"), of("bob")), (3 + 2 + 1, 1 + 2 + 1));
+        assert_eq!(report.iter().map(|row| row.1).sum::<u64>(), 600 + 10);
     }
 }

@@ -31,9 +31,9 @@ pub enum By {
     Team,
     /// The day, in UTC, as in 2027-01-31.
     Day,
-    /// Not known yet: empty.
+    /// For whom the caller asked, as it says in `user`.
     User,
-    /// Not known yet: empty.
+    /// To what it is charged further: the request's `x-tollgate-tag`, else the tags of its key.
     Tag,
 }
 
@@ -59,7 +59,8 @@ impl By {
             Self::Target => "target",
             Self::Team => "team",
             Self::Day => "date(day * 86400, 'unixepoch')",
-            Self::User | Self::Tag => "''",
+            Self::User => "user",
+            Self::Tag => "tag",
         }
     }
 
@@ -71,7 +72,8 @@ impl By {
             Self::Target => &fields.target,
             Self::Team => &fields.team,
             Self::Day => return date.map_or("", |date| date),
-            Self::User | Self::Tag => &None,
+            Self::User => &fields.user,
+            Self::Tag => &fields.tag,
         };
         text.as_deref().unwrap_or_default()
     }

@@ -42,6 +42,8 @@ CREATE TABLE past (
     model          TEXT NOT NULL,
     target         TEXT NOT NULL,
     provider       TEXT NOT NULL,
+    user           TEXT NOT NULL,
+    tag            TEXT NOT NULL,
     entries        INTEGER NOT NULL,
     estimated      INTEGER NOT NULL,
     unpriced       INTEGER NOT NULL,
@@ -56,5 +58,5 @@ CREATE TABLE past (
     audio_output   INTEGER NOT NULL,
     image_output   INTEGER NOT NULL,
     cost           INTEGER NOT NULL,
-    PRIMARY KEY (day, scope, key, team, model, target, provider)
+    PRIMARY KEY (day, scope, key, team, model, target, provider, user, tag)
 ) WITHOUT ROWID;

@@ -68,6 +68,8 @@ pub(super) fn entry(cost: u64) -> Entry {
         estimated: false,
         end: "complete".into(),
         prices: "v1".into(),
+        user: None,
+        tag: None,
     }
 }
 

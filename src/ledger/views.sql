@@ -30,7 +30,9 @@ SELECT (chunk.id << 24) + one.key AS id,
        one.value ->> 11 AS estimated,
        one.value ->> 12 AS "end",
        one.value ->> 13 AS prices,
-       one.value ->> 14 AS scope
+       one.value ->> 14 AS scope,
+       one.value ->> 15 AS user,
+       one.value ->> 16 AS tag
 FROM chunk, json_each(chunk.entries) AS one;
 
 -- For people: one row for each try that was billed, and for what each crash was charged.
@@ -38,7 +40,7 @@ CREATE VIEW entries AS
 SELECT id,
        strftime('%Y-%m-%dT%H:%M:%S', at / 1000, 'unixepoch') || printf('.%03dZ', at % 1000) AS at,
        coalesce(scope, 'request') AS scope,
-       request AS request_id, attempt, api, key, team, model, target, provider,
+       request AS request_id, attempt, api, key, team, model, target, provider, user, tag,
        input, cached, cache_write, cache_write_1h, audio_input, image_input,
        output, reasoning, audio_output, image_output,
        CASE WHEN cost IS NULL THEN NULL
@@ -49,19 +51,19 @@ FROM entry;
 -- For people: what was spent on each day, also on days whose entries are no longer kept.
 CREATE VIEW spend_by_day AS
 WITH both AS (
-    SELECT day, scope, key, team, model, target, provider, entries, estimated, unpriced,
+    SELECT day, scope, key, team, model, target, provider, user, tag, entries, estimated, unpriced,
            input, cached, cache_write, cache_write_1h, audio_input, image_input,
            output, reasoning, audio_output, image_output, cost
     FROM past
     UNION ALL
     SELECT at / 86400000, coalesce(scope, 'request'), coalesce(key, ''), coalesce(team, ''), coalesce(model, ''),
-           coalesce(target, ''), coalesce(provider, ''), 1, estimated, cost IS NULL,
+           coalesce(target, ''), coalesce(provider, ''), coalesce(user, ''), coalesce(tag, ''), 1, estimated, cost IS NULL,
            coalesce(input, 0), coalesce(cached, 0), coalesce(cache_write, 0), coalesce(cache_write_1h, 0),
            coalesce(audio_input, 0), coalesce(image_input, 0), coalesce(output, 0), coalesce(reasoning, 0),
            coalesce(audio_output, 0), coalesce(image_output, 0), coalesce(cost, 0)
     FROM entry
 )
-SELECT date(day * 86400, 'unixepoch') AS day, scope, key, team, model, target, provider,
+SELECT date(day * 86400, 'unixepoch') AS day, scope, key, team, model, target, provider, user, tag,
        sum(entries) AS entries, sum(estimated) AS estimated, sum(unpriced) AS unpriced,
        sum(input) AS input, sum(cached) AS cached, sum(cache_write) AS cache_write,
        sum(cache_write_1h) AS cache_write_1h, sum(audio_input) AS audio_input, sum(image_input) AS image_input,
@@ -69,4 +71,4 @@ SELECT date(day * 86400, 'unixepoch') AS day, scope, key, team, model, target, p
        sum(image_output) AS image_output,
        printf('%d.%09d', sum(cost) / 1000000000, sum(cost) % 1000000000) AS usd
 FROM both
-GROUP BY both.day, scope, key, team, model, target, provider;
+GROUP BY both.day, scope, key, team, model, target, provider, user, tag;

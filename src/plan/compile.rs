@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::keys::{Budgets, OPEN, Owners};
 use super::{Limits, Passage, Plan, Spending, State, Surroundings};
-use crate::admission::door::{self, Door, Pages};
 use crate::admission::limits::Whose;
 use crate::admission::matches;
 use crate::config::load::suggest;
@@ -55,6 +54,7 @@ impl Plan {
         let targets = compiler.targets(&models);
         let (keyring, common) = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
+        let admin_token = compiler.admin_token();
         compiler.limits();
         compiler.warn(&models);
         let unavailable = compiler.unavailable_routes();
@@ -77,6 +77,7 @@ impl Plan {
         Ok(Self {
             door,
             admin_door,
+            admin_token,
             keyring,
             common,
             models,
@@ -328,46 +329,6 @@ impl Compiler<'_> {
             let message = "is less than `max_body`: a body between the two would never be taken";
             self.flaw(["server", "max_body_memory"], message);
         }
-    }
-
-    /// Who may knock: at the clients' listener, and at the operators', which no page but its own may call.
-    fn doors(&mut self) -> (Door, Door) {
-        let server = &self.config.server;
-        let mut names = Vec::new();
-        for (n, text) in server.names.iter().enumerate() {
-            match door::name(text) {
-                Ok(name) => names.push(name),
-                Err(wrong) => {
-                    self.flaw(
-                        ["server", "names", &n.to_string()],
-                        format!("`{text}` {wrong}"),
-                    );
-                }
-            }
-        }
-        let mut pages = Vec::new();
-        for (n, text) in server
-            .cors
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| *text != "*")
-        {
-            match door::origin(text) {
-                Ok(origin) => pages.push(origin),
-                Err(wrong) => {
-                    self.flaw(
-                        ["server", "cors", &n.to_string()],
-                        format!("`{text}` {wrong}"),
-                    );
-                }
-            }
-        }
-        let pages = match server.cors.iter().any(|text| text == "*") {
-            true => Pages::Any,
-            false => Pages::Listed(pages),
-        };
-        let operators = Door::new(names.clone(), Pages::Own);
-        (Door::new(names, pages), operators)
     }
 
     fn warn(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {

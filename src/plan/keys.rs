@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::compile::Compiler;
 use super::money;
 use crate::admission::limits::{Gate, Gates, Limits, Whose};
-use crate::admission::{Caller, Digest, Keyring, matches};
+use crate::admission::{Caller, Digest, Keyring, matches, note};
 use crate::config::load::suggest;
 use crate::config::money::Shortfall;
 use crate::config::{self, Diagnostic, Open};
@@ -153,6 +153,7 @@ impl Common {
             clamps: key
                 .on_shortfall
                 .map_or(self.clamps, |it| it == Shortfall::Clamp),
+            tag: note::kept(&key.tags.join(",")),
         }
     }
 }
@@ -239,22 +240,7 @@ impl Compiler<'_> {
 
     fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
         match (&entry.key, &entry.digest) {
-            (Some(secret), None) => {
-                match secret.reveal(self.surroundings.folder, self.surroundings.environment) {
-                    Ok(key) if key.trim() != key => {
-                        self.flaw(
-                            ["keys", name, "key"],
-                            "a key must not begin or end with white space",
-                        );
-                        None
-                    }
-                    Ok(key) => Some(Digest::of(&key)),
-                    Err(missing) => {
-                        self.flaw(["keys", name, "key"], missing.to_string());
-                        None
-                    }
-                }
-            }
+            (Some(secret), None) => self.digest_of(["keys", name, "key"], secret),
             (None, Some(text)) => match Digest::parse(text) {
                 Ok(digest) => Some(digest),
                 Err(wrong) => {

@@ -4,6 +4,7 @@
 //! `config` and every room: the only place where configuration becomes running things.
 
 mod compile;
+mod doors;
 mod egress;
 mod keys;
 pub mod money;
@@ -18,7 +19,7 @@ use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
 use crate::admission::limits::Gates;
-use crate::admission::{InFlight, Keyring, Memory};
+use crate::admission::{Digest, InFlight, Keyring, Memory};
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
 use crate::route::{Route, Terms};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub door: Door,
     /// The same for operators.
     pub admin_door: Door,
+    /// What opens the operators' further paths. None: nothing does.
+    pub admin_token: Option<Digest>,
     /// Who may call.
     pub keyring: Keyring,
     /// What callers have in common.

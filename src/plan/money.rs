@@ -71,7 +71,7 @@ impl Passage {
     }
 }
 
-/// How many settled requests may wait for the ledger's file, each with less than a kilobyte: enough for half a minute
+/// How many settled requests may wait for the ledger's file, most with less than a kilobyte: enough for half a minute
 /// without a disk at 2,000 a second.
 const BACKLOG: usize = 65_536;
 

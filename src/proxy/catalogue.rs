@@ -113,7 +113,7 @@ fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
 }
 
 /// Undoes percent-encoding (RFC 3986, 2.1). What is no escape stays as it is.
-fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

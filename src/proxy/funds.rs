@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::HeaderMap;
+
 use crate::admission::limits::{Charge, Limited};
-use crate::admission::{Caller, Permit};
+use crate::admission::{Caller, Permit, note};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::ledger::{Hold, Refused};
@@ -21,6 +23,7 @@ use crate::usage::Money;
 pub(super) struct Wanted<'r> {
     pub(super) caller: &'r Caller,
     pub(super) endpoint: Endpoint,
+    pub(super) headers: &'r HeaderMap,
     pub(super) envelope: &'r Envelope,
     pub(super) route: &'r Route,
 }
@@ -37,6 +40,7 @@ pub(super) async fn open(
     let Wanted {
         caller,
         endpoint,
+        headers,
         envelope,
         route,
     } = wanted;
@@ -71,6 +75,8 @@ pub(super) async fn open(
         most: if endpoint.has_output() { u64::MAX } else { 0 },
         probable,
         at: now,
+        user: envelope.string("user").and_then(|user| note::kept(&user)),
+        tag: note::tag(headers).or_else(|| caller.tag.clone()),
     };
     let free = plan.spending.unpriced;
     // In a box from the start: it is long, and moves from hand to hand.

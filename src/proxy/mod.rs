@@ -29,6 +29,7 @@ use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
+pub use catalogue::unescape;
 pub use discover::discover;
 use funds::Wanted;
 use wait::{Outcome, Places, Wait};
@@ -221,6 +222,7 @@ where
     let wanted = Wanted {
         caller,
         endpoint,
+        headers: &head.headers,
         envelope: &envelope,
         route: &route,
     };

@@ -39,6 +39,10 @@ pub struct Asked {
     pub probable: u64,
     /// When the hold was made: the windows of budgets that it counts in.
     pub at: SystemTime,
+    /// For whom the caller asks, as it says.
+    pub user: Option<Arc<str>>,
+    /// To what it is charged further, as the caller says.
+    pub tag: Option<Arc<str>>,
 }
 
 /// What the tries of one request cost.
@@ -202,6 +206,8 @@ impl Tab {
             estimated: true,
             end: End::ClientGone.name().into(),
             prices: version.map_or_else(|| "".into(), Arc::clone),
+            user: self.asked.user.clone(),
+            tag: self.asked.tag.clone(),
         });
         Ok(())
     }

@@ -126,7 +126,7 @@ fn ask(port: u16, body: &str) -> String {
 #[test]
 fn check_names_every_flaw_and_exits_with_1() {
     let folder = folder_with(
-        "[server]\nlisten = \"127.0.0.1:1\"\nlisten_to = 1\n[providers.groq]\nbase_url = \"ftp://x\"\ntries = 0\n[models.a]\ntargets = [\"groc/x\", \"groq\"]\n[keys.k]\n[keys.l]\nkey = \"env:UNSET\"\nmodels = [\"b\"]\nexpires = \"soon\"\n[admin]\ntoken = \"x\"\n",
+        "[server]\nlisten = \"127.0.0.1:1\"\nlisten_to = 1\n[providers.groq]\nbase_url = \"ftp://x\"\ntries = 0\n[models.a]\ntargets = [\"groc/x\", \"groq\"]\n[keys.k]\n[keys.l]\nkey = \"env:UNSET\"\nmodels = [\"b\"]\nexpires = \"soon\"\n[admin]\ntoken = \"env:UNSET\"\n",
     );
     let (code, out, err) = run(folder.path(), &["check"]);
     assert_eq!((code, out.as_str()), (1, ""));
@@ -140,7 +140,7 @@ fn check_names_every_flaw_and_exits_with_1() {
         "gateway.toml:11: keys.l.key: UNSET is not set",
         "gateway.toml:12: keys.l.models[0]: `b` can match no model; did you mean `a`?",
         "gateway.toml:13: keys.l.expires: is not a day; write it in quotes, such as \"2027-01-31\"",
-        "gateway.toml:15: admin.token: `token` is not yet built; this version cannot honour it, so it is refused",
+        "gateway.toml:15: admin.token: UNSET is not set",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), want);
     let (code, _, err) = run(folder.path(), &[]);

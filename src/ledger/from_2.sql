@@ -1,0 +1,40 @@
+-- In the second version nobody said for whom a request was, nor to what it is charged.
+DROP VIEW IF EXISTS entries;
+DROP VIEW IF EXISTS entry;
+DROP VIEW IF EXISTS spend_by_day;
+ALTER TABLE past RENAME TO former;
+
+CREATE TABLE past (
+    day            INTEGER NOT NULL,
+    scope          TEXT NOT NULL,
+    key            TEXT NOT NULL,
+    team           TEXT NOT NULL,
+    model          TEXT NOT NULL,
+    target         TEXT NOT NULL,
+    provider       TEXT NOT NULL,
+    user           TEXT NOT NULL,
+    tag            TEXT NOT NULL,
+    entries        INTEGER NOT NULL,
+    estimated      INTEGER NOT NULL,
+    unpriced       INTEGER NOT NULL,
+    input          INTEGER NOT NULL,
+    cached         INTEGER NOT NULL,
+    cache_write    INTEGER NOT NULL,
+    cache_write_1h INTEGER NOT NULL,
+    audio_input    INTEGER NOT NULL,
+    image_input    INTEGER NOT NULL,
+    output         INTEGER NOT NULL,
+    reasoning      INTEGER NOT NULL,
+    audio_output   INTEGER NOT NULL,
+    image_output   INTEGER NOT NULL,
+    cost           INTEGER NOT NULL,
+    PRIMARY KEY (day, scope, key, team, model, target, provider, user, tag)
+) WITHOUT ROWID;
+
+INSERT INTO past
+SELECT day, scope, key, team, model, target, provider, '', '', entries, estimated, unpriced,
+       input, cached, cache_write, cache_write_1h, audio_input, image_input,
+       output, reasoning, audio_output, image_output, cost
+FROM former;
+
+DROP TABLE former;
