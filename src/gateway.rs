@@ -2,17 +2,19 @@
 //!
 //! Seen by `proxy`, `admin` and `cli` only, and without behaviour of its own beyond putting plans in force.
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
-use crate::admission::{InFlight, Memory};
+use crate::admission::{InFlight, Made, Memory};
 use crate::config::{Config, Diagnostic};
-use crate::ledger::Ledger;
+use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::telemetry::Telemetry;
@@ -22,9 +24,17 @@ use crate::telemetry::metrics::Observed;
 /// nothing else does.
 pub type Wall = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
+/// So many wrong keys a minute are told that they are wrong.
+const GUESSES: NonZeroU32 = match NonZeroU32::new(60) {
+    Some(guesses) => guesses,
+    None => NonZeroU32::MIN,
+};
+
 /// Everything that runs.
 pub struct Gateway {
     plan: ArcSwap<Plan>,
+    /// As of which version the keys that were made are let in.
+    made: Mutex<i64>,
     /// What time it is.
     pub wall: Wall,
     /// What outlives plans.
@@ -50,19 +60,28 @@ impl Gateway {
             in_flight: InFlight::default(),
             memory: Memory::default(),
             gates: Gates::default(),
+            made: ArcSwap::default(),
+            guesses: Guesses::of(GUESSES),
             discovered: ArcSwap::default(),
             ledger,
             telemetry,
         };
         let plan = Plan::compile(config, &state, surroundings)?;
-        Ok(Arc::new(Self {
+        let gateway = Self {
             plan: ArcSwap::from_pointee(plan),
+            made: Mutex::default(),
             wall,
             state,
             closing: Closing::default(),
             finishing: InFlight::default(),
             draining: AtomicBool::new(false),
-        }))
+        };
+        match gateway.admit_made() {
+            // Whoever only asks what a configuration means has none.
+            Ok(()) | Err(KeyError::Nowhere) => Ok(Arc::new(gateway)),
+            // Nobody may be let in who was revoked.
+            Err(why) => Err(vec![Diagnostic::new(["ledger"], why.to_string())]),
+        }
     }
 
     /// The plan in force. A request takes it once.
@@ -92,6 +111,33 @@ impl Gateway {
         metrics.text()
     }
 
+    /// Lets in whoever was made since this was asked last, and no longer whoever was revoked. Reads the ledger: never on a
+    /// thread that serves clients.
+    pub fn admit_made(&self) -> Result<(), KeyError> {
+        let mut seen = self.seen();
+        self.admit_after(*seen, &mut seen)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, i64> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was made after a version; what was before stays as it is, unless that is nothing.
+    fn admit_after(&self, version: i64, seen: &mut i64) -> Result<(), KeyError> {
+        let (latest, changed) = self.state.ledger.keys().since(version)?;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut made = match version {
+            0 => Made::default(),
+            _ => Made::clone(&self.state.made.load()),
+        };
+        self.plan().admit(&self.state, &changed, &mut made);
+        self.state.made.store(Arc::new(made));
+        *seen = latest;
+        Ok(())
+    }
+
     /// Puts another configuration in force. With a flaw in it, nothing changes. Listeners and their own limits stay as
     /// they were started.
     pub fn apply(
@@ -106,7 +152,13 @@ impl Gateway {
             "refused"
         };
         self.state.telemetry.metrics.reloaded(outcome);
+        let mut seen = self.seen();
         self.plan.store(Arc::new(compiled?));
+        // By what the new plan says of teams and defaults.
+        if let Err(error) = self.admit_after(0, &mut seen) {
+            tracing::error!(%error, "keys that were made go on as before");
+        }
+        drop(seen);
         self.state.gates.prune(Instant::now());
         Ok(())
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::admission::door::Stranger;
+use crate::admission::guesses::TooMany;
 use crate::admission::limits::Limited;
 use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
@@ -83,6 +84,9 @@ pub enum Rejection {
     /// The request came by a name that is not ours, or from a web page.
     #[error(transparent)]
     Stranger(#[from] Stranger),
+    /// Too many wrong keys were shown of late.
+    #[error("too many keys that are not valid were shown; try again in a moment")]
+    Guessing(TooMany),
     /// Who asks did not show a key we know.
     #[error(transparent)]
     UnknownKey(#[from] UnknownKey),
@@ -154,7 +158,10 @@ impl Rejection {
             }
             Self::Unpriced => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
             Self::Provider(said) => (said.status, "upstream_error"),
-            Self::Limited(_) | Self::RateLimited(..) | Self::Budget(Refused::Day { .. }) => {
+            Self::Guessing(_)
+            | Self::Limited(_)
+            | Self::RateLimited(..)
+            | Self::Budget(Refused::Day { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
             }
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
@@ -190,6 +197,8 @@ impl Rejection {
         let (should, wait) = match self {
             Self::Crowded(crowded) => (true, Some(crowded.retry_after)),
             Self::Overloaded(full) => (true, Some(full.retry_after)),
+            // The same key will not become a right one.
+            Self::Guessing(guessing) => (false, Some(guessing.again)),
             Self::Limited(limited) => {
                 limited.left().tell(headers);
                 (true, Some(limited.wait))

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Semaphore;
 
+use super::keys;
 use crate::config::duration;
 use crate::gateway::Gateway;
 use crate::ledger::{By, Place, Report, ReportError, rows};
@@ -60,6 +61,11 @@ impl Ask {
 }
 
 impl Answer {
+    /// An object or a list.
+    pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        Self::of(status, "application/json", value.to_string().into())
+    }
+
     fn of(status: StatusCode, content_type: &'static str, body: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         let content_type = HeaderValue::from_static(content_type);
@@ -86,16 +92,23 @@ impl Answer {
     }
 }
 
-/// Answers what is asked. A body is JSON, and no path takes one yet.
-pub(super) async fn answer(ask: Ask, _body: Bytes) -> Answer {
+/// Answers what is asked. A body is JSON.
+pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
     let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
     match (&*path, ask.method.as_str()) {
         (["usage"], "GET") => usage(&ask).await,
         (["usage"], _) => only("GET"),
+        (["keys"], "GET") => keys::list(ask).await,
+        (["keys"], "POST") => keys::make(ask, body).await,
+        (["keys"], _) => only("GET, POST"),
+        (["keys", name], "DELETE") => keys::revoke(&ask, (*name).to_owned()).await,
+        (["keys", _], _) => only("DELETE"),
+        (["keys", name, "rotate"], "POST") => keys::rotate(&ask, (*name).to_owned(), body).await,
+        (["keys", _, "rotate"], _) => only("POST"),
         _ => Answer::refusal(
             StatusCode::NOT_FOUND,
             "unknown_url",
-            "there is no such path; see /admin/usage",
+            "there is no such path; see /admin/usage and /admin/keys",
         ),
     }
 }

@@ -4,6 +4,7 @@
 
 mod api;
 mod guard;
+mod keys;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -152,7 +153,7 @@ impl Handler for Window {
             _ => said(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "see /metrics, /health/ready and /admin/usage\n".into(),
+                "see /metrics, /health/ready, /admin/usage and /admin/keys\n".into(),
             ),
         }
     }

@@ -9,7 +9,7 @@ pub mod limits;
 pub mod note;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +24,12 @@ use smallvec::SmallVec;
 /// The SHA-256 of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -40,6 +46,11 @@ impl Digest {
     /// The digest of a key.
     pub fn of(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
     }
 
     /// Reads `sha256:…`.
@@ -61,7 +72,7 @@ impl Digest {
 }
 
 /// Someone who may call.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The key's name.
     pub name: Arc<str>,
@@ -135,10 +146,15 @@ pub struct Keyring {
     is_open_for_good: bool,
 }
 
-/// No key, an unknown one, an expired one: the same words for all.
+/// No key, or one that is not valid. The words are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key is missing or not valid; send it as `Authorization: Bearer KEY`")]
-pub struct UnknownKey;
+pub enum UnknownKey {
+    /// There is none.
+    Missing,
+    /// It is unknown, expired or revoked.
+    Wrong,
+}
 
 impl Keyring {
     /// Adds a key. False if there is one with this digest.
@@ -152,18 +168,110 @@ impl Keyring {
         self.is_open_for_good = for_good;
     }
 
-    /// Who is asking. The clock is looked at only for keys that expire.
+    /// Whether there is a key of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.callers().any(|caller| *caller.name == *name)
+    }
+
+    /// Everybody who has a key here.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.callers.values()
+    }
+
+    /// Who is asking, also by keys that were made. The clock is looked at only for keys that expire.
+    ///
+    /// A key is looked up by its digest, so how long that takes tells of a digest at most, from which no key can be found;
+    /// and what is not valid takes the same way, whatever the reason.
     pub fn identify(
         &self,
         headers: &HeaderMap,
+        made: &Made,
         now: impl Fn() -> SystemTime,
-    ) -> Result<&Arc<Caller>, UnknownKey> {
-        let known = token(headers)
-            .filter(|token| !token.is_empty())
-            .and_then(|token| self.callers.get(&Digest::of(token)));
+    ) -> Result<Arc<Caller>, UnknownKey> {
+        let shown = token(headers).filter(|token| !token.is_empty());
+        let known = shown.and_then(|token| {
+            let digest = Digest::of(token);
+            let written = self.callers.get(&digest);
+            let written = written.filter(|caller| !made.revoked.contains(&caller.name));
+            written.or_else(|| made.callers.get(&digest))
+        });
         let valid = known.filter(|caller| caller.expires.is_none_or(|expires| now() < expires));
-        valid.or(self.open.as_ref()).ok_or(UnknownKey)
+        let open = || {
+            let stays = self.is_open_for_good || !made.is_any;
+            self.open.as_ref().filter(|_| stays)
+        };
+        valid
+            .or_else(open)
+            .map(Arc::clone)
+            .ok_or(if shown.is_some() {
+                UnknownKey::Wrong
+            } else {
+                UnknownKey::Missing
+            })
     }
+}
+
+/// The keys that were made while the gateway ran, or beside it. Swapped whole when one is made or revoked.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
+    digests: HashMap<Arc<str>, SmallVec<[Digest; 2]>>,
+    /// Names of keys that are revoked, the file's included.
+    revoked: HashSet<Arc<str>>,
+    /// Whether there ever was one.
+    is_any: bool,
+}
+
+impl Made {
+    /// Lets in somebody by these keys, and by none that it had before.
+    pub fn admit(
+        &mut self,
+        keys: impl IntoIterator<Item = (Digest, Arc<Caller>)>,
+        name: &Arc<str>,
+    ) {
+        self.remove(name);
+        for (digest, caller) in keys {
+            self.callers.insert(digest, caller);
+            let digests = self.digests.entry(Arc::clone(name)).or_default();
+            digests.push(digest);
+        }
+    }
+
+    /// Lets in somebody no more, whatever the configuration says.
+    pub fn revoke(&mut self, name: &Arc<str>) {
+        self.remove(name);
+        self.revoked.insert(Arc::clone(name));
+    }
+
+    /// Whether a key is revoked.
+    pub fn is_revoked(&self, name: &str) -> bool {
+        self.revoked.contains(name)
+    }
+
+    /// Everybody who has such a key.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.callers.values()
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        self.is_any = true;
+        for digest in self.digests.remove(name).unwrap_or_default() {
+            self.callers.remove(&digest);
+        }
+    }
+}
+
+/// A new key, which nobody can guess: 192 random bits.
+pub fn new_key() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes)?;
+    let mut key = String::from("tg_");
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            key.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+    Ok(key)
 }
 
 /// The key a request shows: `Authorization: Bearer`, `x-api-key` or `api-key`.
@@ -330,7 +438,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         let now = || SystemTime::UNIX_EPOCH;
-        ring.identify(&headers, now)
+        ring.identify(&headers, &Made::default(), now)
             .ok()
             .map(|caller| caller.name.to_string())
     }

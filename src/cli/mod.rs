@@ -1,6 +1,7 @@
 //! What an operator types.
 
 pub mod check;
+pub mod keys;
 pub mod prices;
 pub mod providers;
 pub mod serve;
@@ -46,6 +47,9 @@ pub enum Command {
         #[arg(long)]
         probe: bool,
     },
+    /// Make, list, revoke and rotate keys, also beside a gateway that runs
+    #[command(subcommand)]
+    Keys(Keys),
     /// List the built-in presets
     Providers,
     /// Who spent what: read from the ledger, also beside a gateway that runs
@@ -68,6 +72,38 @@ pub enum Command {
     /// What is known of prices: show, import, diff
     #[command(subcommand)]
     Prices(Prices),
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key and print it, once; what it may do is as [defaults] says where nothing is said
+    New {
+        /// By what name its requests are counted
+        name: String,
+        /// What it may do
+        #[command(flatten)]
+        terms: Box<keys::Terms>,
+    },
+    /// List the keys there are
+    List {
+        /// As a list of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a key from now on, for good, also one that stands in the configuration
+    Revoke {
+        /// Its name
+        name: String,
+    },
+    /// Give a key anew and print it, once; its budget and what was spent of it stay
+    Rotate {
+        /// Its name
+        name: String,
+        /// How long the one before is good still
+        #[arg(long, default_value = "1h", value_parser = usage::age)]
+        grace: Duration,
+    },
 }
 
 /// What to do with prices.
@@ -128,6 +164,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&file, environment),
         Command::Check { probe } => check::run(&file, environment, probe),
+        Command::Keys(Keys::New { name, terms }) => keys::new(&file, environment, &name, &terms),
+        Command::Keys(Keys::List { json }) => keys::list(&file, environment, json),
+        Command::Keys(Keys::Revoke { name }) => keys::revoke(&file, environment, &name),
+        Command::Keys(Keys::Rotate { name, grace }) => {
+            keys::rotate(&file, environment, &name, grace)
+        }
         Command::Providers => providers::run(),
         Command::Backup { file: to } => usage::backup(&file, environment, &to),
         Command::Usage { by, since, format } => usage::run(&file, environment, &by, since, format),

@@ -35,6 +35,9 @@ const MOST_OPERATORS: usize = 256;
 /// How often the ledger looks for accounts that are idle.
 const LEDGER_TICK: Duration = Duration::from_millis(250);
 
+/// How often it is looked whether keys were made or revoked.
+const KEYS_LOOK: Duration = Duration::from_millis(250);
+
 /// How long answers that were told to end may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -286,6 +289,7 @@ impl Control {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
                 () = keep_ledger(&self.gateway) => {}
+                () = keep_keys(&self.gateway) => {}
             }
         };
         let thread = std::thread::Builder::new().name("control".into());
@@ -320,6 +324,23 @@ async fn keep_ledger(gateway: &Gateway) {
             gateway.state.telemetry.metrics.warned(scope, name);
             let (spent, limit) = (it.spent, it.budget.limit);
             tracing::warn!(scope, name, %spent, %limit, "a budget is nearly spent");
+        }
+    }
+}
+
+/// Lets in whoever was made beside us, and no longer whoever was revoked.
+async fn keep_keys(gateway: &Arc<Gateway>) {
+    let mut is_well = true;
+    loop {
+        tokio::time::sleep(KEYS_LOOK).await;
+        let looking = Arc::clone(gateway);
+        let looked = tokio::task::spawn_blocking(move || looking.admit_made()).await;
+        match looked {
+            Ok(Ok(())) => is_well = true,
+            Ok(Err(error)) if std::mem::replace(&mut is_well, false) => {
+                tracing::error!(%error, "keys that are made or revoked are not heard of until the ledger can be read");
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -115,15 +115,18 @@ fn table(by: &[By], rows: &[Row]) -> Vec<String> {
 }
 
 /// Columns as wide as they must be; the first ones are names, the others numbers.
-fn aligned(lines: &[Vec<String>], names: usize) -> Vec<String> {
-    let width = |n: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(n));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
+pub(super) fn aligned(lines: &[Vec<String>], names: usize) -> Vec<String> {
+    let mut widths: Vec<usize> = Vec::new();
+    for line in lines {
+        widths.resize(widths.len().max(line.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let line = |cells: &Vec<String>| {
         let mut text = String::new();
-        for (n, cell) in cells.iter().enumerate() {
-            let width = width(n);
+        for (n, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            let width = *width;
             let _ = match n {
                 0 => write!(text, "{cell:<width$}"),
                 n if n < names => write!(text, "  {cell:<width$}"),

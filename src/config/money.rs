@@ -29,6 +29,12 @@ impl<'de> Deserialize<'de> for Written {
             fn visit_i64<E: Error>(self, n: i64) -> Result<Written, E> {
                 Ok(Written(n.to_string()))
             }
+            fn visit_f64<E: Error>(self, n: f64) -> Result<Written, E> {
+                // From JSON, where its text is lost. In gateway.toml it is read from that.
+                Err(E::custom(format_args!(
+                    "write {n} as text, \"{n}\", so that it is read exactly"
+                )))
+            }
             fn visit_str<E: Error>(self, text: &str) -> Result<Written, E> {
                 Ok(Written(text.replace('_', "")))
             }

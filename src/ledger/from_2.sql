@@ -38,3 +38,17 @@ SELECT day, scope, key, team, model, target, provider, '', '', entries, estimate
 FROM former;
 
 DROP TABLE former;
+
+-- Keys that were made, and keys of the configuration that are revoked (without a digest). `terms` is JSON, in the words of
+-- gateway.toml. Each change has a number of its own.
+CREATE TABLE made (
+    name    TEXT PRIMARY KEY,
+    digest  BLOB UNIQUE,
+    older   BLOB,
+    until   INTEGER,
+    terms   TEXT NOT NULL,
+    made    INTEGER NOT NULL,
+    revoked INTEGER,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX made_version ON made (version);

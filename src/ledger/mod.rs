@@ -18,6 +18,7 @@ mod inner;
 mod item;
 mod keep;
 mod line;
+mod made;
 mod open;
 mod refused;
 mod report;
@@ -41,6 +42,7 @@ use tokio::sync::Notify;
 use crate::usage::{Money, Usage};
 pub use hold::{Hold, Settling};
 use inner::Inner;
+pub use made::{KeyDigest, KeyError, Keys, Made};
 pub use open::OpenError;
 pub use refused::Refused;
 pub use report::{By, Report, ReportError, Row, backup};
@@ -274,6 +276,7 @@ pub struct Ledger(Arc<House>);
 #[derive(Debug)]
 struct House {
     place: Place,
+    keys: Keys,
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -296,6 +299,7 @@ impl Ledger {
     pub fn open(settings: &Settings, now: SystemTime) -> Result<Self, OpenError> {
         let hour = window::hour_of(now);
         let (store, safe) = store::Store::open(settings, hour)?;
+        let keys = Keys::open(&settings.store)?;
         if store.hour > hour + DAY {
             tracing::warn!(
                 "the ledger has seen a clock at {}; until then no budget starts anew; if the clock is right now, do what is \
@@ -309,6 +313,7 @@ impl Ledger {
         let place = settings.store.clone();
         Ok(Self(Arc::new(House {
             place,
+            keys,
             inner,
             threads,
         })))
@@ -328,9 +333,15 @@ impl Ledger {
         inner.stop(Stop::Now);
         Self(Arc::new(House {
             place: settings.store,
+            keys: Keys::default(),
             inner: Arc::new(inner),
             threads: Mutex::default(),
         }))
+    }
+
+    /// The keys that were made.
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
     }
 
     /// Where it is kept.
@@ -349,6 +360,11 @@ impl Ledger {
     /// a period does.
     pub fn enforce(&self, budgets: &[(Arc<Account>, Budget)]) {
         self.0.inner.with(|state| state.enforce(budgets));
+    }
+
+    /// Puts these budgets in force, beside those that are.
+    pub fn allow(&self, budgets: &[(Arc<Account>, Budget)]) {
+        self.0.inner.with(|state| state.allow(budgets));
     }
 
     /// Sets an amount aside from each account, or from none; of those of requests it is one request. Without accounts it
@@ -391,6 +407,7 @@ impl Ledger {
     /// Gives the blocks back, writes everything and ends the thread. Blocks for at most 5 seconds; what cannot be written
     /// by then counts as spent at the next start. False if so. Holds are refused from now on.
     pub fn close(&self) -> bool {
+        self.0.keys.close();
         self.0.inner.stop(Stop::Clean);
         let done = self.0.inner.wait_until_stopped(CLOSING);
         if !done {

@@ -135,10 +135,15 @@ impl State {
     /// Puts budgets in force, and no others. Requests under way may still spend from an account that has none any more, by
     /// the one it had.
     pub(super) fn enforce(&mut self, budgets: &[(Arc<Account>, Budget)]) {
-        let hour = self.hour;
         for book in &mut self.books {
             book.in_force = false;
         }
+        self.allow(budgets);
+    }
+
+    /// Puts budgets in force, beside those that are.
+    pub(super) fn allow(&mut self, budgets: &[(Arc<Account>, Budget)]) {
+        let hour = self.hour;
         for (account, budget) in budgets {
             let Some(book) = self.books.get_mut(account.id) else {
                 continue;

@@ -298,7 +298,7 @@ fn any() -> i64 {
     RandomState::new().hash_one(0).cast_signed()
 }
 
-fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+pub(super) fn write_about(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)")?
         .execute(params![name, value])
         .map(|_| ())

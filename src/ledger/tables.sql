@@ -60,3 +60,17 @@ CREATE TABLE past (
     cost           INTEGER NOT NULL,
     PRIMARY KEY (day, scope, key, team, model, target, provider, user, tag)
 ) WITHOUT ROWID;
+
+-- Keys that were made, and keys of the configuration that are revoked (without a digest). `terms` is JSON, in the words of
+-- gateway.toml. Each change has a number of its own.
+CREATE TABLE made (
+    name    TEXT PRIMARY KEY,
+    digest  BLOB UNIQUE,
+    older   BLOB,
+    until   INTEGER,
+    terms   TEXT NOT NULL,
+    made    INTEGER NOT NULL,
+    revoked INTEGER,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX made_version ON made (version);

@@ -43,6 +43,17 @@ pub(super) fn moment_of(hour: i64) -> SystemTime {
 }
 
 impl Per {
+    /// As it is written in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Total => "total",
+        }
+    }
+
     /// The first hour of the window in which an hour lies.
     pub(super) fn start(self, hour: i64) -> i64 {
         let day = hour.div_euclid(24);

@@ -52,7 +52,7 @@ impl Plan {
         let providers = compiler.providers(&book);
         let models = compiler.models(&providers, &book);
         let targets = compiler.targets(&models);
-        let (keyring, common) = compiler.keyring(&models);
+        let (keyring, common) = compiler.keyring();
         let (door, admin_door) = compiler.doors();
         let admin_token = compiler.admin_token();
         compiler.limits();

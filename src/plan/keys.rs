@@ -2,7 +2,7 @@
 //!
 //! Keys that are made while the gateway runs say the same in the same words, and become callers in the same way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,6 @@ use crate::config::load::suggest;
 use crate::config::money::Shortfall;
 use crate::config::{self, Diagnostic, Open};
 use crate::ledger::{Account, Budget, Ledger, Per, Scope};
-use crate::route::Route;
 use crate::usage::Money;
 
 /// The caller that everybody is while the gateway is open.
@@ -30,6 +29,9 @@ pub struct Common {
     budget: Option<Budget>,
     clamps: bool,
     total: Option<Arc<Account>>,
+    /// What models and targets are called, and providers: patterns of keys are held to them.
+    names: BTreeSet<Box<str>>,
+    providers: BTreeSet<Box<str>>,
 }
 
 /// Several callers together.
@@ -100,14 +102,33 @@ impl Owners<'_> {
 }
 
 impl Common {
-    /// A team's name, if there is such a team.
-    pub fn team(&self, name: &str) -> Option<&Arc<str>> {
-        self.teams.get(name).map(|team| &team.name)
-    }
-
-    /// The teams there are.
-    pub fn teams(&self) -> impl Iterator<Item = &str> {
-        self.teams.keys().map(|name| &**name)
+    /// What is wrong with the team of a key, and with the models that it may ask for: a name that is neither a model's nor a
+    /// provider's can never match, and is a typing error, most likely.
+    pub(super) fn flaws(&self, name: &str, key: &config::Key) -> Vec<Diagnostic> {
+        let mut flaws = Vec::new();
+        if let Some(team) = key.team.as_deref()
+            && !self.teams.contains_key(team)
+        {
+            let hint = suggest(team, self.teams.keys().map(|name| &**name));
+            let message = format!("there is no [teams.{team}]{hint}");
+            flaws.push(Diagnostic::new(["keys", name, "team"], message));
+        }
+        for (n, pattern) in key.models.iter().flatten().enumerate() {
+            let provider = pattern.split_once('/').map(|(provider, _)| provider);
+            let mut providers = self.providers.iter();
+            if provider.is_some_and(|part| providers.any(|name| matches(part, name)))
+                || self.names.iter().any(|name| matches(pattern, name))
+            {
+                continue;
+            }
+            let names = self.names.iter().filter(|name| !name.contains('/'));
+            let names = names.chain(&self.providers).map(|name| &**name);
+            let hint = suggest(provider.unwrap_or(pattern), names);
+            let n = n.to_string();
+            let message = format!("`{pattern}` can match no model{hint}");
+            flaws.push(Diagnostic::new(["keys", name, "models", &n], message));
+        }
+        flaws
     }
 
     /// Someone who may call. What its accounts may spend is added to `budgets`.
@@ -160,13 +181,11 @@ impl Common {
 
 impl Compiler<'_> {
     /// Callers by their keys, and what they have in common.
-    pub(super) fn keyring(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) -> (Keyring, Common) {
+    pub(super) fn keyring(&mut self) -> (Keyring, Common) {
         let common = self.common();
         let mut keyring = Keyring::default();
         for (name, entry) in &self.config.keys {
-            self.flaws
-                .extend(patterns(name, entry, self.config, models));
-            self.team(name, entry, &common);
+            self.flaws.extend(common.flaws(name, entry));
             let Some(digest) = self.digest(name, entry) else {
                 continue;
             };
@@ -187,9 +206,23 @@ impl Compiler<'_> {
 
     fn common(&mut self) -> Common {
         let config = self.config;
+        let targets = config.models.values().flat_map(|model| &model.targets);
+        let targets = targets.map(|target| &*target.to);
         let mut common = Common {
             limits: config.defaults.limits,
             clamps: config.defaults.on_shortfall == Shortfall::Clamp,
+            names: config
+                .models
+                .keys()
+                .map(String::as_str)
+                .chain(targets)
+                .map(Into::into)
+                .collect(),
+            providers: config
+                .providers
+                .keys()
+                .map(|name| name.as_str().into())
+                .collect(),
             ..Common::default()
         };
         let (owners, flaws, budgets) = (self.owners, &mut self.flaws, &mut self.budgets);
@@ -226,18 +259,6 @@ impl Compiler<'_> {
         common
     }
 
-    /// Sees to it that the team that a key names is there.
-    fn team(&mut self, key: &str, entry: &config::Key, common: &Common) {
-        let Some(team) = entry.team.as_deref() else {
-            return;
-        };
-        if common.team(team).is_none() {
-            let hint = suggest(team, common.teams());
-            let message = format!("there is no [teams.{team}]{hint}");
-            self.flaw(["keys", key, "team"], message);
-        }
-    }
-
     fn digest(&mut self, name: &str, entry: &config::Key) -> Option<Digest> {
         match (&entry.key, &entry.digest) {
             (Some(secret), None) => self.digest_of(["keys", name, "key"], secret),
@@ -271,32 +292,4 @@ impl Compiler<'_> {
             }
         }
     }
-}
-
-/// What is wrong with the models that a key may ask for: a name that is neither a model's nor a provider's can never match,
-/// and is a typing error, most likely.
-pub(super) fn patterns(
-    key: &str,
-    entry: &config::Key,
-    config: &config::Config,
-    models: &BTreeMap<Box<str>, Arc<Route>>,
-) -> Vec<Diagnostic> {
-    let mut flaws = Vec::new();
-    for (n, pattern) in entry.models.iter().flatten().enumerate() {
-        let provider = pattern.split_once('/').map(|(provider, _)| provider);
-        let of_provider = |part: &str| config.providers.keys().any(|name| matches(part, name));
-        let mut targets = config.models.values().flat_map(|model| &model.targets);
-        if provider.is_some_and(of_provider)
-            || models.keys().any(|name| matches(pattern, name))
-            || targets.any(|target| matches(pattern, &target.to))
-        {
-            continue;
-        }
-        let names = config.models.keys().chain(config.providers.keys());
-        let hint = suggest(provider.unwrap_or(pattern), names.map(String::as_str));
-        let n = n.to_string();
-        let message = format!("`{pattern}` can match no model{hint}");
-        flaws.push(Diagnostic::new(["keys", key, "models", &n], message));
-    }
-    flaws
 }

@@ -7,6 +7,7 @@ mod compile;
 mod doors;
 mod egress;
 mod keys;
+pub mod made;
 pub mod money;
 mod providers;
 mod rules;
@@ -18,8 +19,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::admission::door::Door;
+use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
-use crate::admission::{Digest, InFlight, Keyring, Memory};
+use crate::admission::{Digest, InFlight, Keyring, Made, Memory};
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
 use crate::route::{Route, Terms};
@@ -107,6 +109,10 @@ pub struct State {
     pub memory: Memory,
     /// What was taken of limits.
     pub gates: Gates,
+    /// Who has a key that was made.
+    pub made: ArcSwap<Made>,
+    /// How often a wrong key was shown.
+    pub guesses: Guesses,
     /// What providers that are asked for their models answered last, by provider.
     pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
     /// What was spent, and what may be.

@@ -40,6 +40,8 @@ pub enum Endpoint {
     Models,
     /// `GET /v1/models/{id}`
     Model,
+    /// `GET /v1/usage`
+    Usage,
     /// `GET /health` and `/health/live`
     Live,
     /// `GET /health/ready`
@@ -67,6 +69,7 @@ impl Endpoint {
             "/completions" => (Self::Completions, Method::POST),
             "/embeddings" => (Self::Embeddings, Method::POST),
             "/models" => (Self::Models, Method::GET),
+            "/usage" => (Self::Usage, Method::GET),
             "/health" | "/health/live" => (Self::Live, Method::GET),
             "/health/ready" => (Self::Ready, Method::GET),
             other => match other.strip_prefix("/models/") {
@@ -88,6 +91,7 @@ impl Endpoint {
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
             Self::Models | Self::Model => "models",
+            Self::Usage => "usage",
             Self::Live | Self::Ready => "health",
         }
     }

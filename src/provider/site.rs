@@ -317,7 +317,9 @@ fn nth(uris: &[Uri; 4], endpoint: Endpoint) -> &Uri {
         Endpoint::ChatCompletions => chat,
         Endpoint::Completions => completions,
         Endpoint::Embeddings => embeddings,
-        Endpoint::Live | Endpoint::Model | Endpoint::Models | Endpoint::Ready => models,
+        Endpoint::Live | Endpoint::Model | Endpoint::Models | Endpoint::Ready | Endpoint::Usage => {
+            models
+        }
     }
 }
 

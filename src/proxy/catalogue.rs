@@ -104,7 +104,7 @@ fn entry(name: &str) -> Value {
     json!({ "id": name, "object": "model", "created": 0, "owned_by": "tollgate" })
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");

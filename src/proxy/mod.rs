@@ -5,6 +5,7 @@
 mod catalogue;
 mod discover;
 mod funds;
+mod own;
 mod wait;
 
 use std::future::poll_fn;
@@ -20,7 +21,7 @@ use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::admission::limits::{self, Charge};
-use crate::admission::{Caller, Permit};
+use crate::admission::{Caller, Permit, UnknownKey};
 use crate::envelope::{self, Envelope};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -158,12 +159,16 @@ where
             Ok(Answered::said(catalogue::models(
                 &plan,
                 &gateway.state,
-                caller,
+                &caller,
             )))
         }
         Endpoint::Model => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
-            catalogue::model(&plan, &gateway.state, caller, head.uri.path()).map(Answered::said)
+            catalogue::model(&plan, &gateway.state, &caller, head.uri.path()).map(Answered::said)
+        }
+        Endpoint::Usage => {
+            let caller = identify(gateway, &plan, &head.headers, record)?;
+            Ok(Answered::said(own::usage(gateway, &caller, record).await))
         }
         endpoint => forward(worker, &plan, endpoint, (head, body), presence, record).await,
     }
@@ -184,7 +189,7 @@ where
     B: HttpBody<Data = Bytes> + Send,
 {
     // Who asks, and is there room?
-    let caller = identify(gateway, plan, &head.headers, record)?;
+    let caller = &identify(gateway, plan, &head.headers, record)?;
     let (mut permit, charge) = admit(gateway, plan, caller, record)?;
 
     // What is asked?
@@ -265,15 +270,25 @@ where
 }
 
 /// Who asks.
-fn identify<'p>(
+fn identify(
     gateway: &Gateway,
-    plan: &'p Plan,
+    plan: &Plan,
     headers: &HeaderMap,
     record: &mut Record,
-) -> Result<&'p Arc<Caller>, Rejection> {
-    let caller = plan.keyring.identify(headers, &gateway.wall)?;
-    record.key = Some(Arc::clone(&caller.name));
-    Ok(caller)
+) -> Result<Arc<Caller>, Rejection> {
+    let made = gateway.state.made.load();
+    match plan.keyring.identify(headers, &made, &gateway.wall) {
+        Ok(caller) => {
+            record.key = Some(Arc::clone(&caller.name));
+            Ok(caller)
+        }
+        Err(UnknownKey::Wrong) => {
+            let tell = |count| tracing::warn!(count, "somebody showed a key that is not valid");
+            let wrong = gateway.state.guesses.wrong(tell);
+            Err(wrong.map_or_else(Rejection::Guessing, |()| UnknownKey::Wrong.into()))
+        }
+        Err(missing) => Err(missing.into()),
+    }
 }
 
 /// Whether there is room: one more request under way, by its caller and by all.

@@ -1,0 +1,226 @@
+//! Who has a key that was made while the gateway ran, or beside it? And how one is made, changed and revoked.
+//!
+//! What such a key may do is said in the words of gateway.toml, so it is read, checked and compiled as if it stood there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use httpdate::fmt_http_date;
+use serde_json::{Map, Value, json};
+
+use super::keys::{Budgets, Owners};
+use super::{Plan, State, money};
+use crate::admission::{self, Caller, Digest};
+use crate::config::{self, Diagnostic};
+use crate::ledger::{KeyError, Keys, Made};
+
+/// The longest name of a key that is made, in characters.
+const LONGEST: usize = 64;
+
+/// The longest terms, in bytes.
+const MOST: usize = 16 << 10;
+
+/// Why a key was not made, changed or revoked. Nothing was.
+#[derive(Debug, thiserror::Error)]
+pub enum NoKey {
+    /// Its name is none.
+    #[error(
+        "a key's name is made of letters, digits and `.`, `_`, `-`, `@`, `+`, at most {LONGEST} of them"
+    )]
+    Name,
+    /// What it may do is not said in the right words.
+    #[error("{}", .0.join("; "))]
+    Flawed(Vec<String>),
+    /// It stands in the configuration.
+    #[error(
+        "the key {0} stands in the configuration: change it there; it can only be revoked from here"
+    )]
+    Written(Box<str>),
+    /// There is none.
+    #[error("there is no key {0}; `tollgate keys list` shows those there are")]
+    Unknown(Box<str>),
+    /// The ledger has reasons.
+    #[error(transparent)]
+    Ledger(#[from] KeyError),
+    /// The machine has no random numbers.
+    #[error("the machine gave no random numbers for a key: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Makes a key that may do what `terms` say, and gives it: it is kept nowhere.
+pub fn make(
+    plan: &Plan,
+    keys: &Keys,
+    name: &str,
+    terms: &str,
+    now: SystemTime,
+) -> Result<String, NoKey> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-@+".contains(c);
+    if name.is_empty() || name.chars().count() > LONGEST || !name.chars().all(is_plain) {
+        return Err(NoKey::Name);
+    }
+    if plan.keyring.has(name) {
+        return Err(NoKey::Written(name.into()));
+    }
+    let mut flaws = Vec::new();
+    match read(terms) {
+        Ok(key) => {
+            flaws = plan.common.flaws(name, &key);
+            let at = ["keys", name, "budget"];
+            money::budget(&at, key.budget.as_ref(), &mut flaws);
+            if key.key.is_some() || key.digest.is_some() {
+                let message = "a key that is made has neither `key` nor `digest`: it is given one";
+                flaws.push(Diagnostic::new(["keys", name], message));
+            }
+        }
+        Err(wrong) => flaws.push(Diagnostic::new(["keys", name], wrong)),
+    }
+    if !flaws.is_empty() {
+        let lines = flaws.iter().map(Diagnostic::to_string);
+        return Err(NoKey::Flawed(lines.collect()));
+    }
+    let key = admission::new_key().map_err(NoKey::Random)?;
+    keys.add(name, Digest::of(&key).bytes(), terms, now)?;
+    Ok(key)
+}
+
+/// Gives somebody another key; the one before is good for so long still. Gives the key, and when the other ends.
+pub fn rotate(
+    plan: &Plan,
+    keys: &Keys,
+    name: &str,
+    grace: Duration,
+    now: SystemTime,
+) -> Result<(String, SystemTime), NoKey> {
+    let key = admission::new_key().map_err(NoKey::Random)?;
+    let until = now.checked_add(grace).unwrap_or(now);
+    match keys.rotate(name, Digest::of(&key).bytes(), until) {
+        Err(KeyError::Missing(name)) if plan.keyring.has(&name) => Err(NoKey::Written(name)),
+        Err(why) => Err(why.into()),
+        Ok(()) => Ok((key, until)),
+    }
+}
+
+/// Revokes a key for good, also one that stands in the configuration.
+pub fn revoke(plan: &Plan, keys: &Keys, name: &str, now: SystemTime) -> Result<(), NoKey> {
+    if !plan.keyring.has(name) && !keys.has(name)? {
+        return Err(NoKey::Unknown(name.into()));
+    }
+    Ok(keys.revoke(name, now)?)
+}
+
+/// What is told of each key, as columns have it.
+pub const COLUMNS: [&str; 10] = [
+    "name", "source", "state", "made", "team", "models", "limits", "budget", "expires", "tags",
+];
+
+/// Every key there is, as objects with [`COLUMNS`]: those of the configuration, of which it says more itself, and those that
+/// were made.
+pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Value>, NoKey> {
+    let (_, rows) = keys.since(0)?;
+    let revoked: HashSet<&str> = rows
+        .iter()
+        .filter(|row| row.revoked.is_some())
+        .map(|row| &*row.name)
+        .collect();
+    let state = |name: &str, expires: Option<SystemTime>| match expires {
+        _ if revoked.contains(name) => "revoked",
+        Some(expires) if expires <= now => "expired",
+        _ => "live",
+    };
+    let written = plan.keyring.callers().map(|caller| {
+        json!({
+            "name": &*caller.name,
+            "source": "file",
+            "state": state(&caller.name, caller.expires),
+            "team": caller.team.as_deref(),
+            "models": caller.models,
+            "expires": caller.expires.map(fmt_http_date),
+        })
+    });
+    let mut all: Vec<Value> = written.collect();
+    for row in rows.iter().filter(|row| row.digest.is_some()) {
+        let terms = serde_json::from_str(&row.terms).unwrap_or_default();
+        let mut object: Map<String, Value> = terms;
+        let expires = read(&row.terms).ok().and_then(|key| key.expires);
+        let expires = expires.map(|day| UNIX_EPOCH + Duration::from_secs(day.starts));
+        object.insert("name".into(), json!(&*row.name));
+        object.insert("source".into(), "made".into());
+        object.insert("state".into(), state(&row.name, expires).into());
+        object.insert("made".into(), fmt_http_date(row.made).into());
+        if let Some((_, until)) = row.older.filter(|(_, until)| *until > now) {
+            object.insert("older_until".into(), fmt_http_date(until).into());
+        }
+        all.push(object.into());
+    }
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    Ok(all)
+}
+
+/// What a key may do.
+pub fn read(terms: &str) -> Result<config::Key, String> {
+    if terms.len() > MOST {
+        return Err(format!("this is longer than {MOST} bytes"));
+    }
+    serde_json::from_str(terms).map_err(|wrong| {
+        let text = wrong.to_string();
+        let plain = text.split(" at line ").next();
+        plain.unwrap_or(&text).to_owned()
+    })
+}
+
+impl Plan {
+    /// Lets in those who were made since, and no longer those who were revoked.
+    pub(crate) fn admit(&self, state: &State, changed: &[Made], made: &mut admission::Made) {
+        let mut budgets = Budgets::new();
+        for row in changed {
+            match (row.revoked, self.bearers(state, row, &mut budgets)) {
+                (Some(_), _) => made.revoke(&row.name),
+                (None, Ok(bearers)) => made.admit(bearers, &row.name),
+                (None, Err(wrong)) => {
+                    // A later version may have made it.
+                    made.admit([], &row.name);
+                    tracing::error!(key = &*row.name, %wrong, "a key that was made is not let in");
+                }
+            }
+        }
+        state.ledger.allow(&budgets);
+        let names = changed.iter().map(|row| Arc::clone(&row.name));
+        state.telemetry.metrics.label_keys(names);
+    }
+
+    /// Somebody by the key there is, and by the one before for as long as that is good.
+    fn bearers(
+        &self,
+        state: &State,
+        row: &Made,
+        budgets: &mut Budgets,
+    ) -> Result<Vec<(Digest, Arc<Caller>)>, String> {
+        let Some(digest) = row.digest else {
+            return Ok(Vec::new());
+        };
+        let key = read(&row.terms)?;
+        let mut flaws = Vec::new();
+        let budget = money::budget(&["budget"], key.budget.as_ref(), &mut flaws);
+        if let Some(flaw) = flaws.first() {
+            return Err(flaw.to_string());
+        }
+        let owners = Owners {
+            ledger: &state.ledger,
+            gates: &state.gates,
+        };
+        let caller = self.common.caller(owners, &row.name, &key, budget, budgets);
+        let mut bearers = Vec::new();
+        if let Some((older, until)) = row.older {
+            let expires = caller.expires.map_or(until, |expires| expires.min(until));
+            let caller = Caller {
+                expires: Some(expires),
+                ..caller.clone()
+            };
+            bearers.push((older.into(), Arc::new(caller)));
+        }
+        bearers.push((digest.into(), Arc::new(caller)));
+        Ok(bearers)
+    }
+}
