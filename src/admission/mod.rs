@@ -131,6 +131,11 @@ impl Keyring {
         self.callers.insert(digest, caller).is_none()
     }
 
+    /// Everybody who may call.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.callers.values().chain(&self.open)
+    }
+
     /// Lets in whoever comes, as this caller.
     pub fn open(&mut self, caller: Arc<Caller>) {
         self.open = Some(caller);

@@ -45,6 +45,9 @@ pub enum Command {
         /// Also ask each provider for its models
         #[arg(long)]
         probe: bool,
+        /// Exit with 1 also where a budget needs a price that is not wholly known
+        #[arg(long)]
+        strict: bool,
     },
     /// List the built-in presets
     Providers,
@@ -127,7 +130,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
     let file = file(arguments.config, &environment);
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&file, environment),
-        Command::Check { probe } => check::run(&file, environment, probe),
+        Command::Check { probe, strict } => check::run(&file, environment, probe, strict),
         Command::Providers => providers::run(),
         Command::Backup { file: to } => usage::backup(&file, environment, &to),
         Command::Usage { by, since, format } => usage::run(&file, environment, &by, since, format),

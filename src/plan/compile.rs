@@ -1,27 +1,23 @@
 //! From a configuration to a plan, or to every flaw at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{Limits, Passage, Plan, Spending, State, Surroundings};
+use super::{Limits, Passage, Plan, Spending, State, Surroundings, rules};
 use crate::admission::door::{self, Door, Pages};
 use crate::admission::{Caller, Digest, Keyring, matches};
 use crate::config::load::suggest;
 use crate::config::money::{Shortfall, Unpriced};
 use crate::config::{self, Config, Diagnostic, Open};
 use crate::ledger::{Account, Budget, Ledger};
-use crate::protocol::demand;
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::{Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 use crate::usage::book::Book;
-
-/// Members that tollgate itself acts on, whatever the rules.
-const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
 
 /// The longest name of a target that the configuration does not have, in characters.
 const LONGEST_NAME: usize = 200;
@@ -44,6 +40,7 @@ impl Plan {
             budgets: Vec::new(),
             flaws: Vec::new(),
             warnings: Vec::new(),
+            gaps: Vec::new(),
             unavailable: BTreeMap::new(),
             machine: None,
         };
@@ -54,11 +51,13 @@ impl Plan {
         let keyring = compiler.keyring(&models);
         let (door, admin_door) = compiler.doors();
         compiler.limits();
-        compiler.warn(&models);
+        compiler.warn();
+        compiler.coverage(&models, &book, &keyring);
         let unavailable = compiler.unavailable_routes();
         let Compiler {
             flaws,
             warnings,
+            gaps,
             budgets,
             ..
         } = compiler;
@@ -71,19 +70,7 @@ impl Plan {
             .telemetry
             .metrics
             .label_keys(names.chain([OPEN.into()]));
-        let rules = providers.values().flat_map(|passage| {
-            let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
-            some.chain([&*passage.rules])
-        });
-        let rules = rules.chain(models.values().map(|route| &route.rules));
-        let mut acted_on: HashSet<Box<str>> =
-            rules.flat_map(Rules::names).map(Into::into).collect();
-        acted_on.extend(
-            ACTED_ON
-                .into_iter()
-                .chain(demand::acted_on())
-                .map(Into::into),
-        );
+        let acted_on = rules::acted_on(&providers, &models);
         Ok(Self {
             door,
             admin_door,
@@ -105,6 +92,7 @@ impl Plan {
             book,
             acted_on,
             warnings,
+            gaps,
         })
     }
 }
@@ -153,6 +141,8 @@ pub(super) struct Compiler<'c> {
     pub(super) budgets: Vec<(Arc<Account>, Budget)>,
     pub(super) flaws: Vec<Diagnostic>,
     pub(super) warnings: Vec<String>,
+    /// What is not known of prices that a budget needs.
+    pub(super) gaps: Vec<String>,
     /// Providers that cannot be asked, and why.
     pub(super) unavailable: BTreeMap<&'c str, String>,
     /// The machine's roots, once they were needed.
@@ -440,8 +430,7 @@ impl Compiler<'_> {
         );
     }
 
-    fn warn(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
-        self.warn_of_extras(models);
+    fn warn(&mut self) {
         for (name, why) in &self.unavailable {
             let prefix = format!("{name}/");
             let targets = self.config.models.values().flat_map(|model| &model.targets);
