@@ -45,5 +45,5 @@ fn read(variable: &str, text: &str) -> Result<String, Vec<String>> {
         };
     }
     let plan = loaded.compile().map_err(|flaws| flaws.0)?;
-    Ok(format!("{shown}{:?}", plan.warnings))
+    Ok(format!("{shown}{:?}{:?}", plan.gaps, plan.warnings))
 }

@@ -178,6 +178,11 @@ impl Keyring {
         self.callers.values()
     }
 
+    /// Whoever comes without one, if they are let in.
+    pub fn anybody(&self) -> Option<&Arc<Caller>> {
+        self.open.as_ref()
+    }
+
     /// Who is asking, also by keys that were made. The clock is looked at only for keys that expire.
     ///
     /// A key is looked up by its digest, so how long that takes tells of a digest at most, from which no key can be found;

@@ -15,11 +15,12 @@ use crate::plan::Plan;
 use crate::provider::Origin;
 use crate::upstream::Client;
 
-/// Reads, compiles and says what there is. With `probe`, also asks each provider for its models.
-pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Failed> {
+/// Reads, compiles and says what there is. With `probe`, also asks each provider for its models; with `strict`, it is not
+/// fine if a budget needs a price that is not wholly known.
+pub fn run(file: &Path, environment: Environment, probe: bool, strict: bool) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
     let plan = loaded.compile()?;
-    let mut lines = plan.warnings.clone();
+    let mut lines = [plan.gaps.as_slice(), &plan.warnings].concat();
     for (name, proxy) in proxies(&plan) {
         lines.push(format!("{name}: through the proxy {proxy}"));
     }
@@ -41,6 +42,10 @@ pub fn run(file: &Path, environment: Environment, probe: bool) -> Result<(), Fai
             let message = format!("{} did not answer", count(silent, "provider"));
             return Err(Failed::User(anyhow::Error::msg(message)));
         }
+    }
+    if strict && !plan.gaps.is_empty() {
+        let message = "a budget needs prices that are not wholly known; docs/budgets.md says which";
+        return Err(Failed::User(anyhow::Error::msg(message)));
     }
     Ok(())
 }

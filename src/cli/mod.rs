@@ -46,6 +46,9 @@ pub enum Command {
         /// Also ask each provider for its models
         #[arg(long)]
         probe: bool,
+        /// Exit with 1 also where a budget needs a price that is not wholly known
+        #[arg(long)]
+        strict: bool,
     },
     /// Make, list, revoke and rotate keys, also beside a gateway that runs
     #[command(subcommand)]
@@ -163,7 +166,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
     let file = file(arguments.config, &environment);
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&file, environment),
-        Command::Check { probe } => check::run(&file, environment, probe),
+        Command::Check { probe, strict } => check::run(&file, environment, probe, strict),
         Command::Keys(Keys::New { name, terms }) => keys::new(&file, environment, &name, &terms),
         Command::Keys(Keys::List { json }) => keys::list(&file, environment, json),
         Command::Keys(Keys::Revoke { name }) => keys::revoke(&file, environment, &name),

@@ -56,9 +56,12 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         .context("signals cannot be heard")?;
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let running = start(&loaded, workers, Box::new(SystemTime::now))?;
-    for warning in &running.gateway.plan().warnings {
+    let plan = running.gateway.plan();
+    for warning in plan.gaps.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
     }
+    // Another may take its place.
+    drop(plan);
     for address in &running.addresses {
         tracing::info!("listening on {}", url(address, "/v1"));
     }

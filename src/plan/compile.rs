@@ -1,26 +1,22 @@
 //! From a configuration to a plan, or to every flaw at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::keys::{Budgets, OPEN, Owners};
-use super::{Limits, Passage, Plan, Spending, State, Surroundings};
+use super::{Limits, Passage, Plan, Spending, State, Surroundings, rules};
 use crate::admission::limits::Whose;
 use crate::admission::matches;
 use crate::config::load::suggest;
 use crate::config::money::Unpriced;
 use crate::config::{self, Config, Diagnostic};
-use crate::protocol::demand;
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::{Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 use crate::usage::book::Book;
-
-/// Members that tollgate itself acts on, whatever the rules.
-const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
 
 /// The longest name of a target that the configuration does not have, in characters.
 const LONGEST_NAME: usize = 200;
@@ -44,6 +40,7 @@ impl Plan {
             target_limits: BTreeMap::new(),
             flaws: Vec::new(),
             warnings: Vec::new(),
+            gaps: Vec::new(),
             unavailable: BTreeMap::new(),
             machine: None,
         };
@@ -56,11 +53,13 @@ impl Plan {
         let (door, admin_door) = compiler.doors();
         let admin_token = compiler.admin_token();
         compiler.limits();
-        compiler.warn(&models);
+        compiler.warn();
+        compiler.coverage(&models, &book, &keyring);
         let unavailable = compiler.unavailable_routes();
         let Compiler {
             flaws,
             warnings,
+            gaps,
             budgets,
             ..
         } = compiler;
@@ -73,7 +72,7 @@ impl Plan {
             .telemetry
             .metrics
             .label_keys(names.chain([OPEN.into()]));
-        let acted_on = acted_on(&providers, &models);
+        let acted_on = rules::acted_on(&providers, &models);
         Ok(Self {
             door,
             admin_door,
@@ -97,23 +96,9 @@ impl Plan {
             book,
             acted_on,
             warnings,
+            gaps,
         })
     }
-}
-
-/// Members that a rule or tollgate itself acts on.
-fn acted_on(
-    providers: &HashMap<Box<str>, Passage>,
-    models: &BTreeMap<Box<str>, Arc<Route>>,
-) -> HashSet<Box<str>> {
-    let rules = providers.values().flat_map(|passage| {
-        let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
-        some.chain([&*passage.rules])
-    });
-    let rules = rules.chain(models.values().map(|route| &route.rules));
-    let ours = ACTED_ON.into_iter().chain(demand::acted_on());
-    let names = rules.flat_map(Rules::names).map(Into::into);
-    names.chain(ours.map(Into::into)).collect()
 }
 
 impl Passage {
@@ -164,6 +149,8 @@ pub(super) struct Compiler<'c> {
     pub(super) target_limits: BTreeMap<&'c str, config::Limits>,
     pub(super) flaws: Vec<Diagnostic>,
     pub(super) warnings: Vec<String>,
+    /// What is not known of prices that a budget needs.
+    pub(super) gaps: Vec<String>,
     /// Providers that cannot be asked, and why.
     pub(super) unavailable: BTreeMap<&'c str, String>,
     /// The machine's roots, once they were needed.
@@ -331,8 +318,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn warn(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
-        self.warn_of_extras(models);
+    fn warn(&mut self) {
         for (name, why) in &self.unavailable {
             let prefix = format!("{name}/");
             let targets = self.config.models.values().flat_map(|model| &model.targets);

@@ -4,6 +4,7 @@
 //! `config` and every room: the only place where configuration becomes running things.
 
 mod compile;
+mod coverage;
 mod doors;
 mod egress;
 mod keys;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub acted_on: HashSet<Box<str>>,
     /// What an operator should know, though it is no flaw.
     pub warnings: Vec<String>,
+    /// What is not known of prices that a budget needs, the worst first.
+    pub gaps: Vec<String>,
 }
 
 /// A provider that can be asked for any of its models, and what is counted about that.

@@ -13,7 +13,7 @@ use crate::config::money::{self, Written};
 use crate::config::{self, Config, Diagnostic};
 use crate::ledger::{Budget, Durability, Per, Place, Scope, Settings};
 use crate::provider::site::Base;
-use crate::route::{Route, Terms};
+use crate::route::Terms;
 use crate::usage::book::Book;
 use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
 
@@ -159,27 +159,6 @@ impl Compiler<'_> {
                     .account(Scope::Provider, name, budget, &mut self.budgets)
             }),
             ..Terms::default()
-        }
-    }
-
-    /// Names targets whose rules ask for what their price does not tell, as nobody with a budget is served by them.
-    pub(super) fn warn_of_extras(&mut self, models: &BTreeMap<Box<str>, Arc<Route>>) {
-        if self.budgets.is_empty() || self.config.ledger.unpriced == money::Unpriced::Free {
-            return;
-        }
-        for (model, route) in models {
-            for target in &route.targets {
-                let extra = target.rules.extra().or_else(|| route.rules.extra());
-                let terms = &target.terms;
-                let is_free = terms.price.as_ref().is_some_and(|price| price.is_free());
-                if let Some(extra) = extra.filter(|_| !terms.own_price && !is_free) {
-                    self.warnings.push(format!(
-                        "models.{model}: rules give `{extra}` to {}, and what that costs is not known: callers with a \
-                         budget are not served by it unless it has a `price`",
-                        target.name
-                    ));
-                }
-            }
         }
     }
 

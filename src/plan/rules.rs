@@ -1,14 +1,35 @@
 //! From `rules` to [`Rules`]: those for some models laid over those for all, and every value written as JSON once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Passage;
 use super::compile::{Compiler, quoted};
 use crate::config::{self, Diagnostic};
+use crate::protocol::demand;
 use crate::provider::Rules;
 use crate::provider::rules::{MessageRules, Unknown};
+use crate::route::Route;
+
+/// Members that tollgate itself acts on, whatever the rules.
+const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
+
+/// Members that a rule or tollgate itself acts on.
+pub(super) fn acted_on(
+    providers: &HashMap<Box<str>, Passage>,
+    models: &BTreeMap<Box<str>, Arc<Route>>,
+) -> HashSet<Box<str>> {
+    let rules = providers.values().flat_map(|passage| {
+        let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
+        some.chain([&*passage.rules])
+    });
+    let rules = rules.chain(models.values().map(|route| &route.rules));
+    let ours = ACTED_ON.into_iter().chain(demand::acted_on());
+    let theirs = rules.flat_map(Rules::names).map(Box::from);
+    theirs.chain(ours.map(Box::from)).collect()
+}
 
 impl Compiler<'_> {
     /// For each pattern of a provider's models the rules in force, the longest pattern first.

@@ -43,6 +43,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     spend: CounterVec,
     budgets: GaugeVec,
+    prices: IntGaugeVec,
     warnings: IntCounterVec,
     ledger_queue: IntGauge,
     ledger_late: IntGauge,
@@ -249,6 +250,16 @@ impl Metrics {
                     &["scope", "name"],
                 ),
             ),
+            prices: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_target_price",
+                        "Always 1; how well is known what a target bills: exact, estimated (some tokens at their relatives' rates), unpriced.",
+                    ),
+                    &["target", "state"],
+                ),
+            ),
             warnings: counters(
                 "tollgate_budget_warnings_total",
                 "Windows in which as much of a budget was spent as its `warn` says.",
@@ -337,6 +348,15 @@ impl Metrics {
     /// Counts a configuration that was `applied`, or `refused`.
     pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Sets how well the price of each target is known, in place of what was set before. The names are the
+    /// configuration's.
+    pub fn prices<'n>(&self, states: impl Iterator<Item = (&'n str, &'static str)>) {
+        self.prices.reset();
+        for (target, state) in states {
+            self.prices.with_label_values(&[target, state]).set(1);
+        }
     }
 
     /// Counts a window in which a budget's `warn` was reached. The names are the configuration's.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{KINDS, Price, Rate, Rates, Stated, Tier};
+use super::{KINDS, Kinds, Price, Rate, Rates, Stated, Tier};
 
 /// What is known of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,17 @@ pub struct Book {
     imported: List,
 }
 
+/// The classes of tokens that a section's models are billed apart for: at other rates than their relatives'.
+#[derive(Clone, Debug, Default)]
+pub struct Apart<'b> {
+    /// By model.
+    pub by_model: BTreeMap<&'b str, Kinds>,
+    /// At any of them.
+    pub any: Kinds,
+    /// At every one of them.
+    pub every: Kinds,
+}
+
 /// Read once, when it is first asked.
 static BUILT_IN: LazyLock<List> = LazyLock::new(|| List::parse(SNAPSHOT).unwrap_or_default());
 
@@ -91,6 +102,28 @@ impl Book {
     pub fn find(&self, section: &str, model: &str) -> Option<&Entry> {
         let imported = self.imported.find(section, model);
         imported.or_else(|| BUILT_IN.find(section, model))
+    }
+
+    /// What a section's models are billed apart for. Both lists are asked: one that knows less takes nothing away.
+    pub fn apart(&self, section: &str) -> Apart<'_> {
+        let lists = [&self.imported, &*BUILT_IN].into_iter();
+        let models = lists
+            .filter_map(|list| list.sections.get(section))
+            .flatten();
+        let (mut apart, mut every) = (Apart::default(), Kinds::ALL);
+        for (model, entry) in models {
+            let kinds = entry.price.base.apart();
+            let known = apart.by_model.entry(model.as_str()).or_default();
+            *known = known.and(kinds);
+        }
+        for kinds in apart.by_model.values() {
+            apart.any = apart.any.and(*kinds);
+            every = every.among(*kinds);
+        }
+        if !apart.by_model.is_empty() {
+            apart.every = every;
+        }
+        apart
     }
 
     /// Every section, in order.
@@ -291,22 +324,13 @@ fn stated(members: &Members<'_>) -> Result<Stated, String> {
     Ok(stated)
 }
 
-/// The members of an entry. A rate that would be taken for granted is left out.
+/// The members of an entry: what was stated, so that all of it is read again as it is.
 fn written(entry: &Entry) -> String {
-    let base = entry.price.base.all();
-    let kept = base_kinds(&base);
-    let mut parts = rates(&base, &kept);
+    let mut parts = rates(&entry.price.base);
     if !entry.price.tiers.is_empty() {
         let tiers = entry.price.tiers.iter().map(|tier| {
-            let all = tier.rates.all();
-            // What the base states would else be taken from there.
-            let mut here = base_kinds(&all);
-            here.extend(&kept);
-            format!(
-                "{{\"above\":{},{}}}",
-                tier.above,
-                rates(&all, &here).join(",")
-            )
+            let rates = rates(&tier.rates).join(",");
+            format!("{{\"above\":{},{rates}}}", tier.above)
         });
         parts.push(format!(
             "\"tiers\":[{}]",
@@ -322,29 +346,11 @@ fn written(entry: &Entry) -> String {
     parts.join(",")
 }
 
-/// The kinds that must be written, so that all are read again as they are.
-fn base_kinds(all: &[Rate; KINDS.len()]) -> BTreeSet<&'static str> {
-    let mut stated = Stated::default();
-    for (slot, (kind, rate)) in stated.iter_mut().zip(KINDS.into_iter().zip(all)) {
-        *slot = matches!(kind, "input" | "output").then_some(*rate);
-    }
-    let granted = Rates::of(&stated).unwrap_or_default().all();
-    let each = KINDS.into_iter().zip(granted).zip(all);
-    let mut kinds: BTreeSet<&str> = each
-        .filter(|((kind, granted), rate)| matches!(*kind, "input" | "output") || granted != *rate)
-        .map(|((kind, _), _)| kind)
-        .collect();
-    // Writing for an hour follows writing, if that is written.
-    if kinds.contains("cache_write") {
-        kinds.insert("cache_write_1h");
-    }
-    kinds
-}
-
-fn rates(all: &[Rate; KINDS.len()], kinds: &BTreeSet<&str>) -> Vec<String> {
-    let each = KINDS.into_iter().zip(all);
-    let kept = each.filter(|(kind, _)| kinds.contains(kind));
-    kept.map(|(kind, rate)| format!("\"{kind}\":\"{rate}\""))
+fn rates(all: &Rates) -> Vec<String> {
+    let each = KINDS.into_iter().zip(all.all());
+    let stated = each.filter(|(kind, _)| !all.stated().among(Kinds::named(kind)).is_empty());
+    stated
+        .map(|(kind, rate)| format!("\"{kind}\":\"{rate}\""))
         .collect()
 }
 
@@ -458,6 +464,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_billed_apart_is_known_by_model_and_by_section() {
+        let none = Kinds::default();
+        let (cached, write) = (Kinds::named("cached"), Kinds::named("cache_write"));
+        let book = Book::load(Some(
+            r#"{"schema":1,"version":"made up","providers":{
+            "acme":{"a":{"input":1,"cached":0,"cache_write":2,"output":2,"reasoning":2},"b":{"input":1,"cached":0,"output":2}},
+            "groq":{"openai/gpt-oss-120b":{"input":7,"output":7}}}}"#,
+        ))
+        .unwrap();
+        let acme = book.apart("acme");
+        assert_eq!((acme.any, acme.every), (cached.and(write), cached));
+        assert_eq!(acme.by_model.get("a"), Some(&cached.and(write)));
+        assert_eq!(acme.by_model.get("c"), None);
+        let groq = book.apart("groq");
+        let known = groq.by_model.get("openai/gpt-oss-120b");
+        assert_eq!(known, Some(&cached), "an import takes nothing away");
+        let unknown = book.apart("other");
+        assert_eq!((unknown.any, unknown.every), (none, none));
+    }
+
+    #[test]
     fn a_list_that_is_none_says_where() {
         let list = |entry: &str| {
             let text = format!(
@@ -527,21 +554,24 @@ mod tests {
         }
     }
 
-    fn some_rates() -> impl Strategy<Value = Rates> {
+    fn some_stated() -> impl Strategy<Value = Stated> {
         // Few values, so that rates are often those that would be taken for granted.
-        let rate = prop_oneof![0..3_u64, any::<u64>()].prop_map(|n| Some(Rate(n)));
-        proptest::array::uniform10(rate).prop_map(|all| Rates::of(&all).unwrap())
+        let rate = prop_oneof![0..3_u64, any::<u64>()].prop_map(Rate);
+        proptest::array::uniform10(proptest::option::of(rate))
     }
 
     proptest! {
         #[test]
         fn a_list_is_read_as_it_is_written(
-            base in some_rates(),
-            tiers in proptest::collection::vec((any::<u64>(), some_rates()), 0..3),
+            (mut stated, ends) in (some_stated(), any::<(u64, u64)>()),
+            tiers in proptest::collection::vec((any::<u64>(), some_stated()), 0..3),
             (context, max_output, reasoning, name) in (any::<Option<u64>>(), any::<Option<u64>>(), any::<bool>(), ".{0,8}"),
         ) {
             let mut list = List::new("made up");
-            let tiers = tiers.into_iter().map(|(above, rates)| Tier { above, rates }).collect();
+            (stated[0], stated[6]) = (Some(Rate(ends.0)), Some(Rate(ends.1)));
+            let base = Rates::of(&stated).unwrap();
+            let tier = |(above, tier)| Tier { above, rates: Rates::over(&stated, &tier).unwrap() };
+            let tiers = tiers.into_iter().map(tier).collect();
             let price = Price { base, tiers, version: Arc::clone(&list.version) };
             let entry = Entry { price, context, max_output, reasoning };
             list.insert("acme", &name, entry.clone());

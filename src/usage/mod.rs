@@ -3,10 +3,12 @@
 pub mod book;
 mod decimal;
 pub mod import;
+mod kinds;
 mod money;
 mod price;
 
 pub use decimal::{Decimal, NoDecimal};
+pub use kinds::{Kinds, relative};
 pub use money::Money;
 pub use price::{NoRate, Price, Rate, Rates, Stated, Tier};
 

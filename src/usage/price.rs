@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Decimal, KINDS, Money, NoDecimal, Usage};
+use super::{Decimal, KINDS, Kinds, Money, NoDecimal, Usage, relative};
 
 /// What one token costs, in trillionths of a US dollar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,9 +54,9 @@ impl fmt::Display for Rate {
 /// The rates that are stated, in the order of [`KINDS`]. A stated zero is one; what is not stated is not zero.
 pub type Stated = [Option<Rate>; KINDS.len()];
 
-/// One rate for each of [`KINDS`].
+/// One rate for each of [`KINDS`], and which of them were stated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates([u64; KINDS.len()]);
+pub struct Rates([u64; KINDS.len()], Kinds);
 
 /// How many of [`KINDS`], from the first, are input.
 const INPUTS: usize = 6;
@@ -92,7 +92,8 @@ impl Rates {
             audio_output.unwrap_or(output),
             image_output.unwrap_or(output),
         ];
-        Some(Self(all.map(|rate| rate.0)))
+        let stated = Kinds::of(stated.map(|rate| rate.is_some()));
+        Some(Self(all.map(|rate| rate.0), stated))
     }
 
     /// As [`Rates::of`], where what is not stated for a tier is looked for in what is stated for the base.
@@ -107,6 +108,20 @@ impl Rates {
     /// The rates, in the order of [`KINDS`].
     pub fn all(&self) -> [Rate; KINDS.len()] {
         self.0.map(Rate)
+    }
+
+    /// The classes whose rates were stated; the others follow.
+    pub fn stated(&self) -> Kinds {
+        self.1
+    }
+
+    /// The classes that cost something else than they would if they were not stated.
+    pub fn apart(&self) -> Kinds {
+        let rate = |name: &str| {
+            let mut each = KINDS.into_iter().zip(self.0);
+            each.find_map(|(kind, rate)| (kind == name).then_some(rate))
+        };
+        Kinds::of(KINDS.map(|kind| rate(kind) != rate(relative(kind))))
     }
 
     fn dearest_input(&self) -> u64 {
@@ -152,6 +167,12 @@ impl Price {
     pub fn is_free(&self) -> bool {
         let (input, output) = self.dearest(u64::MAX);
         input == 0 && output == 0
+    }
+
+    /// Whether output costs nothing while input does: it is a price of what gives none.
+    pub fn gives_for_nothing(&self) -> bool {
+        let (input, output) = self.dearest(u64::MAX);
+        input > 0 && output == 0
     }
 
     /// What an answer cost: what its provider says, else its tokens at the rates that the whole prompt leads to, rounded
@@ -307,6 +328,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stated_and_what_is_billed_apart_are_two_things() {
+        let mut stated = Stated::default();
+        for (n, rate) in [(0, 7), (1, 7), (2, 8), (6, 9), (8, 10)] {
+            stated[n] = Some(Rate(rate));
+        }
+        let rates = Rates::of(&stated).unwrap();
+        let names = |kinds: Kinds| kinds.names().collect::<Vec<_>>();
+        assert_eq!(
+            names(rates.stated()),
+            ["input", "cached", "cache_write", "output", "audio_output"]
+        );
+        assert_eq!(
+            names(rates.apart()),
+            ["cache_write", "audio_output"],
+            "cached costs what input does, and an hour's writing follows writing"
+        );
+        let mut tier = Stated::default();
+        tier[3] = Some(Rate(80));
+        let over = Rates::over(&stated, &tier).unwrap();
+        let more = over.stated().without(rates.stated());
+        assert_eq!(names(more), ["cache_write_1h"]);
+    }
+
+    #[test]
     fn a_long_prompt_reprices_the_whole_request() {
         let tier = |above, by: u64| Tier {
             above,
@@ -393,7 +438,7 @@ mod tests {
     }
 
     fn some_rates() -> impl Strategy<Value = Rates> {
-        proptest::array::uniform10(number()).prop_map(Rates)
+        proptest::array::uniform10(number()).prop_map(|each| Rates(each, Kinds::ALL))
     }
 
     fn some_price() -> impl Strategy<Value = Price> {
@@ -436,7 +481,7 @@ mod tests {
             base in proptest::array::uniform10(0..1_000_000_000_u64),
             counts in proptest::array::uniform10(0..(1_u64 << 40)),
         ) {
-            let price = price(Rates(base), Vec::new());
+            let price = price(Rates(base, Kinds::ALL), Vec::new());
             let whole = price.cost(&usage(counts));
             let mut parts = 0;
             for n in 0..KINDS.len() {

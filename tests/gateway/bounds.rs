@@ -206,18 +206,20 @@ fn rules_that_let_cost_more_are_named() {
     let text = |price: &str, unpriced: &str, budget: &str| {
         format!(
             "[providers.groq]\napi_key = \"k\"\nrules.set = {{ service_tier = \"priority\" }}\n\
-             [models.fast]\ntargets = [{{ to = \"groq/a\"{price} }}]\n[keys.ann]\nkey = \"k\"\n{budget}\n{unpriced}"
+             [models.fast]\ntargets = [{{ to = \"groq/openai/gpt-oss-20b\"{price} }}]\n[keys.ann]\nkey = \"k\"\n{budget}\n{unpriced}"
         )
     };
     let told = |text: &str| run(folder_with(text).path(), &["check"]).1;
     let one = strict("1");
     let named = told(&text("", "", &one));
-    let want = "models.fast: rules give `service_tier` to groq/a, and what that costs is not known: callers with a budget \
-                are not served by it unless it has a `price`\n";
+    let want = "models.fast.targets[0]: rules give `service_tier` to groq/openai/gpt-oss-20b, and what that costs is not \
+                known: callers with a budget are not served by it unless it has a `price`\n";
     assert!(named.starts_with(want), "{named}");
+    let free = told(&text("", "[ledger]\nunpriced = \"free\"\n", &one));
+    let want = "not known: budgets see only what its tokens cost without\n";
+    assert!(free.contains(want), "{free}");
     for fine in [
-        text(", price = { input = 1, output = 2 }", "", &one),
-        text("", "[ledger]\nunpriced = \"free\"\n", &one),
+        text(", price = { input = 1, cached = 1, output = 2 }", "", &one),
         text("", "", ""),
         text("", "", &one).replace("priority", "flex"),
     ] {
