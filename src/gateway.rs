@@ -13,6 +13,7 @@ use crate::config::{Config, Diagnostic};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
+use crate::response::twins::Twins;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Observed;
 
@@ -47,6 +48,7 @@ impl Gateway {
         let state = State {
             in_flight: InFlight::default(),
             memory: Memory::default(),
+            twins: Twins::default(),
             discovered: ArcSwap::default(),
             ledger,
             telemetry,

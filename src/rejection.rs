@@ -24,6 +24,9 @@ const HEEDED: Duration = Duration::from_secs(60);
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    /// The request has a header we act on that is not what it must be.
+    #[error("the header `{0}` {1}")]
+    BadHeader(&'static str, &'static str),
     /// The body has a member we act on that is not what it must be.
     #[error("`{0}` {1}")]
     BadMember(&'static str, &'static str),
@@ -36,6 +39,11 @@ pub enum Rejection {
     /// The bodies under way take all the memory there is for them.
     #[error(transparent)]
     Crowded(#[from] Crowded),
+    /// Its `Idempotency-Key` is that of another request.
+    #[error(
+        "this `Idempotency-Key` was sent with another request before; a retry has the same body, and whatever is new a key of its own"
+    )]
+    KeyReused,
     /// The caller may not use this model.
     #[error("this key may not use the model `{0}`")]
     ModelNotAllowed(Box<str>),
@@ -118,7 +126,8 @@ impl Rejection {
     /// Its status and its code.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadMember(..)
+            Self::BadHeader(..)
+            | Self::BadMember(..)
             | Self::Boundless(_)
             | Self::Encoded(_)
             | Self::RefusedMember(_)
@@ -131,6 +140,7 @@ impl Rejection {
             Self::Malformed(Malformed::NotJson(_) | Malformed::NotText(_)) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
+            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoEndpoint(NoEndpoint::Method(_)) => {
@@ -169,7 +179,7 @@ impl Rejection {
     /// The member of the request it is about.
     fn param(&self) -> Option<&str> {
         match self {
-            Self::BadMember(name, _) => Some(name),
+            Self::BadHeader(name, _) | Self::BadMember(name, _) => Some(name),
             Self::Boundless(boundless) => Some(boundless.param()),
             Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),

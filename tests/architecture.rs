@@ -60,6 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "usage",
         ],
     ),
+    // `response`: what is kept for retries outlives plans.
     (
         "plan",
         &[
@@ -68,6 +69,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ledger",
             "protocol",
             "provider",
+            "response",
             "route",
             "telemetry",
             "usage",

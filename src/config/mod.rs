@@ -75,6 +75,13 @@ pub struct Server {
     /// How many requests are under way at once; 503 above it.
     #[serde(deserialize_with = "value::count")]
     pub max_in_flight: usize,
+    /// How long the answer to a request with an `Idempotency-Key` is kept for its retries. Zero: the header is passed on,
+    /// and nothing else is done with it.
+    #[serde(deserialize_with = "value::duration_or_zero")]
+    pub replay: Duration,
+    /// The answers that are kept together, in bytes; the oldest go first.
+    #[serde(deserialize_with = "value::size")]
+    pub replay_memory: u64,
     /// From the first byte of a request to the end of its head.
     #[serde(deserialize_with = "value::duration")]
     pub header_timeout: Duration,
@@ -107,6 +114,8 @@ impl Default for Server {
             max_body_memory: 1 << 30,
             max_connections: 20_000,
             max_in_flight: 10_000,
+            replay: Duration::from_secs(600),
+            replay_memory: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(120),

@@ -26,6 +26,7 @@ mod egress;
 mod http2;
 mod leave;
 mod finish;
+mod twins;
 mod hostile;
 mod broken;
 mod reload;
