@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::admission::guesses::Guesses;
-use crate::admission::limits::Gates;
+use crate::admission::limits::{Gates, What, Whose};
 use crate::admission::{InFlight, Made, Memory};
 use crate::config::{Config, Diagnostic};
-use crate::ledger::{KeyError, Ledger};
+use crate::ledger::{KeyError, Ledger, Scope};
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
+use crate::response::twins::Twins;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Observed;
 
@@ -62,6 +63,7 @@ impl Gateway {
             gates: Gates::default(),
             made: ArcSwap::default(),
             guesses: Guesses::of(GUESSES),
+            twins: Twins::default(),
             discovered: ArcSwap::default(),
             ledger,
             telemetry,
@@ -107,8 +109,41 @@ impl Gateway {
                     )
                 })
                 .collect(),
+            limits: self.limits(),
         });
         metrics.text()
+    }
+
+    /// What is left of the limits of keys that have a label.
+    fn limits(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let (plan, made) = (self.plan(), self.state.made.load());
+        let (moment, now) = (Instant::now(), (self.wall)());
+        let metrics = &self.state.telemetry.metrics;
+        let callers = plan.keyring.callers().chain(plan.keyring.anybody());
+        let mut left = Vec::new();
+        for caller in callers
+            .chain(made.callers())
+            .filter(|caller| metrics.is_labelled(&caller.name))
+        {
+            let mut tell = |what: What, n| left.push((Arc::clone(&caller.name), what.name(), n));
+            let own = caller
+                .gates
+                .iter()
+                .filter(|gate| gate.whose() == Whose::Key);
+            for gate in own {
+                gate.left(moment)
+                    .iter()
+                    .for_each(|it| tell(it.what, it.left));
+            }
+            for account in &caller.accounts {
+                if account.scope() == Scope::KeyRequests
+                    && let Some(balance) = self.state.ledger.balance(account, now)
+                {
+                    tell(What::Rpd, balance.left.0);
+                }
+            }
+        }
+        left
     }
 
     /// Lets in whoever was made since this was asked last, and no longer whoever was revoked. Reads the ledger: never on a

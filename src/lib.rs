@@ -25,6 +25,9 @@
 //!    cost is durable in the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
 //!    everything back. What a client has left may be read on, by a bounded finisher, for its usage.
 //!
+//! A request with an `Idempotency-Key` asks first whether it has a twin, and reads the record of that one's answer
+//! ([`response::twins`]); the first of them takes the path above, and its answer is recorded on its way out.
+//!
 //! # Three kinds of data
 //!
 //! [`config::Config`] is what was written; [`plan::Plan`] what it means, immutable and swapped whole;
@@ -39,7 +42,7 @@
 //! * After the first content to the client there is no retry. An answer never ends in a way the provider did not end
 //!   it: what breaks off ends with an error, in-band, or by breaking the connection.
 //! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
-//!   once, unless the provider is to be read on; shutdown waits for that.
+//!   once, unless the provider is to be read on, or a retry may come for the answer; shutdown waits for that.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
 //! * A try begins only if what is held covers it; each billed try is one entry, however it ended. Money is integers.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.

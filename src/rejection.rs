@@ -20,9 +20,15 @@ use crate::provider::errors::Fault;
 use crate::upstream::attempt::Exhausted;
 use crate::upstream::{Cause, Clock, Failure, Said};
 
+/// The longest wait that the usual clients heed.
+const HEEDED: Duration = Duration::from_secs(60);
+
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    /// The request has a header we act on that is not what it must be.
+    #[error("the header `{0}` {1}")]
+    BadHeader(&'static str, &'static str),
     /// The body has a member we act on that is not what it must be.
     #[error("`{0}` {1}")]
     BadMember(&'static str, &'static str),
@@ -38,6 +44,11 @@ pub enum Rejection {
     /// Its caller is at a limit.
     #[error(transparent)]
     Limited(#[from] Limited),
+    /// Its `Idempotency-Key` is that of another request.
+    #[error(
+        "this `Idempotency-Key` was sent with another request before; a retry has the same body, and whatever is new a key of its own"
+    )]
+    KeyReused,
     /// The caller may not use this model.
     #[error("this key may not use the model `{0}`")]
     ModelNotAllowed(Box<str>),
@@ -123,7 +134,8 @@ impl Rejection {
     /// Its status and its code.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadMember(..)
+            Self::BadHeader(..)
+            | Self::BadMember(..)
             | Self::Boundless(_)
             | Self::Encoded(_)
             | Self::RefusedMember(_)
@@ -136,6 +148,7 @@ impl Rejection {
             Self::Malformed(Malformed::NotJson(_) | Malformed::NotText(_)) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
+            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoEndpoint(NoEndpoint::Method(_)) => {
@@ -179,7 +192,7 @@ impl Rejection {
     /// The member of the request it is about.
     fn param(&self) -> Option<&str> {
         match self {
-            Self::BadMember(name, _) => Some(name),
+            Self::BadHeader(name, _) | Self::BadMember(name, _) => Some(name),
             Self::Boundless(boundless) => Some(boundless.param()),
             Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
@@ -215,8 +228,12 @@ impl Rejection {
                 headers.insert(header::ALLOW, HeaderValue::from_static(takes));
                 return;
             }
+            // Clients come back on their own account for these two: there is none that does not say whether they should.
+            _ if matches!(self.kind().0.as_u16(), 429 | 503) => (true, None),
             _ => return,
         };
+        // Beyond a minute they would not wait, but come back at once, and in vain.
+        let should = should && wait.is_none_or(|wait| wait <= HEEDED);
         headers.insert(
             SHOULD_RETRY,
             HeaderValue::from_static(if should { "true" } else { "false" }),
@@ -355,7 +372,10 @@ fn summary(failures: &[Failure]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::limits::{What, Whose};
+    use crate::ledger::Scope;
     use crate::provider::errors::Retry;
+    use crate::usage::Money;
 
     fn failure(target: &str, cause: Cause, fault: Fault, wait: Option<u64>) -> Failure {
         Failure {
@@ -431,5 +451,81 @@ mod tests {
         ]);
         assert_eq!(code, 504);
         assert!(body.contains("the deadline clock"), "{body}");
+    }
+
+    /// One of each that may be 429 or 503, and what else waits.
+    fn busy() -> Vec<Rejection> {
+        let wait = Duration::from_secs(1);
+        let said = |status: u16| {
+            Box::new(Said {
+                status: StatusCode::from_u16(status).unwrap(),
+                came_as: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+                body: None,
+            })
+        };
+        let short = Refused::Short {
+            scope: Scope::Key,
+            name: "ann".into(),
+            limit: Money::ZERO,
+            left: Money::ZERO,
+            resets: None,
+        };
+        vec![
+            Rejection::Crowded(Crowded {
+                most: 1,
+                retry_after: wait,
+            }),
+            Rejection::Overloaded(Full {
+                most: 1,
+                retry_after: wait,
+            }),
+            Rejection::Budget(Refused::Full),
+            Rejection::Budget(Refused::Unavailable),
+            Rejection::Budget(short),
+            Rejection::NoTarget {
+                model: "fast".into(),
+                why: String::new(),
+            },
+            Rejection::Unpriced,
+            Rejection::Guessing(TooMany { again: wait }),
+            Rejection::Limited(Limited {
+                whose: Whose::Key,
+                name: "ann".into(),
+                what: What::Rpm,
+                limit: 1,
+                wait,
+            }),
+            Rejection::Provider(said(429)),
+            Rejection::Provider(said(503)),
+            Rejection::RateLimited(String::new(), None),
+            Rejection::RateLimited(String::new(), Some(wait)),
+            Rejection::ShuttingDown,
+        ]
+    }
+
+    #[test]
+    fn who_is_told_to_come_back_is_told_whether() {
+        for rejection in busy() {
+            let what = format!("{rejection:?}");
+            let told = rejection.tell();
+            assert!([429, 503].contains(&told.status.as_u16()), "{what}");
+            let should = &told.headers["x-should-retry"];
+            assert!(should == "true" || should == "false", "{what}");
+        }
+    }
+
+    #[test]
+    fn nobody_comes_back_for_what_takes_longer_than_clients_wait() {
+        for (wait, should) in [(60_000, "true"), (60_001, "false"), (3_600_000, "false")] {
+            let told =
+                Rejection::RateLimited(String::new(), Some(Duration::from_millis(wait))).tell();
+            assert_eq!(told.headers["x-should-retry"], should, "{wait}");
+            assert_eq!(told.headers["retry-after-ms"], wait.to_string().as_str());
+            assert_eq!(
+                told.headers["retry-after"],
+                wait.div_ceil(1_000).to_string().as_str()
+            );
+        }
     }
 }

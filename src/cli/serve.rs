@@ -169,7 +169,9 @@ impl Handler for Clients {
     }
 
     fn sweep(&self) {
-        self.0.client.sweep(tokio::time::Instant::now());
+        let now = tokio::time::Instant::now();
+        self.0.client.sweep(now);
+        self.0.gateway.state.twins.sweep(now);
     }
 
     async fn close(&self) {

@@ -7,6 +7,7 @@ mod diagnostic;
 pub mod keys;
 pub mod load;
 pub mod money;
+mod rules;
 pub mod secret;
 mod tree;
 mod value;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use diagnostic::Diagnostic;
 pub use keys::{Day, Key, Limits};
+pub use rules::{MessageRules, Rules, Unknown};
 pub use secret::Secret;
 pub use value::parse_duration as duration;
 
@@ -76,6 +78,13 @@ pub struct Server {
     /// How many requests are under way at once; 503 above it.
     #[serde(deserialize_with = "value::count")]
     pub max_in_flight: usize,
+    /// How long the answer to a request with an `Idempotency-Key` is kept for its retries. Zero: the header is passed on,
+    /// and nothing else is done with it.
+    #[serde(deserialize_with = "value::duration_or_zero")]
+    pub replay: Duration,
+    /// The answers that are kept together, in bytes; the oldest go first.
+    #[serde(deserialize_with = "value::size")]
+    pub replay_memory: u64,
     /// From the first byte of a request to the end of its head.
     #[serde(deserialize_with = "value::duration")]
     pub header_timeout: Duration,
@@ -108,6 +117,8 @@ impl Default for Server {
             max_body_memory: 1 << 30,
             max_connections: 20_000,
             max_in_flight: 10_000,
+            replay: Duration::from_secs(600),
+            replay_memory: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(120),
@@ -326,60 +337,6 @@ impl Default for Timeouts {
             total: Duration::from_secs(600),
         }
     }
-}
-
-/// What is changed in a request before a provider sees it, applied in the order of these fields.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rules {
-    /// Members it must not be sent; the request is refused.
-    pub refuse: Vec<String>,
-    /// Old name to new name.
-    pub rename: BTreeMap<String, String>,
-    /// Members to leave out.
-    pub drop: Vec<String>,
-    /// Every member it knows, by its new name: asked by `unknown`.
-    pub known: Vec<String>,
-    /// What becomes of members that are not in `known`. Default: they are forwarded.
-    pub unknown: Option<Unknown>,
-    /// Values for members the client does not give.
-    pub default: BTreeMap<String, serde_json::Value>,
-    /// Values whatever the client gives.
-    pub set: BTreeMap<String, serde_json::Value>,
-    /// The lowest and the highest value of a number.
-    pub clamp: BTreeMap<String, [f64; 2]>,
-    /// What is changed in each message.
-    pub messages: MessageRules,
-}
-
-/// What becomes of members that a provider is not known to know.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Unknown {
-    /// They are left out.
-    Drop,
-    /// They are sent.
-    Forward,
-    /// The request is refused.
-    Refuse,
-}
-
-/// What is changed in each of a request's messages. A switch that is not given is off.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MessageRules {
-    /// Old role to new role.
-    pub roles: BTreeMap<String, String>,
-    /// Make one string of a `content` that is a list of nothing but text parts.
-    pub join_text: Option<bool>,
-    /// Make an empty string of a `content` that is `null`.
-    pub empty_content: Option<bool>,
-    /// Members to leave out.
-    pub drop: Vec<String>,
-    /// The only members not to leave out; empty: all of them.
-    pub known: Vec<String>,
-    /// Leave out members that are `null`.
-    pub drop_nulls: Option<bool>,
 }
 
 /// `[models.NAME]`: a name that clients use.

@@ -219,3 +219,24 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn days_that_are_over_leave_nothing_behind() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let ann = requests(&ledger, 9);
+    for days in 0..5 {
+        let now = now() + Duration::from_secs(days * 86_400);
+        hold(&ledger, &ann, now).await.unwrap().begin(entry(0));
+        pass(&ledger, 2 * IDLE, now);
+        flush(&ledger);
+    }
+    let days = || count(&folder, "SELECT count(*) FROM spent WHERE scope = 4");
+    for _ in 0..500 {
+        if days() <= 3 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!((1..=3).contains(&days()), "{} days", days());
+}

@@ -13,6 +13,15 @@ const STEP: i64 = 100;
 /// In hours: no window but that which never ends is longer, so what was spent before needs no hour of its own.
 const LONGEST: i64 = 62 * 24;
 
+/// Forgets how many requests were made on days before yesterday.
+pub(super) fn forget_days(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
+    let mut forget = conn.prepare_cached("DELETE FROM spent WHERE scope = ?1 AND hour < ?2")?;
+    for scope in Scope::ALL.into_iter().filter(|it| it.is_of_requests()) {
+        forget.execute(params![scope as i64, hour - 48])?;
+    }
+    Ok(())
+}
+
 /// Rolls up some of the entries that are older than `keep` hours. True if there are more.
 pub(super) fn sweep(conn: &mut Connection, hour: i64, keep: i64) -> rusqlite::Result<bool> {
     let before = hour.saturating_sub(keep);

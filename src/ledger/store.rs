@@ -35,6 +35,8 @@ pub(super) struct Store {
     pub(super) rows: u64,
     /// For how many hours entries are kept.
     keep: i64,
+    /// The day on which those before were forgotten.
+    day: i64,
 }
 
 impl Store {
@@ -80,6 +82,7 @@ impl Store {
             number: 0,
             rows: 0,
             keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
+            day: 0,
         }
     }
 
@@ -190,6 +193,11 @@ impl Store {
 
     /// Rolls up a few of the entries that are too old to be kept, as seen from this hour. True if there are more.
     pub(super) fn sweep(&mut self, hour: i64) -> rusqlite::Result<bool> {
+        // Each row is looked at for this, so not every minute.
+        if self.day != hour / 24 {
+            keep::forget_days(&self.conn, hour)?;
+            self.day = hour / 24;
+        }
         keep::sweep(&mut self.conn, hour, self.keep)
     }
 

@@ -83,12 +83,7 @@ impl Plan {
             targets,
             providers,
             unavailable,
-            limits: Limits {
-                body: config.server.max_body,
-                body_memory: config.server.max_body_memory,
-                body_timeout: config.server.body_timeout,
-                in_flight: config.server.max_in_flight,
-            },
+            limits: Limits::of(&config.server),
             spending: Spending {
                 output_cap: config.defaults.output_cap,
                 unpriced: config.ledger.unpriced == Unpriced::Free,

@@ -23,8 +23,10 @@ use crate::admission::door::Door;
 use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
 use crate::admission::{Digest, InFlight, Keyring, Made, Memory};
+use crate::config;
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
+use crate::response::twins::{self, Twins};
 use crate::route::{Route, Terms};
 use crate::telemetry::Telemetry;
 use crate::usage::book::Book;
@@ -102,6 +104,24 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Requests under way.
     pub in_flight: usize,
+    /// What is kept of answers for requests that have an `Idempotency-Key`.
+    pub twins: twins::Terms,
+}
+
+impl Limits {
+    /// As it is written.
+    fn of(server: &config::Server) -> Self {
+        Self {
+            body: server.max_body,
+            body_memory: server.max_body_memory,
+            body_timeout: server.body_timeout,
+            in_flight: server.max_in_flight,
+            twins: twins::Terms {
+                replay: server.replay,
+                memory: server.replay_memory,
+            },
+        }
+    }
 }
 
 /// What has happened, and outlives every plan.
@@ -116,6 +136,8 @@ pub struct State {
     pub made: ArcSwap<Made>,
     /// How often a wrong key was shown.
     pub guesses: Guesses,
+    /// Those of them that have a key, and the answers that are kept for it.
+    pub twins: Twins,
     /// What providers that are asked for their models answered last, by provider.
     pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
     /// What was spent, and what may be.
@@ -130,7 +152,7 @@ pub struct Surroundings<'s> {
     /// Where relative paths start.
     pub folder: &'s std::path::Path,
     /// Where secrets may stand.
-    pub environment: &'s crate::config::secret::Environment,
+    pub environment: &'s config::secret::Environment,
 }
 
 impl Plan {

@@ -6,6 +6,7 @@ mod catalogue;
 mod discover;
 mod funds;
 mod own;
+mod twins;
 mod wait;
 
 use std::future::poll_fn;
@@ -70,37 +71,95 @@ pub fn handle<B>(
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
+    let opened = Opened::by(&worker.gateway, &request);
+    // Apart, and in a box: what most requests need should not grow for it.
+    let mut way = if request.headers().contains_key(twins::KEY) {
+        Err(Box::pin(twins::handle(worker, request, opened)))
+    } else {
+        Ok(waits(worker, request, opened))
+    };
+    async move {
+        match &mut way {
+            Ok(waiting) => answered(waiting).await,
+            Err(twin) => twin.await,
+        }
+    }
+}
+
+/// Answers a request that has no twins, or is the first of them.
+fn alone<B>(
+    worker: Arc<Worker>,
+    request: Request<B>,
+    opened: Opened,
+) -> impl Future<Output = Response<Body>> + Send
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    let mut waiting = waits(worker, request, opened);
+    async move { answered(&mut waiting).await }
+}
+
+/// Lets a request be asked, and waits for what it comes to.
+fn waits<B>(
+    worker: Arc<Worker>,
+    request: Request<B>,
+    opened: Opened,
+) -> Wait<impl Future<Output = Outcome> + Send>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
     let presence = Presence::default();
     let (asker, known) = (Arc::clone(&worker), presence.clone());
-    let mut waiting = Wait::new(|| ask(asker, request, known), presence, worker);
-    async move {
-        let (answered, record) = (&mut waiting).await;
-        match answered {
-            Ok(Answered::Relayed(answer, permit, tab)) => {
-                response::relay(answer, permit, tab, record, waiting.finisher())
-            }
-            Ok(Answered::Said(said)) => response::say(*said, record),
-            Err(rejection) => refuse(rejection, record),
+    Wait::new(|| ask(asker, request, opened, known), presence, worker)
+}
+
+async fn answered<F>(waiting: &mut Wait<F>) -> Response<Body>
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let (answered, record) = (&mut *waiting).await;
+    match answered {
+        Ok(Answered::Relayed(answer, permit, tab)) => {
+            response::relay(answer, permit, tab, record, waiting.finisher())
         }
+        Ok(Answered::Said(said)) => response::say(*said, record),
+        Err(rejection) => refuse(rejection, record),
+    }
+}
+
+/// What is known of a request by its head alone.
+struct Opened {
+    endpoint: Result<Endpoint, NoEndpoint>,
+    record: Box<Record>,
+}
+
+impl Opened {
+    fn by<B>(gateway: &Gateway, request: &Request<B>) -> Self {
+        let endpoint = Endpoint::of(request.method(), request.uri().path());
+        let api = endpoint.map_or("unknown", Endpoint::name);
+        let mut record = gateway.state.telemetry.begin(Instant::now(), api);
+        let client_id = request.headers().get(RequestId::NAME);
+        record.client_id = client_id.filter(|id| id.len() <= LOGGED).cloned();
+        Self { endpoint, record }
     }
 }
 
 /// Finds out what a request comes to. It owns all that it needs, so that it can go on when nobody waits for it; and what
 /// answers borrows that, so that a head is not handed from one to the next.
-async fn ask<B>(worker: Arc<Worker>, request: Request<B>, presence: Presence) -> Outcome
+async fn ask<B>(
+    worker: Arc<Worker>,
+    request: Request<B>,
+    Opened {
+        endpoint,
+        mut record,
+    }: Opened,
+    presence: Presence,
+) -> Outcome
 where
     B: HttpBody<Data = Bytes> + Send,
 {
     let (head, body) = request.into_parts();
-    let endpoint = Endpoint::of(&head.method, head.uri.path());
-    let api = endpoint.map_or("unknown", Endpoint::name);
     let gateway = &worker.gateway;
-    let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-    let client_id = head
-        .headers
-        .get(RequestId::NAME)
-        .filter(|id| id.len() <= LOGGED);
-    record.client_id = client_id.cloned();
     let answered = {
         let request = (&head, body);
         let mut answer = pin!(answer(&worker, endpoint, request, &presence, &mut record));

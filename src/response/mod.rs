@@ -4,7 +4,10 @@
 //! given back, at once or by the finisher that reads on. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
 
 mod finish;
+mod lead;
 mod relay;
+mod replay;
+pub mod twins;
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -24,8 +27,10 @@ use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
 use crate::usage::Money;
 pub use finish::Finisher;
+pub use lead::{LONGEST, Lead, lead, read_out};
 pub use relay::{Broken, Relay, read_on};
 use relay::{Flow, Reader};
+pub use replay::{Follow, Head, Reader as Replayed, follow};
 
 /// What a client is sent.
 pub enum Body {
@@ -33,6 +38,10 @@ pub enum Body {
     Whole(Box<Whole>),
     /// As it comes from a provider.
     Relay(Relay),
+    /// The same, and others read it as well.
+    Lead(Lead),
+    /// As it comes to somebody else.
+    Follow(Box<Follow>),
 }
 
 /// A body in one piece, and what ends with it.
@@ -226,13 +235,20 @@ impl http_body::Body for Body {
             Self::Relay(relay) => relay
                 .poll_piece(cx)
                 .map(|piece| piece.map(|p| p.map(Frame::data))),
+            Self::Lead(lead) => lead
+                .poll_piece(cx)
+                .map(|piece| piece.map(|p| p.map(Frame::data))),
+            Self::Follow(follow) => follow
+                .poll_piece(cx)
+                .map(|piece| piece.map(|p| p.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Relay(_) => false,
+            Self::Relay(_) | Self::Lead(_) => false,
+            Self::Follow(follow) => follow.is_over(),
         }
     }
 
@@ -241,7 +257,8 @@ impl http_body::Body for Body {
             Self::Whole(whole) => {
                 SizeHint::with_exact(whole.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Relay(_) => SizeHint::default(),
+            Self::Relay(_) | Self::Lead(_) => SizeHint::default(),
+            Self::Follow(follow) => follow.size_hint(),
         }
     }
 }

@@ -26,6 +26,14 @@ pub struct Broken;
 /// What has come is gathered up to here, in bytes, before it goes out: a burst of events is then one write.
 const GATHERED: usize = 16 << 10;
 
+/// What a stream ends with when time is up.
+pub(super) const SHUTTING_DOWN: Complaint<'static> = Complaint {
+    status: StatusCode::BAD_GATEWAY,
+    code: "shutting_down",
+    message: "the gateway is shutting down",
+    param: None,
+};
+
 /// An answer on its way to a client. Dropped before its end, it is read on if that is what is wanted; else it gives
 /// everything back and stops the provider.
 pub struct Relay {
@@ -56,6 +64,27 @@ impl Relay {
         match &mut self.flow {
             Some(flow) => flow.poll_piece(cx),
             None => Poll::Ready(None),
+        }
+    }
+
+    /// Whether the answer is a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        let flow = self.flow.as_ref();
+        flow.is_some_and(|flow| matches!(flow.reader, Reader::Stream(..)))
+    }
+
+    /// How the answer ended, once it did and all of it has gone out; and whether nothing follows any more.
+    pub(super) fn ended(&self) -> Option<(End, bool)> {
+        let flow = self.flow.as_ref()?;
+        let is_out = flow.ready.is_empty() && flow.settling.is_none() && flow.broken.is_none();
+        let end = flow.end.filter(|_| is_out)?;
+        Some((end, flow.inflow.is_none()))
+    }
+
+    /// Its client has left, and it goes on all the same.
+    pub(super) fn is_left(&mut self, since: Instant) {
+        if let Some(flow) = &mut self.flow {
+            flow.record.ends_early(Some((End::ClientGone, since)));
         }
     }
 }
@@ -108,6 +137,8 @@ pub(super) struct Flow {
     record: Box<Record>,
     /// It came to its end, whatever that was, and was entered.
     is_over: bool,
+    /// Whatever that was, also where nobody waits for it.
+    end: Option<End>,
     /// None where nobody waits for it.
     permit: Option<Permit>,
 }
@@ -152,6 +183,7 @@ impl Flow {
             settling: None,
             record,
             is_over: false,
+            end: None,
             permit: None,
         });
         flow.look();
@@ -227,11 +259,8 @@ impl Flow {
             && closing.is_closed()
             && !self.is_over
         {
-            self.complain(
-                End::Shutdown,
-                "shutting_down",
-                "the gateway is shutting down",
-            );
+            let Complaint { code, message, .. } = SHUTTING_DOWN;
+            self.complain(End::Shutdown, code, message);
         }
         if self.ready.is_empty()
             && let Some(broken) = self.broken.take()
@@ -290,6 +319,7 @@ impl Flow {
     /// The answer is over, and what it cost is known.
     fn ends(&mut self, end: End) {
         self.is_over = true;
+        self.end = Some(end);
         self.record.end.get_or_insert(end);
         let (entered, settling) = self.tab.ends(end, self.reader.usage());
         self.record.enters(entered);

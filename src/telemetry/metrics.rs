@@ -13,8 +13,9 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
+pub use super::meters::{RouteMeters, TargetMeters};
 use super::{End, Outcome, Record};
-use crate::usage::{KINDS, Money, Usage};
+use crate::usage::{KINDS, Money};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -43,6 +44,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     spend: CounterVec,
     budgets: GaugeVec,
+    limits: IntGaugeVec,
     prices: IntGaugeVec,
     warnings: IntCounterVec,
     ledger_queue: IntGauge,
@@ -55,76 +57,6 @@ pub struct Metrics {
     pub lines_lost: IntCounter,
     /// Names of keys that have a label of their own.
     keys: arc_swap::ArcSwap<std::collections::HashSet<Arc<str>>>,
-}
-
-/// The children of one model.
-#[derive(Debug)]
-pub struct RouteMeters {
-    /// Its label.
-    pub name: Arc<str>,
-    pub(super) in_flight: IntGauge,
-    duration: [Histogram; 3],
-}
-
-/// The children of one target of one model.
-#[derive(Debug)]
-pub struct TargetMeters {
-    /// Its label.
-    pub(super) name: Arc<str>,
-    first_content: Histogram,
-    tries: [IntCounter; Outcome::ALL.len()],
-    ends: [IntCounter; End::ALL.len()],
-    tokens: [IntCounter; KINDS.len()],
-}
-
-impl TargetMeters {
-    pub(super) fn count(&self, usage: Usage) {
-        for (counter, count) in self.tokens.iter().zip(usage.counts()) {
-            if count > 0 {
-                counter.inc_by(count);
-            }
-        }
-    }
-
-    pub(super) fn tries(&self, outcome: Outcome) -> &IntCounter {
-        let [
-            answered,
-            cancelled,
-            client,
-            connect,
-            credentials,
-            nonsense,
-            provider,
-            limited,
-            reset,
-            timeout,
-        ] = &self.tries;
-        match outcome {
-            Outcome::Answered => answered,
-            Outcome::Cancelled => cancelled,
-            Outcome::ClientFault => client,
-            Outcome::Connect => connect,
-            Outcome::Credentials => credentials,
-            Outcome::Nonsense => nonsense,
-            Outcome::ProviderFault => provider,
-            Outcome::RateLimited => limited,
-            Outcome::Reset => reset,
-            Outcome::Timeout => timeout,
-        }
-    }
-
-    fn ends(&self, end: End) -> &IntCounter {
-        let [cut, gone, complete, error, shutdown, stalled, truncated] = &self.ends;
-        match end {
-            End::BudgetCut => cut,
-            End::ClientGone => gone,
-            End::Complete => complete,
-            End::Error => error,
-            End::Shutdown => shutdown,
-            End::Stalled => stalled,
-            End::Truncated => truncated,
-        }
-    }
 }
 
 /// The endpoints that have a histogram of their own, in the order of `RouteMeters::duration`.
@@ -260,6 +192,16 @@ impl Metrics {
                     &["target", "state"],
                 ),
             ),
+            limits: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_limit_remaining",
+                        "What is left now of a key's own limits: rpm, tpm, rpd, concurrency; of keys that have a label.",
+                    ),
+                    &["key", "limit"],
+                ),
+            ),
             warnings: counters(
                 "tollgate_budget_warnings_total",
                 "Windows in which as much of a budget was spent as its `warn` says.",
@@ -345,6 +287,11 @@ impl Metrics {
         self.keys.store(Arc::new(keys));
     }
 
+    /// Whether a key has a label of its own.
+    pub fn is_labelled(&self, key: &str) -> bool {
+        self.keys.load().contains(key)
+    }
+
     /// Counts a configuration that was `applied`, or `refused`.
     pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.with_label_values(&[outcome]).inc();
@@ -369,6 +316,11 @@ impl Metrics {
         self.ledger_queue.set(whole(observed.queue as u64));
         self.ledger_late.set(whole(observed.late));
         self.ledger_up.set(i64::from(observed.up));
+        self.limits.reset();
+        for (key, limit, left) in &observed.limits {
+            let gauge = self.limits.with_label_values(&[&**key, limit]);
+            gauge.set(whole(*left));
+        }
         // A budget that is in force no more has no line.
         self.budgets.reset();
         for (scope, name, left) in &observed.budgets {
@@ -447,6 +399,8 @@ pub struct Observed {
     /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
     /// nothing about anybody.
     pub budgets: Vec<(&'static str, Arc<str>, Money)>,
+    /// What is left of keys' limits: key, limit, number.
+    pub limits: Vec<(Arc<str>, &'static str, u64)>,
 }
 
 /// For people and their graphs; whoever decides by money decides by whole billionths.

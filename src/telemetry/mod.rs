@@ -4,6 +4,7 @@
 //! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Knows `usage`.
 
 pub mod access;
+mod meters;
 pub mod metrics;
 
 use std::fmt;
