@@ -1,6 +1,6 @@
 //! Keys that are made while the gateway runs: at work at once, revoked for good, and with limits, budgets and teams.
 
-use std::process::Output;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -235,7 +235,7 @@ async fn whatever_is_not_valid_is_told_in_the_same_words_and_at_most_so_often() 
 }
 
 #[tokio::test]
-async fn what_is_no_name_or_no_terms_is_said_and_nothing_is_made() {
+async fn what_is_no_name_is_said_and_nothing_is_made() {
     let provider = answering().await;
     let gateway = Gateway::start(&guarded(&provider, &key("ann", ""))).await;
     let long = "k".repeat(10_000);
@@ -251,11 +251,19 @@ async fn what_is_no_name_or_no_terms_is_said_and_nothing_is_made() {
             refused.text()
         );
     }
+    let listed = operate(&gateway, Method::GET, "/admin/keys", "").await;
+    assert_eq!(listed.json().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_key_may_do_is_checked_before_it_is_made() {
+    let provider = answering().await;
+    let gateway = Gateway::start(&guarded(&provider, &key("ann", ""))).await;
     for (terms, why) in [
-        (r#"{}"#, "`name` must be given, as a string"),
+        (r"{}", "`name` must be given, as a string"),
         (r#"{"name":7}"#, "`name` must be given, as a string"),
-        (r#"[]"#, "the body must be a JSON object"),
-        (r#"{"#, "the body is not JSON"),
+        (r"[]", "the body must be a JSON object"),
+        (r"{", "the body is not JSON"),
         (r#"{"name":"x","model":["fast"]}"#, "unknown field `model`"),
         (
             r#"{"name":"x","models":["fsat"]}"#,
@@ -397,8 +405,24 @@ async fn a_gateway_without_a_file_makes_keys_for_as_long_as_it_lives() {
     assert_eq!(status(&gateway, &bob).await, 401);
 }
 
-/// What a command says.
-fn told(output: &Output) -> (Option<i32>, String, String) {
+/// A folder with a configuration, and the text that a gateway in it is started with.
+fn folder(provider: &Provider) -> (tempfile::TempDir, String) {
+    let text = [of("p", provider, ""), fast(PRICE), "[teams.t]\n".into()].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let quiet = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("gateway.toml"), format!("{quiet}{text}")).unwrap();
+    (folder, text)
+}
+
+/// Runs `tollgate keys` in a folder: its code, what it prints, and what it says besides.
+fn keys(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = tollgate(folder);
+    let output = command
+        .env("SOME_KEY", "x")
+        .arg("keys")
+        .args(arguments)
+        .output()
+        .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),
@@ -407,28 +431,37 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
+/// The key that a command prints, and nothing else.
+fn printed(folder: &Path, arguments: &[&str]) -> String {
+    let (code, key, said) = keys(folder, arguments);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        key.starts_with("tg_") && key.ends_with('\n') && key.len() == 52,
+        "{key}"
+    );
+    assert!(
+        said.contains("can call with this key, which is shown once"),
+        "{said}"
+    );
+    key.trim().to_owned()
+}
+
+async fn within_a_second(gateway: &Gateway, key: &str, want: u16) {
+    let since = Instant::now();
+    while status(gateway, key).await != want {
+        assert!(
+            since.elapsed() < Duration::from_secs(1),
+            "not within a second"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
-async fn commands_work_beside_a_gateway_and_without_one() {
+async fn commands_make_keys_before_there_is_a_gateway_and_list_them() {
     let provider = answering().await;
-    let text = [of("p", &provider, ""), fast(PRICE), "[teams.t]\n".into()].concat();
-    let folder = tempfile::tempdir().unwrap();
-    let file =
-        format!("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}");
-    std::fs::write(folder.path().join("gateway.toml"), file).unwrap();
-    let path = folder.path().to_owned();
-    let run = move |arguments: &[&str]| {
-        let mut command = tollgate(&path);
-        told(
-            &command
-                .env("SOME_KEY", "x")
-                .args(arguments)
-                .output()
-                .unwrap(),
-        )
-    };
-    // There is no ledger yet.
-    let (code, bob, said) = run(&[
-        "keys",
+    let (folder, text) = folder(&provider);
+    let terms = [
         "new",
         "bob",
         "--team",
@@ -445,76 +478,61 @@ async fn commands_work_beside_a_gateway_and_without_one() {
         "b",
         "--expires",
         "2099-01-01",
-    ]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(
-        bob.starts_with("tg_") && bob.ends_with('\n') && bob.len() == 52,
-        "{bob}"
-    );
-    assert!(
-        said.contains("bob can call with this key, which is shown once"),
-        "{said}"
-    );
-    let bob = bob.trim().to_owned();
-
-    let gateway = Gateway::among(folder, &[], &text).await;
-    assert_eq!(status(&gateway, &bob).await, 200);
-    let (_, eve, _) = run(&["keys", "new", "eve"]);
-    let eve = eve.trim().to_owned();
-    let began = Instant::now();
-    while status(&gateway, &eve).await != 200 {
-        assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "it is not at work within a second"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let (code, listed, _) = run(&["keys", "list"]);
+        "--model",
+        "fast",
+    ];
+    let bob = printed(folder.path(), &terms);
+    let (code, listed, _) = keys(folder.path(), &["list"]);
     assert_eq!(code, Some(0));
     let lines: Vec<_> = listed.lines().collect();
     assert!(lines[0].starts_with("NAME  SOURCE  STATE"), "{listed}");
     assert!(lines[1].starts_with("bob   made    live"), "{listed}");
-    assert!(
-        lines[1].contains("rpm=100") && lines[1].contains("per=month") && lines[1].contains("a,b"),
-        "{listed}"
-    );
-    let (_, listed, _) = run(&["keys", "list", "--json"]);
+    for part in ["rpm=100", "per=month usd=25", "a,b", "2099-01-01", "fast"] {
+        assert!(lines[1].contains(part), "{part} in\n{listed}");
+    }
+    let (_, listed, _) = keys(folder.path(), &["list", "--json"]);
     let all: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(
         (&all[0]["team"], &all[0]["budget"]["usd"]),
         (&json!("t"), &json!("25"))
     );
-    let (_, anew, said) = run(&["keys", "rotate", "bob", "--grace", "0s"]);
-    assert!(said.contains("the one before is good until"), "{said}");
-    let anew = anew.trim().to_owned();
-    let (_, revoked, _) = run(&["keys", "revoke", "eve"]);
-    assert_eq!(revoked, "eve is revoked, for good\n");
-    let began = Instant::now();
-    while status(&gateway, &bob).await != 401 || status(&gateway, &eve).await != 401 {
-        assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "it is not at work within a second"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(status(&gateway, &anew).await, 200);
+    let gateway = Gateway::among(folder, &[], &text).await;
+    assert_eq!(status(&gateway, &bob).await, 200);
+}
 
+#[tokio::test]
+async fn a_gateway_hears_of_commands_within_a_second() {
+    let provider = answering().await;
+    let (folder, text) = folder(&provider);
+    let gateway = Gateway::among(folder, &[], &text).await;
+    let bob = printed(gateway.folder(), &["new", "bob"]);
+    within_a_second(&gateway, &bob, 200).await;
+    let anew = printed(gateway.folder(), &["rotate", "bob", "--grace", "0s"]);
+    within_a_second(&gateway, &anew, 200).await;
+    within_a_second(&gateway, &bob, 401).await;
+    let (_, revoked, _) = keys(gateway.folder(), &["revoke", "bob"]);
+    assert_eq!(revoked, "bob is revoked, for good\n");
+    within_a_second(&gateway, &anew, 401).await;
+}
+
+#[tokio::test]
+async fn commands_say_what_is_wrong() {
+    let provider = answering().await;
+    let (folder, _) = folder(&provider);
+    printed(folder.path(), &["new", "bob"]);
     for (arguments, why) in [
-        (&["keys", "new", "bob"][..], "there is a key bob already"),
-        (&["keys", "new", "a b"], "a key's name is made of"),
+        (&["new", "bob"][..], "there is a key bob already"),
+        (&["new", "a b"], "a key's name is made of"),
+        (&["new", "x", "--model", "fsat"], "did you mean `fast`?"),
         (
-            &["keys", "new", "x", "--model", "fsat"],
-            "did you mean `fast`?",
-        ),
-        (
-            &["keys", "new", "x", "--budget", "25"],
+            &["new", "x", "--budget", "25"],
             "`25` is no budget; write dollars and a window, such as 25/month",
         ),
-        (&["keys", "new", "x", "--rpm", "0"], "0 is no limit"),
-        (&["keys", "rotate", "nobody"], "no key nobody was made"),
-        (&["keys", "revoke", "nobody"], "there is no key nobody"),
+        (&["new", "x", "--rpm", "0"], "0 is no limit"),
+        (&["rotate", "nobody"], "no key nobody was made"),
+        (&["revoke", "nobody"], "there is no key nobody"),
     ] {
-        let (code, out, said) = run(arguments);
+        let (code, out, said) = keys(folder.path(), arguments);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}");
         assert!(said.contains(why), "{arguments:?}: {said}");
     }
@@ -551,24 +569,15 @@ async fn keys_change_under_load_and_nobody_else_is_disturbed() {
             }
         });
     }
-    let within_a_second = async |key: &str, want: u16| {
-        let since = Instant::now();
-        while status(&gateway, key).await != want {
-            assert!(
-                since.elapsed() < Duration::from_secs(1),
-                "not within a second"
-            );
-        }
-    };
     for turn in 0..8 {
         let name = format!("k{turn}");
         let first = made(&gateway, &json!({ "name": name })).await;
-        within_a_second(&first, 200).await;
+        within_a_second(&gateway, &first, 200).await;
         let second = rotated(&gateway, &name, "0s").await;
-        within_a_second(&second, 200).await;
-        within_a_second(&first, 401).await;
+        within_a_second(&gateway, &second, 200).await;
+        within_a_second(&gateway, &first, 401).await;
         revoked(&gateway, &name).await;
-        within_a_second(&second, 401).await;
+        within_a_second(&gateway, &second, 401).await;
         let before = asked.load(Ordering::SeqCst);
         until("the load goes on", || {
             asked.load(Ordering::SeqCst) > before + 50
