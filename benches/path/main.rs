@@ -36,7 +36,7 @@
 //! - nginx is a plain pass-through here: it reads no body, checks no key, counts
 //!   no token. Its figure is what moving the bytes costs.
 //! - `before` is the other build that `--beside` names, with the same
-//!   configuration, or without prices and a budget if it takes none. What a
+//!   configuration, or without limits, or prices and a budget, if it takes none. What a
 //!   change costs is the ratio to it, not the difference between two runs of the
 //!   bench.
 //!

@@ -33,25 +33,35 @@ impl Build<'_> {
     };
 }
 
-/// What a gateway is told of money.
-struct Money {
-    /// What its targets cost.
-    price: &'static str,
-    /// What its one caller may spend.
-    budget: &'static str,
+/// What a gateway is told that its one caller may do.
+struct Terms {
+    /// What its targets cost, and how much they take.
+    target: &'static str,
+    /// What its one caller may do and spend.
+    key: &'static str,
+    /// What is not among it.
+    lacks: &'static str,
 }
 
-impl Money {
-    const COUNTED: Self = Self {
-        price: ", price = { input = 0.1, output = 0.4 }",
-        budget: "budget = { usd = 1000000000, per = \"month\" }\n[defaults]\noutput_cap = 1000000",
-    };
-    /// For a build from before there was any.
-    const NONE: Self = Self {
-        price: "",
-        budget: "",
-    };
-}
+/// Everything there is, and what builds take from before there was.
+const TERMS: [Terms; 3] = [
+    Terms {
+        target: ", price = { input = 0.1, output = 0.4 }",
+        key: "limits = { rpm = 1000000000, tpm = 1000000000000, rpd = 1000000000, concurrency = 100000 }\n\
+              budget = { usd = 1000000000, per = \"month\" }\n[defaults]\noutput_cap = 1000000",
+        lacks: "",
+    },
+    Terms {
+        target: ", price = { input = 0.1, output = 0.4 }",
+        key: "budget = { usd = 1000000000, per = \"month\" }\n[defaults]\noutput_cap = 1000000",
+        lacks: "limits",
+    },
+    Terms {
+        target: "",
+        key: "",
+        lacks: "limits or money",
+    },
+];
 
 /// A running proxy, ended when this is dropped.
 pub(crate) struct Proxy {
@@ -77,16 +87,20 @@ impl Proxy {
         let dir = dir.join(name);
         fs::create_dir(&dir)?;
         let file = dir.join("gateway.toml");
-        let config = |money| gateway_config(&money, [port, admin], upstream, log);
-        fs::write(&file, config(Money::COUNTED))?;
-        let checked = Command::new(program)
-            .arg("check")
-            .arg("-c")
-            .arg(&file)
-            .output();
-        if !checked?.status.success() {
-            println!("{name} is told of no money: it does not take a configuration that has any");
-            fs::write(&file, config(Money::NONE))?;
+        for terms in &TERMS {
+            let text = gateway_config(terms, [port, admin], upstream, log);
+            fs::write(&file, text)?;
+            let checked = Command::new(program)
+                .arg("check")
+                .arg("-c")
+                .arg(&file)
+                .output();
+            if checked?.status.success() {
+                if !terms.lacks.is_empty() {
+                    println!("{name} is told of no {}: it knows of none", terms.lacks);
+                }
+                break;
+            }
         }
         let mut command = pinned(core, program);
         command.arg("serve").arg("-c").arg(&file);
@@ -227,8 +241,8 @@ pub(crate) fn free_ports() -> Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-fn gateway_config(money: &Money, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
-    let Money { price, budget } = money;
+fn gateway_config(terms: &Terms, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
+    let Terms { target, key, .. } = terms;
     format!(
         r#"[server]
 listen = "127.0.0.1:{port}"
@@ -242,17 +256,17 @@ preset = "openai-compatible"
 base_url = "http://127.0.0.1:{upstream}/v1"
 
 [models.bench]
-targets = [{{ to = "bench/bench"{price} }}]
+targets = [{{ to = "bench/bench"{target} }}]
 
 [models.flood]
-targets = [{{ to = "bench/flood"{price} }}]
+targets = [{{ to = "bench/flood"{target} }}]
 
 [models.paced]
-targets = [{{ to = "bench/paced"{price} }}]
+targets = [{{ to = "bench/paced"{target} }}]
 
 [keys.bench]
 key = "{KEY}"
-{budget}
+{key}
 "#
     )
 }
