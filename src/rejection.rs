@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::admission::door::Stranger;
 use crate::admission::guesses::TooMany;
-use crate::admission::limits::Limited;
+use crate::admission::limits::{self, Limited};
 use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
 use crate::ledger::Refused;
@@ -213,7 +213,7 @@ impl Rejection {
             // The same key will not become a right one.
             Self::Guessing(guessing) => (false, Some(guessing.again)),
             Self::Limited(limited) => {
-                limited.left().tell(headers);
+                limits::tell(&[limited.left()], headers);
                 (true, Some(limited.wait))
             }
             Self::RateLimited(_, wait) => (true, *wait),

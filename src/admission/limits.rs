@@ -8,12 +8,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::window::Window;
+use super::window::{MINUTE, Window};
 use crate::ledger::{Refused, Scope};
 
 /// Whose limit it is.
@@ -155,6 +155,7 @@ pub struct Span(pub Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_nanos().div_ceil(1_000_000);
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         let (tenths, seconds) = (millis.div_ceil(100), millis.div_ceil(1_000));
         match seconds {
             _ if millis < 1_000 => write!(f, "{millis}ms"),
@@ -198,29 +199,46 @@ pub struct Left {
     pub reset: Duration,
 }
 
-impl Left {
-    /// Tells it in an answer's head, in the words that clients of OpenAI know. Of requests under way there are none.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        const REQUESTS: [HeaderName; 3] = [
-            HeaderName::from_static("x-ratelimit-limit-requests"),
-            HeaderName::from_static("x-ratelimit-remaining-requests"),
-            HeaderName::from_static("x-ratelimit-reset-requests"),
-        ];
-        const TOKENS: [HeaderName; 3] = [
-            HeaderName::from_static("x-ratelimit-limit-tokens"),
-            HeaderName::from_static("x-ratelimit-remaining-tokens"),
-            HeaderName::from_static("x-ratelimit-reset-tokens"),
-        ];
-        let [limit, left, reset] = match self.what {
+/// Tells in an answer's head what is left, in the words that clients of OpenAI know. Of requests under way there are none.
+pub fn tell(all: &[Left], headers: &mut HeaderMap) {
+    const REQUESTS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ];
+    const TOKENS: [HeaderName; 3] = [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+    if all.is_empty() {
+        return;
+    }
+    // One piece of memory for all of them: every answer has these.
+    let mut text = BytesMut::with_capacity(128);
+    let mut value = |shown: &str| {
+        text.extend_from_slice(shown.as_bytes());
+        HeaderValue::from_maybe_shared(text.split().freeze()).ok()
+    };
+    let mut digits = itoa::Buffer::new();
+    headers.reserve(3 * all.len());
+    for it in all {
+        let [limit, left, reset] = match it.what {
             What::Rpm | What::Rpd => REQUESTS,
             What::Tpm => TOKENS,
-            What::Concurrency => return,
+            What::Concurrency => continue,
         };
-        headers.insert(limit, HeaderValue::from(self.limit));
-        headers.insert(left, HeaderValue::from(self.left));
-        if let Ok(span) = HeaderValue::from_maybe_shared(Bytes::from(Span(self.reset).to_string()))
-        {
-            headers.insert(reset, span);
+        let reset_value = match it.reset {
+            // As a rule, for this very request was just counted.
+            MINUTE => Some(HeaderValue::from_static("1m0s")),
+            reset => value(&Span(reset).to_string()),
+        };
+        let most = value(digits.format(it.limit));
+        let values = [most, value(digits.format(it.left)), reset_value];
+        for (name, value) in [limit, left, reset].into_iter().zip(values) {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
         }
     }
 }
@@ -265,11 +283,11 @@ impl Gate {
     }
 
     /// What is left of each of its limits.
-    pub fn left(&self, now: Instant) -> SmallVec<[Left; 3]> {
+    pub fn left(&self, now: Instant) -> Vec<Left> {
         Self::lefts(self.limits, &mut self.used(), now)
     }
 
-    fn lefts(limits: Limits, used: &mut Used, now: Instant) -> SmallVec<[Left; 3]> {
+    fn lefts(limits: Limits, used: &mut Used, now: Instant) -> Vec<Left> {
         let of = |window: &mut Window, what, limit: u64| Left {
             what,
             limit,
@@ -353,8 +371,8 @@ pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limit
 impl Charge {
     /// Counts the tokens that a request will probably use, at all gates or at none. Of a limit that is lower it takes all
     /// that there is. Tells what is left of the caller's own limits.
-    pub fn take(&mut self, tokens: u64, now: Instant) -> Result<SmallVec<[Left; 3]>, Limited> {
-        let mut left = SmallVec::new();
+    pub fn take(&mut self, tokens: u64, now: Instant) -> Result<Vec<Left>, Limited> {
+        let mut left = Vec::new();
         if self.taken.is_empty() {
             return Ok(left);
         }
@@ -556,9 +574,7 @@ mod tests {
             let slots = mine.clone().count() as u64;
             let open = mine.map(|open| (open.at, 1, open.tokens));
             let ended = whose.iter().flat_map(|who| &self.counted[*who]).copied();
-            let all = open
-                .chain(ended)
-                .filter(|(at, ..)| *at + super::super::window::MINUTE > now);
+            let all = open.chain(ended).filter(|(at, ..)| *at + MINUTE > now);
             let (requests, tokens) = all.fold((0, 0), |(a, b), (_, c, d)| (a + c, b + d));
             [requests, tokens, slots]
         }

@@ -337,7 +337,7 @@ pub struct Permit {
     _place: Slot,
     _slots: Slots,
     /// What is left of the caller's own limits, for the answer's head.
-    pub left: SmallVec<[Left; 3]>,
+    pub left: Vec<Left>,
 }
 
 impl Permit {
@@ -346,7 +346,7 @@ impl Permit {
         Self {
             _place: place,
             _slots: slots,
-            left: SmallVec::new(),
+            left: Vec::new(),
         }
     }
 }

@@ -22,7 +22,7 @@ use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::admission::Permit;
+use crate::admission::{Permit, limits};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
 use crate::usage::Money;
@@ -86,7 +86,7 @@ pub fn relay(
     strip(&mut headers);
     sign(&mut headers, &record);
     if let Some(permit) = &permit {
-        permit.left.iter().for_each(|left| left.tell(&mut headers));
+        limits::tell(&permit.left, &mut headers);
     }
     record.status = status.as_u16();
     record.content = Some(Instant::now());
