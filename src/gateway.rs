@@ -11,10 +11,10 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::admission::guesses::Guesses;
-use crate::admission::limits::{Gates, What, Whose};
+use crate::admission::limits::{Gates, MINUTE, What, Whose};
 use crate::admission::{InFlight, Made, Memory};
 use crate::config::{Config, Diagnostic};
-use crate::ledger::{KeyError, Ledger, Scope};
+use crate::ledger::{self, KeyError, Ledger, Place, Scope};
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::response::twins::Twins;
@@ -79,8 +79,12 @@ impl Gateway {
             draining: AtomicBool::new(false),
         };
         match gateway.admit_made() {
+            Ok(()) => {
+                gateway.remember();
+                Ok(Arc::new(gateway))
+            }
             // Whoever only asks what a configuration means has none.
-            Ok(()) | Err(KeyError::Nowhere) => Ok(Arc::new(gateway)),
+            Err(KeyError::Nowhere) => Ok(Arc::new(gateway)),
             // Nobody may be let in who was revoked.
             Err(why) => Err(vec![Diagnostic::new(["ledger"], why.to_string())]),
         }
@@ -151,6 +155,34 @@ impl Gateway {
     pub fn admit_made(&self) -> Result<(), KeyError> {
         let mut seen = self.seen();
         self.admit_after(*seen, &mut seen)
+    }
+
+    /// Counts what was asked in the last minute before this one began, so that a restart refills no limit.
+    fn remember(&self) {
+        let gates = &self.state.gates;
+        let Place::File(path) = self.state.ledger.place() else {
+            return;
+        };
+        if gates.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        match ledger::recent(path, MINUTE, (self.wall)()) {
+            Ok(all) => {
+                for it in &all {
+                    let at = now.checked_sub(it.age).unwrap_or(now);
+                    let requests = u64::from(it.is_first);
+                    gates.remember((Whose::Key, &it.key), requests, it.tokens, at);
+                    if let Some(team) = &it.team {
+                        gates.remember((Whose::Team, team), requests, it.tokens, at);
+                    }
+                    gates.remember((Whose::Target, &it.target), 1, it.tokens, at);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what was asked in the last minute is not known: limits of a minute begin anew");
+            }
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, i64> {

@@ -7,6 +7,7 @@ pub mod door;
 pub mod guesses;
 pub mod limits;
 pub mod note;
+mod told;
 mod window;
 
 use std::collections::{HashMap, HashSet};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long what was taken counts.
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub const MINUTE: Duration = Duration::from_secs(60);
 /// From so many moments on, those that lie close together are kept as one.
 const MANY: usize = 256;
 /// How close that is: a full window has no more than [`MANY`] moments and 240 of these.

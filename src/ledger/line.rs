@@ -159,6 +159,13 @@ pub(super) struct Fields<'a> {
     pub(super) tag: Option<Text<'a>>,
 }
 
+impl Fields<'_> {
+    /// Our id of the request.
+    pub(super) fn request(&self) -> &str {
+        &self.request
+    }
+}
+
 /// A text, which mostly can be read where it stands.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -282,7 +282,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), ReportError> {
     }
 }
 
-fn reader(path: &Path) -> Result<Connection, ReportError> {
+pub(super) fn reader(path: &Path) -> Result<Connection, ReportError> {
     if path.is_dir() {
         return Err(OpenError::Folder { path: path.into() }.into());
     }

@@ -451,3 +451,29 @@ async fn many_at_once_are_held_to_every_limit() {
         until("it has left", || gateway.in_flight() == 0).await;
     }
 }
+
+#[tokio::test]
+async fn a_restart_refills_no_minute() {
+    let provider = answering().await;
+    let limits = "limits = { rpm = 3, tpm = 100 }";
+    let more = key("ann", &format!("team = \"t\"\n{limits}")) + &key("bob", "team = \"t\"");
+    let text = free(&provider, &(more + "[teams.t]\nlimits = { rpm = 4 }\n"));
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..2 {
+        assert_eq!(status(&gateway, "ann").await, 200);
+    }
+    let gateway = gateway.restart(&text, |_| {}).await;
+    let third = asks(&gateway, "ann", question(10)).await;
+    assert_eq!(third.status, 200);
+    assert_eq!(third.header("x-ratelimit-remaining-requests"), Some("0"));
+    // Three times ten tokens, of which the last is still counted as it may come to.
+    let probable = question(10).len().div_ceil(4) + 10;
+    let left = (100 - 20 - probable).to_string();
+    assert_eq!(
+        third.header("x-ratelimit-remaining-tokens"),
+        Some(left.as_str())
+    );
+    assert_eq!(status(&gateway, "ann").await, 429);
+    assert_eq!(status(&gateway, "bob").await, 200);
+    assert_eq!(status(&gateway, "bob").await, 429, "the team's fifth");
+}
