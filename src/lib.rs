@@ -16,8 +16,10 @@
 //! 2. [`proxy::handle`] opens a [`telemetry::Record`] and asks [`protocol::Endpoint`] what was called; the current
 //!    [`plan::Plan`] is taken once.
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
-//!    is room. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the model's name
-//!    into a [`route::Route`]; the most that the request may cost at its targets is set aside in a [`ledger::Hold`].
+//!    is room below the limits: a [`admission::Permit`] goes as far as the answer does, a [`admission::limits::Charge`] is what
+//!    the request takes of them. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the
+//!    model's name into a [`route::Route`]; its tokens are charged, and the most that it may cost at its targets is set aside
+//!    in a [`ledger::Hold`]. Whoever asks a provider has all three: an [`upstream::Tab`] is not made without them.
 //! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
@@ -45,6 +47,7 @@
 //!   once, unless the provider is to be read on, or a retry may come for the answer; shutdown waits for that.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.
 //! * A try begins only if what is held covers it; each billed try is one entry, however it ended. Money is integers.
+//! * Who is refused, for whatever reason, has consumed nothing of any limit or budget.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.
 //! * A secret shows itself only where credentials are written. Nothing a client writes becomes a label.
 //! * Decisions take `now` as an argument; only timers that are awaited look at the clock themselves.

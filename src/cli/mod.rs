@@ -80,7 +80,7 @@ pub enum Command {
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
 pub enum Keys {
-    /// Make a key and print it, once; what it may do is as [defaults] says where nothing is said
+    /// Make a key and print it, once; where nothing is said, the defaults of the configuration hold
     New {
         /// By what name its requests are counted
         name: String,

@@ -20,7 +20,6 @@
 #
 # Settings, from the environment:
 #   TOLLGATE   the gateway's binary. Default: target/release/tollgate, built if it is not there
-#   LIMITS     1: also check keys that have limits
 #   PYTHON     the Python to use. Default: python3
 #
 # The last line is `N passed, M failed`. Exit status: 0 if all passed, else 1. If something failed, the ends of the
@@ -33,7 +32,6 @@ root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 clients=$target/clients
 python=${PYTHON:-python3}
-limits=${LIMITS:-}
 temporary=${TMPDIR:-/tmp}
 
 [ $# -eq 0 ] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
@@ -255,9 +253,7 @@ resource.prlimit(int(sys.argv[1]), resource.RLIMIT_FSIZE, (1, most))' "$pid" 2>/
   else
     export FULL='' FULL_ADMIN=''
   fi
-  export LIMITED='' LIMITED_ADMIN=''
-  if [ "$limits" = 1 ]; then
-    start_gateway limited '' '
+  start_gateway limited '' '
 [keys.one]
 key = "sk-one-5d41402abc4b2a76"
 limits = { concurrency = 1 }
@@ -266,8 +262,7 @@ limits = { concurrency = 1 }
 key = "sk-two-5d41402abc4b2a76"
 limits = { rpm = 2 }
 '
-    export LIMITED=$url LIMITED_ADMIN=$admin
-  fi
+  export LIMITED=$url LIMITED_ADMIN=$admin
 }
 
 # --- 4. the checks ---
