@@ -201,7 +201,13 @@ impl Gateway {
         };
         self.plan().admit(&self.state, &changed, &mut made);
         self.state.made.store(Arc::new(made));
-        *seen = latest;
+        if *seen != latest {
+            *seen = latest;
+            tracing::info!(
+                keys = changed.len(),
+                "keys were made, given anew or revoked"
+            );
+        }
         Ok(())
     }
 

@@ -169,6 +169,11 @@ impl Keyring {
         self.is_open_for_good = for_good;
     }
 
+    /// Whether callers without a key are let in for good.
+    pub fn stays_open(&self) -> bool {
+        self.is_open_for_good
+    }
+
     /// Whether there is a key of this name.
     pub fn has(&self, name: &str) -> bool {
         self.callers().any(|caller| *caller.name == *name)

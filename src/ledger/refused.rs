@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Scope;
+use super::book::{Book, resets};
 use crate::usage::Money;
 
 /// Why nothing was held.
@@ -45,6 +46,29 @@ pub enum Refused {
         "as many requests are under way or wait to be written as there may be; try again in a moment"
     )]
     Full,
+}
+
+impl Refused {
+    /// A book has no room.
+    pub(super) fn of(book: &Book, hour: i64) -> Self {
+        let (scope, name) = (book.account.scope, Arc::clone(&book.account.name));
+        let (limit, resets) = (book.budget.limit, resets(&book.budget, hour));
+        match resets.filter(|_| scope.is_of_requests()) {
+            Some(resets) => Self::Day {
+                scope,
+                name,
+                limit: limit.0,
+                resets,
+            },
+            None => Self::Short {
+                scope,
+                name,
+                limit,
+                left: Money(book.room()),
+                resets,
+            },
+        }
+    }
 }
 
 /// What a caller may know: its own amounts and its team's, and of others only that they do not suffice.

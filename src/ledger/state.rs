@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::book::{Book, Cut, Known, Part, resets};
+use super::book::{Book, Cut, Known, Part};
 use super::item::{Amount, Draw, Granted, Item, Settled};
 use super::window::hour_of;
 use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
@@ -138,22 +138,31 @@ impl State {
         for book in &mut self.books {
             book.in_force = false;
         }
-        self.allow(budgets);
+        for (account, budget) in budgets {
+            self.put(account, *budget);
+        }
+        self.watch();
     }
 
     /// Puts budgets in force, beside those that are.
     pub(super) fn allow(&mut self, budgets: &[(Arc<Account>, Budget)]) {
-        let hour = self.hour;
         for (account, budget) in budgets {
-            let Some(book) = self.books.get_mut(account.id) else {
-                continue;
-            };
-            book.in_force = true;
-            let backs = [book.turn_to(hour), book.rebudget(*budget, hour)];
-            self.queue
-                .extend(backs.into_iter().flatten().map(Item::Back));
+            let is_new = self.books.get(account.id).is_some_and(|it| !it.in_force);
+            self.put(account, *budget);
+            if is_new {
+                self.watch_also(account);
+            }
         }
-        self.watch();
+    }
+
+    fn put(&mut self, account: &Account, budget: Budget) {
+        let hour = self.hour;
+        if let Some(book) = self.books.get_mut(account.id) {
+            book.in_force = true;
+            let backs = [book.turn_to(hour), book.rebudget(budget, hour)];
+            let backs = backs.into_iter().flatten();
+            self.queue.extend(backs.map(Item::Back));
+        }
     }
 
     pub(super) fn account(&mut self, scope: Scope, name: &str) -> Arc<Account> {
@@ -258,7 +267,7 @@ impl State {
             if want.amount > room {
                 let by = want.amount - room;
                 if short.as_ref().is_none_or(|(most, _)| by > *most) {
-                    short = Some((by, refusal(book, hour)));
+                    short = Some((by, Refused::of(book, hour)));
                 }
             } else if want.amount > book.left {
                 lacks = lacks.or(Some(want.account));
@@ -471,25 +480,5 @@ pub(super) fn draw(book: &Book, hour: i64, amount: Amount) -> Draw {
         start: book.start,
         hour,
         amount,
-    }
-}
-
-fn refusal(book: &Book, hour: i64) -> Refused {
-    let (scope, name) = (book.account.scope, Arc::clone(&book.account.name));
-    let (limit, resets) = (book.budget.limit, resets(&book.budget, hour));
-    match resets.filter(|_| scope.is_of_requests()) {
-        Some(resets) => Refused::Day {
-            scope,
-            name,
-            limit: limit.0,
-            resets,
-        },
-        None => Refused::Short {
-            scope,
-            name,
-            limit,
-            left: Money(book.room()),
-            resets,
-        },
     }
 }

@@ -5,7 +5,7 @@
 use super::book::Known;
 use super::item::{Amount, Item};
 use super::state::{State, Stop, draw};
-use super::{Balance, Scope};
+use super::{Account, Balance, Scope};
 
 /// So many budgets are looked at.
 const MOST: usize = 1_000;
@@ -26,6 +26,14 @@ impl State {
         self.watched = first.map(|book| book.account.id).collect();
         for n in 0..self.watched.len() {
             self.look(n);
+        }
+    }
+
+    /// One more, if there is room for it: all of them are not gone through for one.
+    pub(super) fn watch_also(&mut self, account: &Account) {
+        if ORDER.contains(&account.scope) && self.watched.len() < MOST {
+            self.watched.push(account.id);
+            self.look(self.watched.len() - 1);
         }
     }
 

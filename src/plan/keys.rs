@@ -191,6 +191,9 @@ impl Compiler<'_> {
             };
             let at = ["keys", name, "budget"];
             let budget = money::budget(&at, entry.budget.as_ref(), &mut self.flaws);
+            if budget.is_some() && self.config.server.open == Open::Yes {
+                self.flaw(["server", "open"], with_budget(name));
+            }
             let caller = common.caller(self.owners, name, entry, budget, &mut self.budgets);
             if !keyring.add(digest, Arc::new(caller)) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
@@ -292,4 +295,11 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// Why a key with a budget cannot stand beside an open door.
+pub(super) fn with_budget(name: &str) -> String {
+    format!(
+        "is true, and the key {name} has a budget: whoever leaves the key out is not held to it"
+    )
 }

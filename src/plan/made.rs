@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use httpdate::fmt_http_date;
 use serde_json::{Map, Value, json};
 
-use super::keys::{Budgets, Owners};
+use super::keys::{self, Budgets, Owners};
 use super::{Plan, State, money};
 use crate::admission::{self, Caller, Digest};
 use crate::config::{self, Diagnostic};
@@ -51,7 +51,7 @@ pub enum NoKey {
 /// Makes a key that may do what `terms` say, and gives it: it is kept nowhere.
 pub fn make(
     plan: &Plan,
-    keys: &Keys,
+    made: &Keys,
     name: &str,
     terms: &str,
     now: SystemTime,
@@ -69,6 +69,9 @@ pub fn make(
             flaws = plan.common.flaws(name, &key);
             let at = ["keys", name, "budget"];
             money::budget(&at, key.budget.as_ref(), &mut flaws);
+            if key.budget.is_some() && plan.keyring.stays_open() {
+                flaws.push(Diagnostic::new(["server", "open"], keys::with_budget(name)));
+            }
             if key.key.is_some() || key.digest.is_some() {
                 let message = "a key that is made has neither `key` nor `digest`: it is given one";
                 flaws.push(Diagnostic::new(["keys", name], message));
@@ -81,7 +84,7 @@ pub fn make(
         return Err(NoKey::Flawed(lines.collect()));
     }
     let key = admission::new_key().map_err(NoKey::Random)?;
-    keys.add(name, Digest::of(&key).bytes(), terms, now)?;
+    made.add(name, Digest::of(&key).bytes(), terms, now)?;
     Ok(key)
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::tollgate;
 use crate::support::books::Books;
 use crate::support::client::{self, Answer, get, post, whole};
+use crate::support::gateway::load;
 use crate::support::money::{COST, PRICE, budget, fast, key, of, priced, question, spent};
 use crate::support::{Act, Gateway, Hands, Provider, chat, completion, until};
 
@@ -196,6 +197,23 @@ async fn open_mode_ends_for_good_with_the_first_key() {
     let gateway = Gateway::with("open = true", &guarded(&provider, "")).await;
     made(&gateway, &json!({ "name": "bob" })).await;
     assert_eq!(status(&gateway, "").await, 200);
+    // But not beside a budget that anybody could leave out.
+    let rich = r#"{"name":"eve","budget":{"usd":1,"per":"day"}}"#;
+    let refused = operate(&gateway, Method::POST, "/admin/keys", rich).await;
+    assert!(
+        refused.text().contains("the key eve has a budget"),
+        "{}",
+        refused.text()
+    );
+    let text = guarded(&provider, &key("ann", &budget("1")));
+    let flawed = load(&tempfile::tempdir().unwrap(), "open = true", &text).unwrap();
+    let Err(flaws) = flawed.compile() else {
+        panic!("it was taken");
+    };
+    assert!(
+        flaws.0[0].contains("server.open: is true, and the key ann has a budget"),
+        "{flaws}"
+    );
 }
 
 /// What a client is told does not say why.
