@@ -262,7 +262,7 @@ pub struct Gates(Mutex<ByOwner>);
 type ByOwner = HashMap<(Whose, Arc<str>), Arc<Mutex<Used>>>;
 
 impl Gates {
-    /// Someone's limits, with what has been taken of them by whatever name they had before.
+    /// Someone's limits, with what has been taken of them so far.
     pub fn gate(&self, whose: Whose, name: &str, limits: Limits) -> Arc<Gate> {
         let name: Arc<str> = name.into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

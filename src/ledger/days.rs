@@ -184,8 +184,12 @@ impl World {
                 self.ledger = Ledger::open(&settings(&self.folder), self.now).unwrap();
             }
             Step::Crash => {
-                // What is held, and what is left of a block that is a hundredth: of so few, nothing but one.
-                *self.crashed.entry(today).or_default() += self.held() + 1;
+                // What is held, and what is left of the block: a hundredth, and what was held of late and not sent.
+                let account = requests(&self.ledger, self.limit);
+                flush(&self.ledger);
+                let inner = &self.ledger.0.inner;
+                let left = inner.with(|state| state.on(account.id, |book| book.left));
+                *self.crashed.entry(today).or_default() += self.held() + left.unwrap();
                 self.ledger.crash();
                 self.holds.clear();
                 self.ledger = Ledger::open(&settings(&self.folder), self.now).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use crate::admission::limits::{Charge, Limited};
 use crate::admission::{Caller, Permit, note};
@@ -50,12 +51,15 @@ pub(super) async fn open(
         true => Some(Bounds::new(route, endpoint, envelope, cap)?),
         false => None,
     };
-    let probable = match &bounds {
-        _ if !is_limited(caller, route) => 0,
-        Some(bounds) => bounds.probable(envelope),
-        None => Bounds::guess(endpoint, envelope, cap),
-    };
-    permit.left = charge.take(probable, record.began)?;
+    let mut probable = 0;
+    if is_limited(caller, route) {
+        probable = match &bounds {
+            Some(bounds) => bounds.probable(envelope),
+            None => Bounds::guess(endpoint, envelope, cap),
+        };
+        // Its body may have taken its time.
+        permit.left = charge.take(probable, Instant::now())?;
+    }
     let now = (gateway.wall)();
     let hold = match &mut bounds {
         Some(asked) => hold(gateway, plan, caller, (asked, all), now).await,
