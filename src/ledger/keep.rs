@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::sums::ADD_SPENT;
+use super::due::ADD_SPENT;
 use super::{Scope, TOTAL};
 use crate::usage::KINDS;
 
@@ -87,7 +87,7 @@ fn fold(tx: &Transaction<'_>, last: i64, before: i64) -> rusqlite::Result<()> {
         }
     }
     let mut take = tx.prepare_cached(
-        "DELETE FROM spent WHERE scope = ?1 AND name = ?2 AND hour = ?3 RETURNING amount",
+        "DELETE FROM spent_base WHERE scope = ?1 AND name = ?2 AND hour = ?3 RETURNING amount",
     )?;
     let mut add = tx.prepare_cached(ADD_SPENT)?;
     for (scope, name, hour) in found {

@@ -64,6 +64,9 @@ pub(super) const IDLE: u64 = 240;
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
 
+/// After so many ticks what is due is brought into the sums, however little it is: five minutes.
+const SUM: u64 = 1_200;
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) books: Vec<Book>,
@@ -96,6 +99,8 @@ pub(super) struct State {
     pub(super) groups: u64,
     /// Whether it is time to look for what is too old to be kept.
     pub(super) sweep: bool,
+    /// Whether it is time to bring what is due into the sums.
+    pub(super) sum: bool,
     /// Budgets of which much is spent, not told of yet: at most one for each and its window.
     warnings: Vec<Balance>,
     /// Said to the connection before the next group.
@@ -126,6 +131,7 @@ impl State {
             written: 0,
             groups: 0,
             sweep: true,
+            sum: false,
             warnings: Vec::new(),
             #[cfg(test)]
             pragma: None,
@@ -408,7 +414,7 @@ impl State {
             self.queue.len() >= most
                 || self.hurry
                 || self.stop != Stop::No
-                || (self.sweep && self.queue.is_empty() && most == 1)
+                || ((self.sweep || self.sum) && self.queue.is_empty() && most == 1)
         })
     }
 
@@ -434,6 +440,7 @@ impl State {
         let hour = self.reach(now);
         self.ticks += 1;
         self.sweep |= self.ticks.is_multiple_of(SWEEP);
+        self.sum |= self.ticks.is_multiple_of(SUM);
         let now = self.ticks;
         // However many there are, each is looked at once in this time.
         while let Some((_, id)) = self.warm.pop_front_if(|(due, _)| *due <= now) {
