@@ -22,11 +22,12 @@ use smallvec::SmallVec;
 use super::Scope;
 use super::sums::{Lease, Owner, Spent, Sum, Sums};
 
-/// In bytes: with so much in rows they are brought in.
-const FULL: usize = 32 << 20;
+/// In bytes: with so much in rows they are brought in. In tests so little, here and below, that it happens all the time and
+/// much can happen in between.
+const FULL: usize = if cfg!(test) { 1 << 10 } else { 32 << 20 };
 /// The same for how many owners they are of; so many fit into a map before it doubles.
 const MANY: usize = 7 << 14;
-/// How many owners are brought in at once: a millisecond's work. In tests so few that much can happen in between.
+/// How many owners are brought in at once: a millisecond's work.
 const OWNERS: usize = if cfg!(test) { 1 } else { 512 };
 /// How many rows are deleted at once.
 const ROWS: i64 = if cfg!(test) { 1 } else { 16 };
@@ -36,18 +37,18 @@ const ALL: u8 = u8::MAX;
 /// What is due, and how far it has come.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// What rows say that are not begun with.
-    sums: [HashMap<Name, Sum>; Scope::ALL.len()],
-    /// How many owners that are.
+    /// What rows say, by scope and name.
+    sums: [HashMap<Name, Both>; Scope::ALL.len()],
+    /// How many owners have something that is not begun with.
     owners: usize,
-    /// How long those rows are.
+    /// How long the rows are that are not begun with.
     bytes: usize,
     /// The last row.
     last: i64,
     /// The last row that was begun with.
     until: i64,
-    /// What is left of those that were begun with; the first is the last.
-    begun: Vec<Owned>,
+    /// Whose is to be brought in of what was begun with; the first is the last.
+    begun: Vec<(Scope, Name)>,
     /// The last row that is deleted.
     through: i64,
     step: Step,
@@ -55,6 +56,15 @@ pub(super) struct Due {
     is_asked: bool,
     /// Whether that failed, so that it is left alone for a while.
     has_failed: bool,
+}
+
+/// What is due of one owner. Both are in one place, and owners stay in theirs as long as they come again: what this takes
+/// of memory is taken once.
+#[derive(Debug, Default)]
+struct Both {
+    new: Sum,
+    /// What was begun with and is not brought in yet.
+    begun: Sum,
 }
 
 /// What is to be done next.
@@ -71,9 +81,6 @@ enum Step {
 
 /// An owner's name. Most are so short that they need no memory of their own, which would have to be looked for each time.
 type Name = SmallVec<[u8; 24]>;
-
-/// Whose, and what.
-type Owned = (Scope, Name, Sum);
 
 /// One owner's part of a row.
 type Part<'a> = (u8, Cow<'a, str>, Vec<Spent>, Vec<Lease>);
@@ -119,10 +126,12 @@ impl Due {
         let Some(sums) = self.sums.get_mut(usize::from(scope)) else {
             return;
         };
-        if let Some(sum) = sums.get_mut(name.as_bytes()) {
-            sum.add(more);
+        if let Some(both) = sums.get_mut(name.as_bytes()) {
+            self.owners += usize::from(both.new.is_empty());
+            both.new.add(more);
         } else {
-            sums.insert(name.as_bytes().into(), more.clone());
+            let (new, begun) = (more.clone(), Sum::default());
+            sums.insert(name.as_bytes().into(), Both { new, begun });
             self.owners += 1;
         }
     }
@@ -158,19 +167,13 @@ impl Due {
     }
 
     /// What an owner has spent from an hour on, beside what the sums say.
-    pub(super) fn spent_since(&self, owner: Owner<'_>, start: i64) -> u64 {
-        let (scope, name) = owner;
+    pub(super) fn spent_since(&self, (scope, name): Owner<'_>, start: i64) -> u64 {
         let sums = self.sums.get(scope as usize);
-        let new = sums.and_then(|sums| sums.get(name.as_bytes()));
-        let owner = (scope as u8, name.as_bytes());
-        let begun = self
-            .begun
-            .binary_search_by(|(at, whose, _)| owner.cmp(&(*at as u8, whose)));
-        let begun = begun.ok().and_then(|at| self.begun.get(at));
-        let begun = begun.map(|(.., sum)| sum);
-        let both = new.into_iter().chain(begun);
-        both.map(|sum| sum.spent_since(start))
-            .fold(0, u64::saturating_add)
+        let both = sums.and_then(|sums| sums.get(name.as_bytes()));
+        both.map_or(0, |Both { new, begun }| {
+            let new = new.spent_since(start);
+            new.saturating_add(begun.spent_since(start))
+        })
     }
 
     /// They are to be brought in, however few they are.
@@ -217,17 +220,13 @@ impl Due {
             let rest = self.begun.len().saturating_sub(owners);
             let (_, next) = self.begun.split_at(rest);
             let through = match next.first() {
-                Some((scope, name, _)) if rest > 0 => (*scope as u8, &**name),
+                Some((scope, name)) if rest > 0 => (*scope as u8, &**name),
                 _ => (ALL, &b""[..]),
             };
-            changed = bring(&tx, next)?;
+            changed = bring(&tx, next, &self.sums)?;
             note(&tx, self.until, through)?;
             tx.commit()?;
-            self.begun.truncate(rest);
-            if rest == 0 {
-                self.begun = Vec::new();
-                self.step = Step::Delete;
-            }
+            self.has_brought(rest);
         } else {
             let to = self.until.min(self.through.saturating_add(rows));
             tx.prepare_cached("DELETE FROM due WHERE id <= ?1")?
@@ -242,26 +241,41 @@ impl Due {
         Ok(changed)
     }
 
-    /// Begins with all that is there. The file knows of it with the first owners.
-    fn begin(&mut self) {
-        self.is_asked = false;
-        self.until = self.last;
-        self.bytes = 0;
-        self.begun = self.take();
-        self.step = Step::Sum;
+    /// All but so many owners are in the sums.
+    fn has_brought(&mut self, rest: usize) {
+        for (scope, name) in self.begun.drain(rest..) {
+            let Some(sums) = self.sums.get_mut(scope as usize) else {
+                continue;
+            };
+            if let Some(both) = sums.get_mut(&name) {
+                both.begun = Sum::default();
+                // Who has not come again meanwhile may not come for long.
+                if both.new.is_empty() {
+                    sums.remove(&name);
+                }
+            }
+        }
+        if rest == 0 {
+            self.begun = Vec::new();
+            self.step = Step::Delete;
+        }
     }
 
-    /// All that was not begun with, in order, the first last.
-    fn take(&mut self) -> Vec<Owned> {
-        let mut all = Vec::with_capacity(self.owners);
-        for (scope, sums) in Scope::ALL.into_iter().zip(std::mem::take(&mut self.sums)) {
-            all.extend(sums.into_iter().map(|(name, sum)| (scope, name, sum)));
+    /// Begins with all that is there. The file knows of it with the first owners.
+    fn begin(&mut self) {
+        (self.is_asked, self.step) = (false, Step::Sum);
+        self.until = self.last;
+        self.begun.reserve_exact(self.owners);
+        (self.bytes, self.owners) = (0, 0);
+        for (scope, sums) in Scope::ALL.into_iter().zip(&mut self.sums) {
+            for (name, both) in sums {
+                both.begun = std::mem::take(&mut both.new);
+                self.begun.push((scope, name.clone()));
+            }
         }
-        self.owners = 0;
-        all.sort_unstable_by(|(one, name, _), (two, other, _)| {
+        self.begun.sort_unstable_by(|(one, name), (two, other)| {
             (*two as u8, other).cmp(&(*one as u8, name))
         });
-        all
     }
 }
 
@@ -278,7 +292,11 @@ fn text(name: &[u8]) -> ToSqlOutput<'_> {
 }
 
 /// Brings owners in, in their order, which is from the last to the first. Gives how many rows that changed.
-fn bring(tx: &Transaction<'_>, owners: &[Owned]) -> rusqlite::Result<usize> {
+fn bring(
+    tx: &Transaction<'_>,
+    owners: &[(Scope, Name)],
+    sums: &[HashMap<Name, Both>; Scope::ALL.len()],
+) -> rusqlite::Result<usize> {
     let mut spend = tx.prepare_cached(ADD_SPENT)?;
     let mut draw = tx.prepare_cached(
         "INSERT INTO lease_base (scope, name, start, amount, hour) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -290,12 +308,16 @@ fn bring(tx: &Transaction<'_>, owners: &[Owned]) -> rusqlite::Result<usize> {
     )?;
     let mut rows = 0;
     let mut cuts: [Option<(&[u8], &[u8])>; Scope::ALL.len()] = Default::default();
-    for (scope, name, sum) in owners.iter().rev() {
+    for (scope, name) in owners.iter().rev() {
         let number = *scope as u8;
-        for Spent { hour, amount } in &sum.spent {
+        let both = sums.get(usize::from(number)).and_then(|it| it.get(name));
+        let Some(Both { begun, .. }) = both else {
+            continue;
+        };
+        for Spent { hour, amount } in &begun.spent {
             rows += spend.execute(params![number, text(name), hour, amount])?;
         }
-        for Lease { start, by, hour } in &sum.leases {
+        for Lease { start, by, hour } in &begun.leases {
             if *by > 0 {
                 rows += draw.execute(params![number, text(name), start, by, hour])?;
                 continue;

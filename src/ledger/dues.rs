@@ -237,6 +237,30 @@ impl World {
     }
 }
 
+#[test]
+fn what_cannot_be_brought_in_is_brought_in_once_the_file_can_be_written() {
+    let mut world = World::new();
+    let settled = || Step::Write(vec![Told::Draw(0, 50, 0), Told::Settled(0, 7, 0, 7)]);
+    world.step(&settled());
+    world.step(&Step::Ask);
+    world.step(&Step::Bring(2));
+    let other = world.file();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let store = world.store.as_mut().unwrap();
+    assert!(store.is_due() && store.bring_in().is_err());
+    assert!(!store.is_due(), "not at once again");
+    other.execute_batch("ROLLBACK").unwrap();
+    world.check_in("spent", "lease");
+    world.step(&settled());
+    assert!(world.store.as_ref().unwrap().is_due());
+    world.step(&Step::Bring(100));
+    world.step(&Step::Ask);
+    world.step(&Step::Bring(100));
+    assert!(!world.store.as_ref().unwrap().is_due());
+    world.check_in("spent_base", "lease_base");
+    world.check_in("spent", "lease");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -85,6 +85,11 @@ impl Sum {
         more.leases.iter().for_each(|lease| self.lease(*lease));
     }
 
+    /// Whether it is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.spent.is_empty() && self.leases.is_empty()
+    }
+
     /// What was spent from an hour on.
     pub(super) fn spent_since(&self, start: i64) -> u64 {
         let since = self.spent.iter().filter(|spent| spent.hour >= start);
