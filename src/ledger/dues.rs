@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use super::book::Cut;
 use super::item::{Amount, Cuts, Draw, Granted, Item, Settled};
+use super::state::SUM;
 use super::store::Store;
-use super::tests::{entry, folder, now, settings};
+use super::tests::{count, entry, flush, folder, now, open, pass, settings, spend};
 use super::window::hour_of;
 use super::*;
 
@@ -113,8 +114,8 @@ impl World {
         Some(Cut { spent, ..cut })
     }
 
-    /// What the store is told, and what it must answer, if anything.
-    fn item(&mut self, told: &Told) -> Option<(Item, Option<Option<u64>>)> {
+    /// What the store is told. What it must answer is added to `wanted`.
+    fn item(&mut self, told: &Told, wanted: &mut Vec<Option<u64>>) -> Option<Item> {
         match *told {
             Told::Settled(key, cost, later, settles) => {
                 let (hour, name) = (self.hour + later, KEYS[key]);
@@ -130,11 +131,11 @@ impl World {
                 self.number += 1;
                 let entries = [entry].into_iter().collect();
                 let settled = Settled::of(self.number, hour, entries, cuts);
-                Some((Item::Settled(Arc::new(settled)), None))
+                Some(Item::Settled(Arc::new(settled)))
             }
             Told::Made(key, requests) => {
                 let cut = self.cut(key, requests, requests)?;
-                Some((Item::Back(cut), None))
+                Some(Item::Back(cut))
             }
             Told::Draw(key, amount, later) => {
                 let owner = (0, KEYS[key].to_owned(), self.hour);
@@ -142,18 +143,17 @@ impl World {
                 // Hours go by.
                 self.later = self.later.max(later);
                 *drawn = (drawn.0 + amount, self.hour + self.later);
-                let draw = self.draw(key, self.hour, Amount::Exactly(amount));
-                Some((draw, Some(None)))
+                wanted.push(None);
+                Some(self.draw(key, self.hour, Amount::Exactly(amount)))
             }
             Told::Read(key, later) => {
                 let start = self.hour + later;
                 let since = self.spent.iter().filter(|((scope, name, hour), _)| {
                     (*scope, &**name) == (0, KEYS[key]) && *hour >= start
                 });
-                let spent = since.map(|(_, amount)| amount).sum();
+                wanted.push(Some(since.map(|(_, amount)| amount).sum()));
                 let (most, wanted) = (0, 0);
-                let read = self.draw(key, start, Amount::Read { most, wanted });
-                Some((read, Some(Some(spent))))
+                Some(self.draw(key, start, Amount::Read { most, wanted }))
             }
         }
     }
@@ -172,12 +172,12 @@ impl World {
         let hour = self.hour;
         match step {
             Step::Write(told) => {
-                let group: Vec<_> = told.iter().filter_map(|told| self.item(told)).collect();
-                let (items, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                let mut wanted = Vec::new();
+                let items = told.iter().filter_map(|told| self.item(told, &mut wanted));
+                let items: Vec<_> = items.collect();
                 let store = self.store.as_mut().unwrap();
                 let answers: Vec<Granted> = store.write(&items, hour).unwrap();
                 let answers: Vec<_> = answers.iter().map(|answer| answer.spent).collect();
-                let wanted: Vec<_> = wanted.into_iter().flatten().collect();
                 assert_eq!(answers, wanted);
             }
             Step::Bring(steps) => {
@@ -259,6 +259,21 @@ fn what_cannot_be_brought_in_is_brought_in_once_the_file_can_be_written() {
     assert!(!world.store.as_ref().unwrap().is_due());
     world.check_in("spent_base", "lease_base");
     world.check_in("spent", "lease");
+}
+
+#[tokio::test]
+async fn what_is_due_is_in_the_sums_after_five_minutes() {
+    let folder = folder();
+    let ledger = open(&folder);
+    spend(&ledger, &[], 0, 7, now()).await;
+    pass(&ledger, SUM - 1, now());
+    flush(&ledger);
+    let of = |table: &str| count(&folder, &format!("SELECT sum(amount) FROM {table}"));
+    assert_eq!((of("spent"), of("spent_base")), (28, 0));
+    pass(&ledger, 1, now());
+    flush(&ledger);
+    assert_eq!((of("spent"), of("spent_base")), (28, 28));
+    assert_eq!(count(&folder, "SELECT count(*) FROM due"), 0);
 }
 
 proptest! {

@@ -308,7 +308,7 @@ impl World {
             Step::Later(hours) => self.now += Duration::from_secs(hours * 3_600),
             // After three of these an account is idle.
             Step::Tick => pass(&self.ledger, IDLE / 3, self.now),
-            Step::Sum => self.ledger.0.inner.with(|state| state.sum = true),
+            Step::Sum => self.ledger.0.inner.with(|state| state.chores.sum = true),
             Step::Close => {
                 for mut hold in std::mem::take(&mut self.holds) {
                     self.spent += Self::paid(&mut hold);

@@ -122,7 +122,7 @@ fn run(inner: &Inner, mut store: Store) {
             Work::Sweep(hour) => {
                 // What cannot be rolled up now will be at another time.
                 let is_more = store.sweep(hour).unwrap_or_default();
-                inner.lock().sweep = is_more;
+                inner.lock().chores.sweep = is_more;
             }
             Work::Restart => {
                 if let Err(error) = store.restart_log() {
@@ -197,11 +197,11 @@ fn next(inner: &Inner, group: &mut Vec<Item>, is_due: bool) -> Option<Work> {
         if state.stop != Stop::No {
             return None;
         }
-        let is_asked = std::mem::take(&mut state.sum);
+        let is_asked = std::mem::take(&mut state.chores.sum);
         if is_due || is_asked {
             return Some(Work::Sum(is_asked));
         }
-        if state.sweep {
+        if state.chores.sweep {
             return Some(Work::Sweep(state.hour));
         }
         state.wakes_at = Some(1);
