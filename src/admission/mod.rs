@@ -85,7 +85,7 @@ pub struct Caller {
     pub team: Option<Arc<str>>,
     /// What it may spend from: its own accounts, its team's, and everybody's, as far as they have a budget or a limit on the
     /// requests of a day.
-    pub accounts: Vec<Arc<Account>>,
+    pub accounts: SmallVec<[Arc<Account>; 2]>,
     /// Whether one of them is of money.
     pub has_budget: bool,
     /// What it may do at once and in a minute: its own limits, then its team's.

@@ -1,8 +1,22 @@
--- In the second version nobody said for whom a request was, nor to what it is charged.
+-- In the second version nobody said for whom a request was, nor to what it is charged, and nothing was due.
 DROP VIEW IF EXISTS entries;
 DROP VIEW IF EXISTS entry;
 DROP VIEW IF EXISTS spend_by_day;
 ALTER TABLE past RENAME TO former;
+ALTER TABLE spent RENAME TO spent_base;
+ALTER TABLE lease RENAME TO lease_base;
+
+CREATE TABLE due (
+    id   INTEGER PRIMARY KEY,
+    sums TEXT NOT NULL
+);
+
+CREATE TABLE summed (
+    until INTEGER NOT NULL,
+    scope INTEGER NOT NULL,
+    name  TEXT NOT NULL
+);
+INSERT INTO summed VALUES (0, 0, '');
 
 CREATE TABLE past (
     day            INTEGER NOT NULL,

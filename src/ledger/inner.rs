@@ -18,8 +18,8 @@ pub(super) struct Inner {
     /// Rings when that thread has ended.
     ended: Condvar,
     late: AtomicU64,
-    /// How many rows of accounts were written, and one for each group.
-    pub(super) rows: AtomicU64,
+    /// How many pages were written, as far as one can tell.
+    pub(super) pages: AtomicU64,
     /// Whether the log on disk has grown long.
     pub(super) log_is_long: AtomicBool,
     pub(super) settle_wait: Duration,
@@ -33,7 +33,7 @@ impl Inner {
             work: Condvar::new(),
             ended: Condvar::new(),
             late: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
             log_is_long: AtomicBool::new(false),
             settle_wait: settings.settle_wait,
         }

@@ -94,3 +94,20 @@ pub(super) struct Granted {
     pub(super) block: u64,
     pub(super) spent: Option<u64>,
 }
+
+/// What it is time for, once there is nothing to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chores {
+    /// To look for what is too old to be kept.
+    pub(super) sweep: bool,
+    /// To bring what is due into the sums.
+    pub(super) sum: bool,
+}
+
+impl Chores {
+    /// For none.
+    pub(super) const NONE: Self = Self {
+        sweep: false,
+        sum: false,
+    };
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::sums::ADD_SPENT;
+use super::due::ADD_SPENT;
 use super::{Scope, TOTAL};
 use crate::usage::KINDS;
 
@@ -15,7 +15,8 @@ const LONGEST: i64 = 62 * 24;
 
 /// Forgets how many requests were made on days before yesterday.
 pub(super) fn forget_days(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
-    let mut forget = conn.prepare_cached("DELETE FROM spent WHERE scope = ?1 AND hour < ?2")?;
+    let mut forget =
+        conn.prepare_cached("DELETE FROM spent_base WHERE scope = ?1 AND hour < ?2")?;
     for scope in Scope::ALL.into_iter().filter(|it| it.is_of_requests()) {
         forget.execute(params![scope as i64, hour - 48])?;
     }
@@ -96,7 +97,7 @@ fn fold(tx: &Transaction<'_>, last: i64, before: i64) -> rusqlite::Result<()> {
         }
     }
     let mut take = tx.prepare_cached(
-        "DELETE FROM spent WHERE scope = ?1 AND name = ?2 AND hour = ?3 RETURNING amount",
+        "DELETE FROM spent_base WHERE scope = ?1 AND name = ?2 AND hour = ?3 RETURNING amount",
     )?;
     let mut add = tx.prepare_cached(ADD_SPENT)?;
     for (scope, name, hour) in found {

@@ -13,6 +13,7 @@
 mod bell;
 mod book;
 mod chunk;
+mod due;
 mod hold;
 mod inner;
 mod item;
@@ -456,6 +457,8 @@ mod crashes;
 mod crowd;
 #[cfg(test)]
 mod days;
+#[cfg(test)]
+mod dues;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::book::{Book, Cut, Known, Part};
-use super::item::{Amount, Draw, Granted, Item, Settled};
+use super::item::{Amount, Chores, Draw, Granted, Item, Settled};
 use super::window::hour_of;
 use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
 use crate::usage::Money;
@@ -64,6 +64,9 @@ pub(super) const IDLE: u64 = 240;
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
 
+/// After so many ticks what is due is brought into the sums, however little it is: five minutes.
+pub(super) const SUM: u64 = 1_200;
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) books: Vec<Book>,
@@ -94,8 +97,7 @@ pub(super) struct State {
     pub(super) written: u64,
     /// How many groups were written.
     pub(super) groups: u64,
-    /// Whether it is time to look for what is too old to be kept.
-    pub(super) sweep: bool,
+    pub(super) chores: Chores,
     /// Budgets of which much is spent, not told of yet: at most one for each and its window.
     warnings: Vec<Balance>,
     /// Said to the connection before the next group.
@@ -125,7 +127,10 @@ impl State {
             stop: Stop::No,
             written: 0,
             groups: 0,
-            sweep: true,
+            chores: Chores {
+                sweep: true,
+                ..Chores::NONE
+            },
             warnings: Vec::new(),
             #[cfg(test)]
             pragma: None,
@@ -422,7 +427,7 @@ impl State {
             self.queue.len() >= most
                 || self.hurry
                 || self.stop != Stop::No
-                || (self.sweep && self.queue.is_empty() && most == 1)
+                || (self.chores != Chores::NONE && self.queue.is_empty() && most == 1)
         })
     }
 
@@ -447,7 +452,8 @@ impl State {
     pub(super) fn tick(&mut self, now: SystemTime) -> Vec<Balance> {
         let hour = self.reach(now);
         self.ticks += 1;
-        self.sweep |= self.ticks.is_multiple_of(SWEEP);
+        self.chores.sweep |= self.ticks.is_multiple_of(SWEEP);
+        self.chores.sum |= self.ticks.is_multiple_of(SUM);
         let now = self.ticks;
         // However many there are, each is looked at once in this time.
         while let Some((_, id)) = self.warm.pop_front_if(|(due, _)| *due <= now) {

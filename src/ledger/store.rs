@@ -10,15 +10,23 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::book::share;
 use super::chunk::Chunk;
+use super::due::{ADD_SPENT, Due};
 use super::item::{Amount, Draw, Granted, Item, Settled};
 use super::open::{OpenError, because, migrate, open_file};
-use super::sums::{ADD_SPENT, Sums};
+use super::sums::Sums;
 use super::tail::{self, Safe, Tail};
 use super::{Durability, Place, Scope, Settings, keep};
 use crate::usage::Money;
 
 /// How long to wait for others who write: nobody should.
 const BUSY: Duration = Duration::from_millis(250);
+
+/// In bytes.
+const PAGE: u64 = 4_096;
+/// How many pages each transaction writes, beside those that are full.
+const FEW: u64 = 8;
+/// How many rows of sums are in a page, at least, where many are changed.
+const DENSE: u64 = 4;
 
 /// The ledger on disk.
 #[derive(Debug)]
@@ -31,8 +39,10 @@ pub(super) struct Store {
     pub(super) hour: i64,
     /// The number of what was settled last, as the file knows it.
     pub(super) number: u64,
-    /// How many rows of accounts were written, each of which may be a page of its own, and one for each group.
-    pub(super) rows: u64,
+    /// How many pages were written, as far as one can tell.
+    pub(super) pages: u64,
+    /// What is in the file, but not in its sums yet.
+    due: Due,
     /// For how many hours entries are kept.
     keep: i64,
     /// The day on which those before were forgotten.
@@ -80,7 +90,8 @@ impl Store {
             path,
             hour: 0,
             number: 0,
-            rows: 0,
+            pages: 0,
+            due: Due::default(),
             keep: i64::try_from(settings.keep.as_secs() / 3_600).unwrap_or(i64::MAX),
             day: 0,
         }
@@ -100,6 +111,7 @@ impl Store {
 
     /// What a crash left of each lease is charged; from here on a crash is one.
     fn begin(&mut self) -> rusqlite::Result<()> {
+        self.due.finish(&mut self.conn)?;
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -142,6 +154,7 @@ impl Store {
             write_about(&tx, "hour", hour)?;
         }
         tx.commit()?;
+        self.due = Due::open(&mut self.conn)?;
         self.hour = seen.max(hour);
         self.number = number;
         Ok(ledger)
@@ -149,35 +162,36 @@ impl Store {
 
     /// Writes a group, whole or not at all. Answers its draws, in order.
     pub(super) fn write(&mut self, items: &[Item], hour: i64) -> rusqlite::Result<Vec<Granted>> {
+        if self.due.is_overdue() {
+            self.due.finish(&mut self.conn)?;
+        }
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
         let mut answers = Vec::new();
-        let mut number = 0;
+        let (mut number, mut bytes) = (0, 0);
         let mut chunk = Chunk::default();
-        {
-            for item in items {
-                match item {
-                    Item::Settled(settled) => {
-                        number = settled.number;
-                        chunk.add(settled, &tx)?;
-                        let entries = settled.entries.iter();
-                        entries.for_each(|entry| sums.count(entry, settled.hour));
-                        settled.cuts.iter().for_each(|cut| sums.cut(cut));
-                    }
-                    Item::Back(cut) => sums.cut(cut),
-                    Item::Draw(draw) => {
-                        let granted = grant(&tx, draw, &mut sums)?;
-                        sums.draw(draw, granted.block);
-                        answers.push(granted);
-                    }
+        for item in items {
+            match item {
+                Item::Settled(settled) => {
+                    number = settled.number;
+                    bytes += settled.text.len();
+                    chunk.add(settled, &tx)?;
+                    let entries = settled.entries.iter();
+                    entries.for_each(|entry| sums.count(entry, settled.hour));
+                    settled.cuts.iter().for_each(|cut| sums.cut(cut));
+                }
+                Item::Back(cut) => sums.cut(cut),
+                Item::Draw(draw) => {
+                    let granted = grant(&tx, draw, &sums, &self.due)?;
+                    sums.draw(draw, granted.block);
+                    answers.push(granted);
                 }
             }
         }
         chunk.write(&tx)?;
-        let rows = sums.len();
-        sums.write(&tx)?;
+        let due = self.due.write(&tx, &sums)?;
         if hour > self.hour {
             write_about(&tx, "hour", hour)?;
         }
@@ -185,10 +199,28 @@ impl Store {
             write_about(&tx, "number", stored(number))?;
         }
         tx.commit()?;
-        self.rows += 1 + rows as u64;
+        self.due.add(&sums, due);
+        self.pages += FEW + (bytes + due) as u64 / PAGE;
         self.hour = self.hour.max(hour);
         self.number = self.number.max(number);
         Ok(answers)
+    }
+
+    /// Whether some of what is due is to be brought into the sums.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_due()
+    }
+
+    /// All of it is, before long.
+    pub(super) fn ask(&mut self) {
+        self.due.ask();
+    }
+
+    /// Brings some of it in: a millisecond's work.
+    pub(super) fn bring_in(&mut self) -> rusqlite::Result<()> {
+        let rows = self.due.step(&mut self.conn)?;
+        self.pages += FEW + rows as u64 / DENSE;
+        Ok(())
     }
 
     /// Rolls up a few of the entries that are too old to be kept, as seen from this hour. True if there are more.
@@ -213,8 +245,9 @@ impl Store {
             .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
     }
 
-    /// Notes that all was given back and written.
-    pub(super) fn close(self) -> rusqlite::Result<()> {
+    /// Brings all in that is due, and notes that all was given back and written.
+    pub(super) fn close(mut self) -> rusqlite::Result<()> {
+        self.due.finish(&mut self.conn)?;
         write_about(&self.conn, "clean", 1)
     }
 }
@@ -225,19 +258,25 @@ pub(super) fn stored(amount: u64) -> i64 {
 }
 
 /// Answers a draw. What was spent is read after all that was queued before it.
-fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums<'_>) -> rusqlite::Result<Granted> {
+fn grant(
+    tx: &Transaction<'_>,
+    draw: &Draw,
+    sums: &Sums<'_>,
+    due: &Due,
+) -> rusqlite::Result<Granted> {
     let (most, wanted) = match draw.amount {
         Amount::Exactly(block) => {
             return Ok(Granted { block, spent: None });
         }
         Amount::Read { most, wanted } => (most, wanted),
     };
-    sums.write_spent(tx)?;
-    let mut read = tx
-        .prepare_cached("SELECT amount FROM spent WHERE scope = ?1 AND name = ?2 AND hour >= ?3")?;
-    let account = &draw.account;
-    let mut rows = read.query(params![account.scope as i64, &*account.name, draw.start])?;
-    let mut spent = 0_u64;
+    let mut read = tx.prepare_cached(
+        "SELECT amount FROM spent_base WHERE scope = ?1 AND name = ?2 AND hour >= ?3",
+    )?;
+    let owner = (draw.account.scope, &*draw.account.name);
+    let mut rows = read.query(params![owner.0 as i64, owner.1, draw.start])?;
+    let mut spent = sums.spent_since(owner, draw.start);
+    spent = spent.saturating_add(due.spent_since(owner, draw.start));
     while let Some(row) = rows.next()? {
         spent = spent.saturating_add(row.get::<_, i64>(0)?.unsigned_abs());
     }
@@ -250,7 +289,7 @@ fn grant(tx: &Transaction<'_>, draw: &Draw, sums: &mut Sums<'_>) -> rusqlite::Re
 /// What a crash left of each lease counts as spent.
 fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut read =
-        tx.prepare("SELECT scope, name, start, amount, hour FROM lease WHERE amount > 0")?;
+        tx.prepare("SELECT scope, name, start, amount, hour FROM lease_base WHERE amount > 0")?;
     let mut add = tx.prepare(ADD_SPENT)?;
     let mut rows = read.query([])?;
     let mut chunk = Chunk::default();
@@ -280,7 +319,7 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     }
     drop(rows);
     chunk.write(tx)?;
-    tx.execute("DELETE FROM lease", [])?;
+    tx.execute("DELETE FROM lease_base", [])?;
     Ok(())
 }
 

@@ -1,46 +1,115 @@
-//! What does a group come to, owner by owner? One change of the file for each of them, however many requests there were.
+//! What does a group come to, owner by owner? One sum for each of them, however many requests there were.
 
 use std::collections::HashMap;
 
-use rusqlite::{Transaction, params};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::book::Cut;
 use super::item::Draw;
 use super::store::stored;
 use super::{Entry, Scope};
 
-/// What a transaction comes to for one owner, beside its entries.
-#[derive(Debug, Default)]
-pub(super) struct Sums<'i> {
-    spent: ByOwner<'i, u64>,
-    leases: ByOwner<'i, Lease>,
+/// Whose.
+pub(super) type Owner<'i> = (Scope, &'i str);
+
+/// What is to be added for one owner, as a rule in one hour and in one window.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) spent: SmallVec<[Spent; 1]>,
+    pub(super) leases: SmallVec<[Lease; 1]>,
 }
 
-/// One sum for each owner and hour. Neighbours often have the same owners, so that the last one of each scope is found
-/// without a look into the map.
-#[derive(Debug)]
-struct ByOwner<'i, S> {
-    sums: Vec<(Owner<'i>, S)>,
+/// So much more was spent in an hour. More than SQLite can count is the most that it can.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(into = "(i64, i64)", from = "(i64, i64)")]
+pub(super) struct Spent {
+    pub(super) hour: i64,
+    pub(super) amount: i64,
+}
+
+/// So much more is drawn of a window, or less. After a crash it counts in this hour, or in a later one.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(into = "(i64, i64, i64)", from = "(i64, i64, i64)")]
+pub(super) struct Lease {
+    pub(super) start: i64,
+    pub(super) by: i64,
+    pub(super) hour: i64,
+}
+
+impl From<Spent> for (i64, i64) {
+    fn from(spent: Spent) -> Self {
+        (spent.hour, spent.amount)
+    }
+}
+
+impl From<(i64, i64)> for Spent {
+    fn from((hour, amount): (i64, i64)) -> Self {
+        Self { hour, amount }
+    }
+}
+
+impl From<Lease> for (i64, i64, i64) {
+    fn from(lease: Lease) -> Self {
+        (lease.start, lease.by, lease.hour)
+    }
+}
+
+impl From<(i64, i64, i64)> for Lease {
+    fn from((start, by, hour): (i64, i64, i64)) -> Self {
+        Self { start, by, hour }
+    }
+}
+
+impl Sum {
+    fn spend(&mut self, more: Spent) {
+        match self.spent.iter_mut().find(|it| it.hour == more.hour) {
+            Some(spent) => spent.amount = spent.amount.saturating_add(more.amount),
+            None => self.spent.push(more),
+        }
+    }
+
+    fn lease(&mut self, more: Lease) {
+        match self.leases.iter_mut().find(|it| it.start == more.start) {
+            Some(lease) => {
+                lease.by = lease.by.saturating_add(more.by);
+                lease.hour = lease.hour.max(more.hour);
+            }
+            None => self.leases.push(more),
+        }
+    }
+
+    /// Adds another of the same owner.
+    pub(super) fn add(&mut self, more: &Self) {
+        more.spent.iter().for_each(|spent| self.spend(*spent));
+        more.leases.iter().for_each(|lease| self.lease(*lease));
+    }
+
+    /// Whether it is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.spent.is_empty() && self.leases.is_empty()
+    }
+
+    /// What was spent from an hour on.
+    pub(super) fn spent_since(&self, start: i64) -> u64 {
+        let since = self.spent.iter().filter(|spent| spent.hour >= start);
+        let amounts = since.map(|spent| spent.amount.unsigned_abs());
+        amounts.fold(0, u64::saturating_add)
+    }
+}
+
+/// What a group comes to, beside its entries. Neighbours often have the same owners, so that the last one of each scope is
+/// found without a look into the map.
+#[derive(Debug, Default)]
+pub(super) struct Sums<'i> {
+    sums: Vec<(Owner<'i>, Sum)>,
     places: HashMap<Owner<'i>, usize>,
     last: [usize; Scope::ALL.len()],
 }
 
-/// Whose, and which hour's.
-type Owner<'i> = (Scope, &'i str, i64);
-
-impl<S> Default for ByOwner<'_, S> {
-    fn default() -> Self {
-        Self {
-            sums: Vec::new(),
-            places: HashMap::new(),
-            last: [0; Scope::ALL.len()],
-        }
-    }
-}
-
-impl<'i, S: Default> ByOwner<'i, S> {
+impl<'i> Sums<'i> {
     /// This owner's sum.
-    fn of(&mut self, owner: Owner<'i>) -> Option<&mut S> {
+    fn of(&mut self, owner: Owner<'i>) -> Option<&mut Sum> {
         let last = self.last.get_mut(owner.0 as usize)?;
         if self
             .sums
@@ -48,98 +117,57 @@ impl<'i, S: Default> ByOwner<'i, S> {
             .is_none_or(|(known, _)| *known != owner)
         {
             *last = *self.places.entry(owner).or_insert_with(|| {
-                self.sums.push((owner, S::default()));
+                self.sums.push((owner, Sum::default()));
                 self.sums.len() - 1
             });
         }
         self.sums.get_mut(*last).map(|(_, sum)| sum)
     }
 
-    /// All of them, and none are left.
-    fn take(&mut self) -> impl Iterator<Item = (Owner<'i>, S)> {
-        std::mem::take(self).sums.into_iter()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lease {
-    more: u64,
-    less: u64,
-    hour: i64,
-}
-
-impl<'i> Sums<'i> {
-    /// How many rows they are.
-    pub(super) fn len(&self) -> usize {
-        self.spent.sums.len() + self.leases.sums.len()
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Owner<'i>, Sum)> {
+        self.sums.iter()
     }
 
+    /// What an owner has spent from an hour on.
+    pub(super) fn spent_since(&self, owner: Owner<'_>, start: i64) -> u64 {
+        let place = self.places.get(&owner).and_then(|at| self.sums.get(*at));
+        place.map_or(0, |(_, sum)| sum.spent_since(start))
+    }
+
+    /// Adds an entry, which counts in an hour.
     pub(super) fn count(&mut self, entry: &'i Entry, hour: i64) {
         let Some(cost) = entry.cost.filter(|cost| cost.0 > 0) else {
             return;
         };
-        for (scope, name) in entry.payers() {
-            if let Some(spent) = self.spent.of((scope, name, hour)) {
-                *spent = spent.saturating_add(cost.0);
+        let amount = stored(cost.0);
+        for owner in entry.payers() {
+            if let Some(sum) = self.of(owner) {
+                sum.spend(Spent { hour, amount });
             }
         }
     }
 
+    /// Adds what is no longer drawn.
     pub(super) fn cut(&mut self, cut: &'i Cut) {
-        if let Some(lease) = self.leases.of((cut.scope, &cut.name, cut.start)) {
-            lease.less = lease.less.saturating_add(cut.amount);
-        }
-        if cut.spent > 0
-            && let Some(spent) = self.spent.of((cut.scope, &cut.name, cut.start))
-        {
-            *spent = spent.saturating_add(cut.spent);
+        if let Some(sum) = self.of((cut.scope, &cut.name)) {
+            let (start, by) = (cut.start, -stored(cut.amount));
+            sum.lease(Lease { start, by, hour: 0 });
+            if cut.spent > 0 {
+                let (hour, amount) = (cut.start, stored(cut.spent));
+                sum.spend(Spent { hour, amount });
+            }
         }
     }
 
+    /// Adds a block.
     pub(super) fn draw(&mut self, draw: &'i Draw, block: u64) {
-        if block > 0 {
-            let account = &draw.account;
-            if let Some(lease) = self.leases.of((account.scope, &account.name, draw.start)) {
-                lease.more = lease.more.saturating_add(block);
-                lease.hour = lease.hour.max(draw.hour);
-            }
+        let account = &draw.account;
+        if block > 0
+            && let Some(sum) = self.of((account.scope, &account.name))
+        {
+            let (start, by, hour) = (draw.start, stored(block), draw.hour);
+            sum.lease(Lease { start, by, hour });
         }
-    }
-
-    pub(super) fn write(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        self.write_spent(tx)?;
-        if self.leases.sums.is_empty() {
-            return Ok(());
-        }
-        let mut change = tx.prepare_cached(
-            "INSERT INTO lease (scope, name, start, amount, hour) VALUES (?1, ?2, ?3, max(0, ?4), ?5)
-             ON CONFLICT DO UPDATE SET amount = max(0, amount + ?4), hour = max(hour, ?5)",
-        )?;
-        let mut delete = tx.prepare_cached(
-            "DELETE FROM lease WHERE scope = ?1 AND name = ?2 AND start = ?3 AND amount = 0",
-        )?;
-        for ((scope, name, start), lease) in self.leases.take() {
-            let by = stored(lease.more).saturating_sub(stored(lease.less));
-            change.execute(params![scope as i64, name, start, by, lease.hour])?;
-            if by < 0 {
-                delete.execute(params![scope as i64, name, start])?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_spent(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        if self.spent.sums.is_empty() {
-            return Ok(());
-        }
-        let mut add = tx.prepare_cached(ADD_SPENT)?;
-        for ((scope, name, hour), amount) in self.spent.take() {
-            add.execute(params![scope as i64, name, hour, stored(amount)])?;
-        }
-        Ok(())
     }
 }
-
-/// More than SQLite can count is the most that it can.
-pub(super) const ADD_SPENT: &str = "INSERT INTO spent (scope, name, hour, amount) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT DO UPDATE SET amount = CASE WHEN amount > 9223372036854775807 - ?4 THEN 9223372036854775807 ELSE amount + ?4 END";

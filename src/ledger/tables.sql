@@ -14,8 +14,8 @@ CREATE TABLE chunk (
     entries TEXT NOT NULL
 );
 
--- What was spent by whom in which hour; written in the transaction of its entries.
-CREATE TABLE spent (
+-- What was spent by whom in which hour, without what is due: the view `spent` has both.
+CREATE TABLE spent_base (
     scope  INTEGER NOT NULL,
     name   TEXT NOT NULL,
     hour   INTEGER NOT NULL,
@@ -23,8 +23,9 @@ CREATE TABLE spent (
     PRIMARY KEY (scope, name, hour)
 ) WITHOUT ROWID;
 
--- What a running gateway has drawn of a budget's window and not settled. After a crash it counts as spent in `hour`.
-CREATE TABLE lease (
+-- What a running gateway has drawn of a budget's window and not settled, without what is due: the view `lease` has both.
+-- After a crash it counts as spent in `hour`.
+CREATE TABLE lease_base (
     scope  INTEGER NOT NULL,
     name   TEXT NOT NULL,
     start  INTEGER NOT NULL,
@@ -32,6 +33,21 @@ CREATE TABLE lease (
     hour   INTEGER NOT NULL,
     PRIMARY KEY (scope, name, start)
 ) WITHOUT ROWID;
+
+-- What is due: what each group of entries came to, written in the transaction of its entries. A JSON array of owners: scope,
+-- name, what was spent as [hour, amount], and what is drawn as [start, amount, hour].
+CREATE TABLE due (
+    id   INTEGER PRIMARY KEY,
+    sums TEXT NOT NULL
+);
+
+-- What of it is in both tables: rows up to `until`, of owners up to this one in the order of scope and name.
+CREATE TABLE summed (
+    until INTEGER NOT NULL,
+    scope INTEGER NOT NULL,
+    name  TEXT NOT NULL
+);
+INSERT INTO summed VALUES (0, 0, '');
 
 -- Entries that are no longer kept one by one.
 CREATE TABLE past (

@@ -156,6 +156,8 @@ enum Step {
     Reload(u64, usize),
     Later(u64),
     Tick,
+    /// What is due is brought into the sums.
+    Sum,
     Close,
     Crash,
     /// Without all being written before.
@@ -172,6 +174,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (500..2_000_u64, 0..4_usize).prop_map(|(limit, per)| Step::Reload(limit, per)),
         1 => (1..30_u64).prop_map(Step::Later),
         2 => Just(Step::Tick),
+        2 => Just(Step::Sum),
         1 => Just(Step::Close),
         1 => Just(Step::Crash),
         1 => Just(Step::CrashAtOnce),
@@ -305,6 +308,7 @@ impl World {
             Step::Later(hours) => self.now += Duration::from_secs(hours * 3_600),
             // After three of these an account is idle.
             Step::Tick => pass(&self.ledger, IDLE / 3, self.now),
+            Step::Sum => self.ledger.0.inner.with(|state| state.chores.sum = true),
             Step::Close => {
                 for mut hold in std::mem::take(&mut self.holds) {
                     self.spent += Self::paid(&mut hold);

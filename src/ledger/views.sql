@@ -2,6 +2,33 @@
 DROP VIEW IF EXISTS entry;
 DROP VIEW IF EXISTS entries;
 DROP VIEW IF EXISTS spend_by_day;
+DROP VIEW IF EXISTS spent;
+DROP VIEW IF EXISTS lease;
+DROP VIEW IF EXISTS due_now;
+
+-- What is due and not in the tables yet, owner by owner.
+CREATE VIEW due_now AS
+SELECT one.value ->> 0 AS scope, one.value ->> 1 AS name, one.value -> 2 AS spent, one.value -> 3 AS leases
+FROM summed, due, json_each(due.sums) AS one
+WHERE due.id > summed.until OR (one.value ->> 0, one.value ->> 1) > (summed.scope, summed.name);
+
+-- What was spent by whom in which hour.
+CREATE VIEW spent AS
+SELECT scope, name, hour, sum(amount) AS amount
+FROM (SELECT scope, name, hour, amount FROM spent_base
+      UNION ALL
+      SELECT scope, name, part.value ->> 0, part.value ->> 1 FROM due_now, json_each(due_now.spent) AS part)
+GROUP BY scope, name, hour;
+
+-- What a running gateway has drawn of a budget's window and not settled.
+CREATE VIEW lease AS
+SELECT scope, name, start, sum(amount) AS amount, max(hour) AS hour
+FROM (SELECT scope, name, start, amount, hour FROM lease_base
+      UNION ALL
+      SELECT scope, name, part.value ->> 0, part.value ->> 1, part.value ->> 2
+      FROM due_now, json_each(due_now.leases) AS part)
+GROUP BY scope, name, start
+HAVING sum(amount) > 0;
 
 -- One try that was billed. `scope` is NULL for a try, else whose budget a crash was charged to.
 CREATE VIEW entry AS

@@ -26,8 +26,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long to rest after failures, at least and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// How often it is looked whether the log is to be brought into the file: after so many rows of accounts, each of which may
-/// be a page of its own, or else after so many looks.
+/// How often it is looked whether the log is to be brought into the file: after so many pages, or else after so many looks.
 const LOOK: Duration = Duration::from_millis(250);
 const MANY: u64 = 8_192;
 const LONG_AGO: u32 = 120;
@@ -70,11 +69,11 @@ fn tend(inner: &Inner, path: &Path) {
             if inner.wait_until_stopped(LOOK) {
                 return;
             }
-            let rows = inner.rows.load(Ordering::Relaxed);
+            let pages = inner.pages.load(Ordering::Relaxed);
             looks += 1;
-            let since = rows - done;
+            let since = pages - done;
             if since >= MANY || (since > 0 && looks >= LONG_AGO) {
-                (done, looks) = (rows, 0);
+                (done, looks) = (pages, 0);
                 break;
             }
         }
@@ -96,23 +95,34 @@ fn bring(inner: &Inner, conn: &Connection) {
 
 fn run(inner: &Inner, mut store: Store) {
     let mut group = Vec::with_capacity(GROUP);
-    while let Some(work) = next(inner, &mut group) {
+    while let Some(work) = next(inner, &mut group, store.is_due()) {
         match work {
             Work::Write(hour) => {
                 let Some(answers) = write(inner, &mut store, &group, hour) else {
                     return;
                 };
-                inner.rows.store(store.rows, Ordering::Relaxed);
                 acknowledge(inner, &group, &answers);
                 leave(inner, &mut group);
                 if let Some(tail) = inner.safe.tail() {
                     tail.turn(store.number);
                 }
+                // Also while there is always something to write.
+                if store.is_due() {
+                    bring_in(&mut store);
+                }
+            }
+            Work::Sum(asked) => {
+                if asked {
+                    store.ask();
+                }
+                if store.is_due() {
+                    bring_in(&mut store);
+                }
             }
             Work::Sweep(hour) => {
                 // What cannot be rolled up now will be at another time.
                 let is_more = store.sweep(hour).unwrap_or_default();
-                inner.lock().sweep = is_more;
+                inner.lock().chores.sweep = is_more;
             }
             Work::Restart => {
                 if let Err(error) = store.restart_log() {
@@ -120,6 +130,7 @@ fn run(inner: &Inner, mut store: Store) {
                 }
             }
         }
+        inner.pages.store(store.pages, Ordering::Relaxed);
     }
     let state = inner.lock();
     if state.stop == Stop::Now {
@@ -139,15 +150,24 @@ fn run(inner: &Inner, mut store: Store) {
     }
 }
 
+/// Brings some of what is due into the sums. What cannot be brought in now will be at another time.
+fn bring_in(store: &mut Store) {
+    if let Err(error) = store.bring_in() {
+        tracing::debug!(%error, "what is due could not be brought into the ledger's sums");
+    }
+}
+
 /// What the thread does next.
 enum Work {
     Write(i64),
+    /// Brings what is due into the sums; all of it, if that is asked for.
+    Sum(bool),
     Sweep(i64),
     Restart,
 }
 
 /// Waits for something to write. None when it is time to end.
-fn next(inner: &Inner, group: &mut Vec<Item>) -> Option<Work> {
+fn next(inner: &Inner, group: &mut Vec<Item>, is_due: bool) -> Option<Work> {
     let mut state = inner.lock();
     loop {
         if state.stop >= Stop::Now {
@@ -177,7 +197,11 @@ fn next(inner: &Inner, group: &mut Vec<Item>) -> Option<Work> {
         if state.stop != Stop::No {
             return None;
         }
-        if state.sweep {
+        let is_asked = std::mem::take(&mut state.chores.sum);
+        if is_due || is_asked {
+            return Some(Work::Sum(is_asked));
+        }
+        if state.chores.sweep {
             return Some(Work::Sweep(state.hour));
         }
         state.wakes_at = Some(1);

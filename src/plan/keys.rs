@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use smallvec::SmallVec;
+
 use super::compile::Compiler;
 use super::money;
 use crate::admission::limits::{Gate, Gates, Limits, Whose};
@@ -149,14 +151,16 @@ impl Common {
         let team = team.or(key.team.as_deref());
         let known = team.and_then(|team| self.teams.get(team));
         let shared = known.map_or(&[][..], |team| &team.accounts);
-        let accounts: Vec<Arc<Account>> = [own, own_requests]
+        // One name in memory: with many keys each look at another one is a look at memory that nobody has at hand.
+        let same = own.as_ref().map(|own| Arc::clone(own.name()));
+        let accounts: SmallVec<[Arc<Account>; 2]> = [own, own_requests]
             .into_iter()
             .flatten()
             .chain(shared.iter().cloned())
             .chain(self.total.clone())
             .collect();
         Caller {
-            name: name.into(),
+            name: same.unwrap_or_else(|| name.into()),
             models: key.models.clone(),
             expires: key
                 .expires

@@ -242,7 +242,7 @@ async fn a_window_begins_with_what_was_spent_in_it() {
     assert_eq!(asks(&gateway, "ann", question(10)).await.status, 200);
     let long_ago = |folder: &std::path::Path| {
         let db = Connection::open(folder.join("tollgate.db")).unwrap();
-        let changed = db.execute("UPDATE spent SET hour = hour - 24 * 40", ());
+        let changed = db.execute("UPDATE spent_base SET hour = hour - 24 * 40", ());
         assert!(changed.unwrap() > 0);
     };
     let mut gateway = gateway.restart(&with("hour"), long_ago).await;
