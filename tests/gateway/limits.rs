@@ -1,8 +1,11 @@
 //! Limits: how much may be done at once, in a minute and in a day; and that who is refused has consumed nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::StatusCode;
 
-use crate::support::client::{self, Coming};
+use crate::support::client::{self, Coming, Socket};
 use crate::support::money::{asks, asks_at, fast, key, of, question, streamed, strict};
 use crate::support::{Act, DONE, FINISH, Gateway, Hands, Provider, completion, delta, until};
 
@@ -476,4 +479,61 @@ async fn a_restart_refills_no_minute() {
     assert_eq!(status(&gateway, "ann").await, 429);
     assert_eq!(status(&gateway, "bob").await, 200);
     assert_eq!(status(&gateway, "bob").await, 429, "the team's fifth");
+}
+
+/// Asks once more over a connection.
+async fn asks_on(socket: &mut Socket, name: &str) -> client::Answer {
+    let body = question(10);
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: sk-{name}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write(head + &body).await;
+    socket.answer().await
+}
+
+/// How fast that is, the bench `flood` measures.
+#[tokio::test]
+async fn a_flood_of_one_key_takes_nothing_from_another() {
+    let provider = answering().await;
+    let loud = key("loud", "limits = { rpm = 5, tpm = 1000, concurrency = 2 }");
+    let quiet = key(
+        "quiet",
+        "limits = { rpm = 100, tpm = 100000, concurrency = 4 }",
+    );
+    let gateway = Gateway::start(&free(&provider, &(loud + &quiet))).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (address, is_over) = (gateway.address, Arc::clone(&is_over));
+        clients.spawn(async move {
+            let mut socket = Socket::to(address).await;
+            let (mut sent, mut passed) = (0, 0);
+            while sent < 200 || !is_over.load(Ordering::Relaxed) {
+                match asks_on(&mut socket, "loud").await.status.as_u16() {
+                    200 => passed += 1,
+                    status => assert_eq!(status, 429),
+                }
+                sent += 1;
+            }
+            passed
+        });
+    }
+    let limited = r#"tollgate_rejections_total{code="rate_limit_exceeded"}"#;
+    until("it floods", || gateway.metric(limited) > 100.0).await;
+    let mut socket = Socket::to(gateway.address).await;
+    for left in (0..100).rev() {
+        let answer = asks_on(&mut socket, "quiet").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let told = answer.header("x-ratelimit-remaining-requests");
+        assert_eq!(
+            told,
+            Some(left.to_string().as_str()),
+            "its own, and no more"
+        );
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let passed: usize = clients.join_all().await.into_iter().sum();
+    assert_eq!(passed, 5, "who floods has what it may, too");
+    assert_eq!(provider.count(), 105);
 }
