@@ -115,8 +115,8 @@ impl Gate {
 /// How long to wait for a request under way to end: nobody knows.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// The slots that a request has, given back by `Drop`. A permit goes as far as the answer's body does.
-#[derive(Debug, Default)]
+/// The slots that a request has, given back by `Drop`. There are none but those that [`enter`] gives.
+#[derive(Debug)]
 pub struct Slots(SmallVec<[Arc<Gate>; 2]>);
 
 impl Drop for Slots {
@@ -128,9 +128,9 @@ impl Drop for Slots {
     }
 }
 
-/// What a request has taken of limits that count. Dropped before it is [spent](Self::spend) it gives all of that back, and
+/// What a request has taken of limits that count: whoever has one was let in by [`enter`]. Dropped before it is [spent](Self::spend) it gives all of that back, and
 /// afterwards the tokens that were not used; what was used beyond them is owed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Charge {
     taken: SmallVec<[Taken; 2]>,
     used: u64,
@@ -148,7 +148,12 @@ struct Taken {
 
 /// Lets a request in at all gates or at none: it takes a slot of each that has some, and counts there.
 pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limited> {
-    let (mut slots, mut charge) = (Slots::default(), Charge::default());
+    let mut slots = Slots(SmallVec::new());
+    let mut charge = Charge {
+        taken: SmallVec::new(),
+        used: 0,
+        is_spent: false,
+    };
     if gates.is_empty() {
         return Ok((slots, charge));
     }
@@ -220,12 +225,13 @@ impl Charge {
         self.used = self.used.saturating_add(tokens);
     }
 
-    fn settle(&self, now: Instant) {
+    /// Nothing more will be used: what was not is given back.
+    pub fn settle(&mut self, now: Instant) {
         for Taken {
             gate,
             request,
             tokens,
-        } in &self.taken
+        } in self.taken.drain(..)
         {
             let back = request.filter(|_| !self.is_spent);
             let wrong = tokens.filter(|(_, amount)| *amount != self.used);

@@ -304,7 +304,7 @@ impl Tab {
     /// No try is under way any more: what the others cost is entered.
     pub fn close(&mut self) -> Settling {
         // Before the last bytes go: whoever has them may ask again at once.
-        drop(std::mem::take(&mut self.charge));
+        self.charge.settle(Instant::now());
         self.hold.settle()
     }
 
