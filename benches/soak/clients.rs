@@ -369,8 +369,19 @@ async fn send_ahead(site: Site) {
         .write([&one[..], &one, &unknown, &one].concat())
         .await;
     for status in [200, 200, 401, 200] {
-        site.seen.answered("ahead", status, &socket.answer().await);
+        let answer = socket.answer().await;
+        let status = if status == 401 {
+            unknown_key(&answer)
+        } else {
+            status
+        };
+        site.seen.answered("ahead", status, &answer);
     }
+}
+
+/// What a key that is not valid is answered with, which is another once there were too many of them.
+fn unknown_key(answer: &client::Answer) -> u16 {
+    if answer.status == 429 { 429 } else { 401 }
 }
 
 async fn no_http(site: Site) {
@@ -485,8 +496,9 @@ async fn not_let_in(site: Site) {
     let mut socket = client::Socket::to(site.address).await;
     let unknown = request(&site, "", &chat("good")).replace("sk-ann", "sk-wrong");
     socket.write(unknown).await;
-    site.seen
-        .answered("a wrong key", 401, &socket.answer().await);
+    let answer = socket.answer().await;
+    let status = unknown_key(&answer);
+    site.seen.answered("a wrong key", status, &answer);
 }
 
 /// Waits for a word ahead before it sends its body.

@@ -2,8 +2,8 @@
 
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -154,6 +154,8 @@ pub struct Running {
     stage: watch::Sender<Stage>,
     workers: Arc<Workers>,
     control: Option<JoinHandle<()>>,
+    /// Looks for keys that were made, for as long as it can be told to stop.
+    keys: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     _writer: Option<Writer>,
 }
 
@@ -227,6 +229,11 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     let (addresses, admin) = listening.map_err(|(address, error)| {
         Failed::User(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
     })?;
+    let (stop, stopped) = mpsc::channel();
+    let looking = Arc::clone(&gateway);
+    let thread = std::thread::Builder::new().name("keys".into());
+    let looking = thread.spawn(move || keep_keys(&looking, &stopped));
+    let keys = Some((stop, looking.context("no thread for keys")?));
     Ok(Running {
         addresses,
         admin,
@@ -234,6 +241,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         stage,
         workers,
         control: Some(control),
+        keys,
         _writer: writer,
     })
 }
@@ -294,7 +302,6 @@ impl Control {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
                 () = keep_ledger(&self.gateway) => {}
-                () = keep_keys(&self.gateway) => {}
             }
         };
         let thread = std::thread::Builder::new().name("control".into());
@@ -333,19 +340,17 @@ async fn keep_ledger(gateway: &Gateway) {
     }
 }
 
-/// Lets in whoever was made beside us, and no longer whoever was revoked.
-async fn keep_keys(gateway: &Arc<Gateway>) {
+/// Lets in whoever was made beside us, and no longer whoever was revoked, until it is told to stop. On a thread of its own,
+/// since the disk may take its time.
+fn keep_keys(gateway: &Gateway, stop: &mpsc::Receiver<()>) {
     let mut is_well = true;
-    loop {
-        tokio::time::sleep(KEYS_LOOK).await;
-        let looking = Arc::clone(gateway);
-        let looked = tokio::task::spawn_blocking(move || looking.admit_made()).await;
-        match looked {
-            Ok(Ok(())) => is_well = true,
-            Ok(Err(error)) if std::mem::replace(&mut is_well, false) => {
+    while stop.recv_timeout(KEYS_LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        match gateway.admit_made() {
+            Ok(()) => is_well = true,
+            Err(error) if std::mem::replace(&mut is_well, false) => {
                 tracing::error!(%error, "keys that are made or revoked are not heard of until the ledger can be read");
             }
-            Ok(Err(_)) | Err(_) => {}
+            Err(_) => {}
         }
     }
 }
@@ -377,6 +382,10 @@ impl Running {
     fn end(&mut self) {
         self.gateway.closing.close();
         self.stage.send_replace(Stage::Ended);
+        if let Some((stop, keys)) = self.keys.take() {
+            drop(stop);
+            let _ = keys.join();
+        }
         if let Some(control) = self.control.take() {
             // Nothing of a thread that panicked is left to wait for.
             let _ = control.join();
