@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::helper::{Helper, Pins, to_its_end};
+use crate::helper::{Helper, Pins, to_its_end, verdict};
 use crate::house::{House, Look};
 
 /// The load comes in so many parts.
@@ -78,20 +78,7 @@ fn main() -> ExitCode {
             Ok(Vec::new())
         }
     };
-    match result {
-        Ok(wrong) if wrong.is_empty() => ExitCode::SUCCESS,
-        Ok(wrong) => {
-            println!("\nFAILED:");
-            for line in &wrong {
-                println!("  {line}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    verdict(result)
 }
 
 /// The whole of it; what was wrong.

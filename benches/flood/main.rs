@@ -70,7 +70,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::caller::Order;
-use crate::helper::{Helper, to_its_end};
+use crate::helper::{Helper, to_its_end, verdict};
 use crate::house::{FLOODS, Flood, Look, Round, Where, Window};
 use crate::proxy::Proxy;
 
@@ -122,20 +122,7 @@ fn main() -> ExitCode {
             Ok(Vec::new())
         }
     };
-    match result {
-        Ok(wrong) if wrong.is_empty() => ExitCode::SUCCESS,
-        Ok(wrong) => {
-            println!("\nFAILED:");
-            for line in &wrong {
-                println!("  {line}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    verdict(result)
 }
 
 /// The whole of it; what was wrong.

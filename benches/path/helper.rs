@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::RangeInclusive;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -167,4 +167,23 @@ pub(crate) fn to_its_end<T>(bench: impl Future<Output = Result<T>>) -> Result<T>
             _ = interrupt.recv() => bail!("interrupted"),
         }
     })
+}
+
+/// Says what was wrong, and ends with it.
+#[allow(dead_code, reason = "the bench of the path judges nothing")]
+pub(crate) fn verdict(result: Result<Vec<String>>) -> ExitCode {
+    match result {
+        Ok(wrong) if wrong.is_empty() => ExitCode::SUCCESS,
+        Ok(wrong) => {
+            println!("\nFAILED:");
+            for line in &wrong {
+                println!("  {line}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
