@@ -251,6 +251,9 @@ impl Book {
 
     /// Ends a part, of which so much was spent in that hour. What the store is to lower for it, if anything.
     pub(super) fn settle(&mut self, part: &Part, cost: u64, hour: i64) -> Option<Cut> {
+        if part.account.scope.is_of_requests() {
+            return self.count_off(part);
+        }
         let amount = if self.is_mine(part) {
             let more = cost.saturating_sub(part.held);
             let from_block = more.min(self.left);
@@ -270,7 +273,7 @@ impl Book {
     }
 
     /// Ends a part of requests. What the store is to lower for it, if its window is over.
-    pub(super) fn count_off(&mut self, part: &Part) -> Option<Cut> {
+    fn count_off(&mut self, part: &Part) -> Option<Cut> {
         if self.is_mine(part) {
             self.held = self.held.saturating_sub(part.held);
             self.left = self

@@ -198,11 +198,7 @@ impl Hold {
             return;
         }
         let old = std::mem::replace(old, part);
-        let settle = |book: &mut Book| match old.account.scope.is_of_requests() {
-            true => book.count_off(&old),
-            false => book.settle(&old, 0, hour),
-        };
-        let cut = state.on(id, settle).flatten();
+        let cut = state.on(id, |book| book.settle(&old, 0, hour)).flatten();
         state.queue.extend(cut.map(Item::Back));
     }
 
@@ -236,11 +232,14 @@ impl Hold {
             }
         }
         for account in target {
-            let needed = match account.scope.is_of_requests() {
-                true => self.part(account).map_or(0, |part| part.used) + 1,
-                false => self.cost_in(account).plus(bound).0,
+            let more = match account.scope.is_of_requests() {
+                true => 1,
+                false => bound.0,
             };
-            needs.push((Arc::clone(account), needed));
+            let tries = &self.ending.entries;
+            let part = self.part(account);
+            let used = part.map_or_else(|| paid(account, tries), |part| used(part, tries));
+            needs.push((Arc::clone(account), used.saturating_add(more)));
         }
         self.acquire(&needs, now).await?;
         self.amount = needed.0;
@@ -251,13 +250,6 @@ impl Hold {
     pub(super) fn cost(&self) -> Money {
         let tries = self.ending.entries.iter();
         tries.filter_map(|entry| entry.cost).sum()
-    }
-
-    /// What an account pays of that.
-    fn cost_in(&self, account: &Account) -> Money {
-        let tries = self.ending.entries.iter();
-        let paid = tries.filter(|it| it.is_paid_by(account));
-        paid.filter_map(|entry| entry.cost).sum()
     }
 
     /// Gives back what is held for other targets beyond what their tries may have cost.
@@ -273,11 +265,8 @@ impl Hold {
         let mut parts = std::mem::take(&mut self.parts);
         self.inner.with(|state| {
             for part in parts.iter_mut().filter(|part| is_other(part)) {
-                let cost = match part.account.scope.is_of_requests() {
-                    true => part.used,
-                    false => self.cost_in(&part.account).0,
-                };
-                state.on(part.account.id, |book| book.shrink(part, cost));
+                let used = used(part, &self.ending.entries);
+                state.on(part.account.id, |book| book.shrink(part, used));
             }
         });
         self.parts = parts;
@@ -352,15 +341,14 @@ impl Hold {
             } = Arc::get_mut(ending)?;
             state.count(entries, parts, hour);
             for part in parts.drain(..) {
-                if part.account.scope.is_of_requests() {
-                    let cut = state.on(part.account.id, |book| book.count_off(&part));
-                    state.queue.extend(cut.flatten().map(Item::Back));
-                    continue;
+                let used = used(&part, entries);
+                let settle = |book: &mut Book| book.settle(&part, used, hour);
+                let cut = state.on(part.account.id, settle).flatten();
+                // Entries tell what was spent; of requests they tell nothing.
+                match part.account.scope.is_of_requests() {
+                    true => state.queue.extend(cut.map(Item::Back)),
+                    false => cuts.extend(cut),
                 }
-                let paid = entries.iter().filter(|it| it.is_paid_by(&part.account));
-                let cost: Money = paid.filter_map(|entry| entry.cost).sum();
-                let settle = |book: &mut Book| book.settle(&part, cost.0, hour);
-                cuts.extend(state.on(part.account.id, settle).flatten());
             }
             if entries.is_empty() {
                 state.queue.extend(cuts.drain(..).map(Item::Back));
@@ -372,6 +360,21 @@ impl Hold {
             Some((Arc::clone(ending), state.is_behind()))
         })
     }
+}
+
+/// What was used of a part: requests that were made, or else what its account pays of these tries.
+fn used(part: &Part, tries: &[Entry]) -> u64 {
+    match part.account.scope.is_of_requests() {
+        true => part.used,
+        false => paid(&part.account, tries),
+    }
+}
+
+/// What an account pays of these tries.
+fn paid(account: &Account, tries: &[Entry]) -> u64 {
+    let paid = tries.iter().filter(|it| it.is_paid_by(account));
+    let cost: Money = paid.filter_map(|entry| entry.cost).sum();
+    cost.0
 }
 
 impl Drop for Hold {
