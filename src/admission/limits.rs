@@ -333,6 +333,8 @@ mod tests {
         Later(u64),
         /// To which limits of everybody.
         Reload(u64, u64, u64),
+        /// All that is open ends, and what was taken is read back from what was sent.
+        Restart,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -343,6 +345,7 @@ mod tests {
             6 => (0..6_usize).prop_map(Step::Drop),
             5 => (0..20_000_u64).prop_map(Step::Later),
             1 => (1..9_u64, 20..90_u64, 1..6_u64).prop_map(|(a, b, c)| Step::Reload(a, b, c)),
+            1 => Just(Step::Restart),
         ];
         proptest::collection::vec(step, 1..120)
     }
@@ -368,6 +371,8 @@ mod tests {
         open: Vec<Open>,
         /// What has ended, by caller.
         counted: [Counted; 3],
+        /// Requests that were sent: of whom, when, and how many tokens they used.
+        sent: Vec<(usize, Instant, u64)>,
     }
 
     impl World {
@@ -424,8 +429,31 @@ mod tests {
             let open = self.open.swap_remove(which);
             let mine = &mut self.counted[open.who];
             let used = if open.is_spent { open.used } else { 0 };
+            if open.is_spent {
+                self.sent.push((open.who, open.at, used));
+            }
             mine.push((open.at, open.is_spent.into(), used.min(open.tokens)));
             mine.push((now, 0, used.saturating_sub(open.tokens)));
+        }
+
+        fn restart(&mut self, now: Instant) {
+            while !self.open.is_empty() {
+                self.end(0, now);
+            }
+            self.gates = Gates::default();
+            self.counted = Default::default();
+            self.sent.sort_by_key(|(_, at, _)| *at);
+            for who in 0..3 {
+                self.of(who);
+            }
+            for (who, at, used) in self.sent.clone() {
+                self.counted[who].push((at, 1, used));
+                self.gates
+                    .remember((Whose::Key, &who.to_string()), 1, used, at);
+                if who < 2 {
+                    self.gates.remember((Whose::Team, "team"), 1, used, at);
+                }
+            }
         }
     }
 
@@ -457,6 +485,7 @@ mod tests {
                         }
                         Step::Drop(which) if which < world.open.len() => world.end(which, now),
                         Step::Drop(_) => {}
+                        Step::Restart => world.restart(now),
                         Step::Later(millis) => advance(Duration::from_millis(millis)).await,
                         Step::Reload(rpm, tpm, concurrency) => {
                             world.limits = Limits { rpm: Some(rpm), tpm: Some(tpm), concurrency: Some(concurrency) };

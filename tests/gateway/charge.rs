@@ -103,6 +103,28 @@ async fn what_a_client_writes_is_one_short_line() {
     assert_eq!(marks(&gateway).await, want);
 }
 
+/// It is no longer than a head may be.
+#[tokio::test]
+async fn a_tag_of_a_megabyte_is_refused_and_does_no_damage() {
+    let provider = Provider::new([Act::json(completion("x"))]).await;
+    let gateway = Gateway::start(&priced(&provider, &key("ann", ""))).await;
+    let body = by("null");
+    let tag = "x".repeat(1 << 20);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: sk-ann\r\nx-tollgate-tag: {tag}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = client::raw(gateway.address, request.as_bytes()).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
+    assert_eq!(provider.count(), 0);
+    let after = asks(&gateway, "ann", Some("dept-7"), body).await;
+    assert_eq!(after.status, 200, "{}", after.text());
+    assert_eq!(marks(&gateway).await, ["-/dept-7"]);
+}
+
 /// Reads CSV as RFC 4180 says it is written, and takes nothing else.
 fn cells(text: &str) -> Vec<Vec<String>> {
     let mut rows = vec![vec![String::new()]];
