@@ -11,10 +11,10 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::admission::guesses::Guesses;
-use crate::admission::limits::{Gates, MINUTE, What, Whose};
-use crate::admission::{InFlight, Made, Memory};
+use crate::admission::limits::Gates;
+use crate::admission::{InFlight, MadeKeys, Memory};
 use crate::config::{Config, Diagnostic};
-use crate::ledger::{self, KeyError, Ledger, Place, Scope};
+use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::response::twins::Twins;
@@ -80,7 +80,7 @@ impl Gateway {
         };
         match gateway.admit_made() {
             Ok(()) => {
-                gateway.remember();
+                gateway.state.recall(Instant::now(), (gateway.wall)());
                 Ok(Arc::new(gateway))
             }
             // Whoever only asks what a configuration means has none.
@@ -113,41 +113,11 @@ impl Gateway {
                     )
                 })
                 .collect(),
-            limits: self.limits(),
+            limits: self
+                .plan()
+                .limits_left(&self.state, Instant::now(), (self.wall)()),
         });
         metrics.text()
-    }
-
-    /// What is left of the limits of keys that have a label.
-    fn limits(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        let (plan, made) = (self.plan(), self.state.made.load());
-        let (moment, now) = (Instant::now(), (self.wall)());
-        let metrics = &self.state.telemetry.metrics;
-        let callers = plan.keyring.callers().chain(plan.keyring.anybody());
-        let mut left = Vec::new();
-        for caller in callers
-            .chain(made.callers())
-            .filter(|caller| metrics.is_labelled(&caller.name))
-        {
-            let mut tell = |what: What, n| left.push((Arc::clone(&caller.name), what.name(), n));
-            let own = caller
-                .gates
-                .iter()
-                .filter(|gate| gate.whose() == Whose::Key);
-            for gate in own {
-                gate.left(moment)
-                    .iter()
-                    .for_each(|it| tell(it.what, it.left));
-            }
-            for account in &caller.accounts {
-                if account.scope() == Scope::KeyRequests
-                    && let Some(balance) = self.state.ledger.balance(account, now)
-                {
-                    tell(What::Rpd, balance.left.0);
-                }
-            }
-        }
-        left
     }
 
     /// Lets in whoever was made since this was asked last, and no longer whoever was revoked. Reads the ledger: never on a
@@ -155,34 +125,6 @@ impl Gateway {
     pub fn admit_made(&self) -> Result<(), KeyError> {
         let mut seen = self.seen();
         self.admit_after(*seen, &mut seen)
-    }
-
-    /// Counts what was asked in the last minute before this one began, so that a restart refills no limit.
-    fn remember(&self) {
-        let gates = &self.state.gates;
-        let Place::File(path) = self.state.ledger.place() else {
-            return;
-        };
-        if gates.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        match ledger::recent(path, MINUTE, (self.wall)()) {
-            Ok(all) => {
-                for it in &all {
-                    let at = now.checked_sub(it.age).unwrap_or(now);
-                    let requests = u64::from(it.is_first);
-                    gates.remember((Whose::Key, &it.key), requests, it.tokens, at);
-                    if let Some(team) = &it.team {
-                        gates.remember((Whose::Team, team), requests, it.tokens, at);
-                    }
-                    gates.remember((Whose::Target, &it.target), 1, it.tokens, at);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "what was asked in the last minute is not known: limits of a minute begin anew");
-            }
-        }
     }
 
     fn seen(&self) -> MutexGuard<'_, i64> {
@@ -196,8 +138,8 @@ impl Gateway {
             return Ok(());
         }
         let mut made = match version {
-            0 => Made::default(),
-            _ => Made::clone(&self.state.made.load()),
+            0 => MadeKeys::default(),
+            _ => MadeKeys::clone(&self.state.made.load()),
         };
         self.plan().admit(&self.state, &changed, &mut made);
         self.state.made.store(Arc::new(made));

@@ -20,7 +20,7 @@ pub(super) async fn list(ask: Ask) -> Answer {
         made::list(&gateway.plan(), gateway.state.ledger.keys(), now)
     });
     match listed.await {
-        Ok(all) => Answer::json(StatusCode::OK, &all.into()),
+        Ok(all) => Answer::json(StatusCode::OK, &json!(all)),
         Err(refused) => refused,
     }
 }

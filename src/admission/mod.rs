@@ -6,19 +6,21 @@
 pub mod door;
 pub mod guesses;
 pub mod limits;
+mod made;
 pub mod note;
 mod told;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::ledger::Account;
+use crate::ledger::{Account, Scope};
 use http::{HeaderMap, HeaderName, header};
-use limits::{Gate, Left, Slots};
+use limits::{Gate, Left, Slots, Whose};
+pub use made::{MadeKeys, new_key};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
@@ -97,6 +99,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether it has limits of its own.
+    fn has_limits(&self) -> bool {
+        let is_own = |gate: &Arc<Gate>| gate.whose() == Whose::Key;
+        let is_of_day = |account: &Arc<Account>| account.scope() == Scope::KeyRequests;
+        self.gates.iter().any(is_own) || self.accounts.iter().any(is_of_day)
+    }
+
     /// Whether this caller may ask for a model by this name.
     pub fn may_use(&self, model: &str) -> bool {
         let patterns = self.models.as_ref();
@@ -145,7 +154,12 @@ pub struct Keyring {
     open: Option<Arc<Caller>>,
     /// It stays open, also when there are keys.
     is_open_for_good: bool,
+    /// The first of those that have limits of their own.
+    limited: Vec<Arc<Caller>>,
 }
+
+/// So many callers with limits of their own are looked at from outside.
+const SHOWN: usize = 1_000;
 
 /// No key, or one that is not valid. The words are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,13 +174,26 @@ pub enum UnknownKey {
 impl Keyring {
     /// Adds a key. False if there is one with this digest.
     pub fn add(&mut self, digest: Digest, caller: Arc<Caller>) -> bool {
+        self.show(&caller);
         self.callers.insert(digest, caller).is_none()
     }
 
     /// Lets in whoever comes, as this caller; until the first key is made, or for good.
     pub fn open(&mut self, caller: Arc<Caller>, for_good: bool) {
+        self.show(&caller);
         self.open = Some(caller);
         self.is_open_for_good = for_good;
+    }
+
+    fn show(&mut self, caller: &Arc<Caller>) {
+        if caller.has_limits() && self.limited.len() < SHOWN {
+            self.limited.push(Arc::clone(caller));
+        }
+    }
+
+    /// The first thousand that have limits of their own.
+    pub fn limited(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.limited.iter()
     }
 
     /// Whether callers without a key are let in for good.
@@ -196,7 +223,7 @@ impl Keyring {
     pub fn identify(
         &self,
         headers: &HeaderMap,
-        made: &Made,
+        made: &MadeKeys,
         now: impl Fn() -> SystemTime,
     ) -> Result<Arc<Caller>, UnknownKey> {
         let shown = token(headers).filter(|token| !token.is_empty());
@@ -220,69 +247,6 @@ impl Keyring {
                 UnknownKey::Missing
             })
     }
-}
-
-/// The keys that were made while the gateway ran, or beside it. Swapped whole when one is made or revoked.
-#[derive(Clone, Debug, Default)]
-pub struct Made {
-    callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
-    digests: HashMap<Arc<str>, SmallVec<[Digest; 2]>>,
-    /// Names of keys that are revoked, the file's included.
-    revoked: HashSet<Arc<str>>,
-    /// Whether there ever was one.
-    is_any: bool,
-}
-
-impl Made {
-    /// Lets in somebody by these keys, and by none that it had before.
-    pub fn admit(
-        &mut self,
-        keys: impl IntoIterator<Item = (Digest, Arc<Caller>)>,
-        name: &Arc<str>,
-    ) {
-        self.remove(name);
-        for (digest, caller) in keys {
-            self.callers.insert(digest, caller);
-            let digests = self.digests.entry(Arc::clone(name)).or_default();
-            digests.push(digest);
-        }
-    }
-
-    /// Lets in somebody no more, whatever the configuration says.
-    pub fn revoke(&mut self, name: &Arc<str>) {
-        self.remove(name);
-        self.revoked.insert(Arc::clone(name));
-    }
-
-    /// Whether a key is revoked.
-    pub fn is_revoked(&self, name: &str) -> bool {
-        self.revoked.contains(name)
-    }
-
-    /// Everybody who has such a key.
-    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
-        self.callers.values()
-    }
-
-    fn remove(&mut self, name: &Arc<str>) {
-        self.is_any = true;
-        for digest in self.digests.remove(name).unwrap_or_default() {
-            self.callers.remove(&digest);
-        }
-    }
-}
-
-/// A new key, which nobody can guess: 192 random bits.
-pub fn new_key() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes)?;
-    let mut key = String::from("tg_");
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            key.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
-    }
-    Ok(key)
 }
 
 /// The key a request shows: `Authorization: Bearer`, `x-api-key` or `api-key`.
@@ -449,7 +413,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         let now = || SystemTime::UNIX_EPOCH;
-        ring.identify(&headers, &Made::default(), now)
+        ring.identify(&headers, &MadeKeys::default(), now)
             .ok()
             .map(|caller| caller.name.to_string())
     }

@@ -1,21 +1,22 @@
 //! `tollgate keys`: made, listed, given anew, revoked. Straight in the ledger's file, so that a gateway need not run; one
 //! that does sees it within a second.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use serde_json::{Map, Value, json};
 
 use super::usage::aligned;
 use super::{Failed, Loaded};
 use crate::config::load::Source;
+use crate::config::money::Written;
 use crate::config::secret::Environment;
 use crate::ledger::{Keys, Ledger, OpenError, Place};
-use crate::plan::{Plan, made, money};
+use crate::plan::made::{self, Listed};
+use crate::plan::{Plan, money};
 
 /// What a new key may do, as it is typed.
 #[derive(Debug, Default, clap::Args)]
@@ -152,37 +153,54 @@ pub fn list(file: &Path, environment: Environment, json: bool) -> Result<(), Fai
     let house = House::open(file, environment)?;
     let all = made::list(&house.plan, &house.keys, SystemTime::now()).map_err(failed)?;
     if json {
-        super::print(&[Value::from(all).to_string()]);
+        let text = serde_json::to_string(&all).context("the list could not be written")?;
+        super::print(&[text]);
         return Ok(());
     }
-    let mut lines = vec![made::COLUMNS.map(str::to_uppercase).to_vec()];
-    for key in &all {
-        let cell = |name: &&str| match key.get(*name) {
-            None | Some(Value::Null) => "-".to_owned(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => plain(other),
-        };
-        lines.push(made::COLUMNS.iter().map(cell).collect());
-    }
-    super::print(&aligned(&lines, made::COLUMNS.len()));
+    let head = [
+        "NAME", "SOURCE", "STATE", "MADE", "TEAM", "MODELS", "LIMITS", "BUDGET", "EXPIRES", "TAGS",
+    ];
+    let names = head.len();
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    lines.extend(all.into_iter().map(line));
+    super::print(&aligned(&lines, names));
     Ok(())
 }
 
-/// Lists and tables as a person reads them.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(","),
-        Value::Object(all) => {
-            let mut text = String::new();
-            for (name, value) in all {
-                let space = if text.is_empty() { "" } else { " " };
-                let _ = write!(text, "{space}{name}={}", plain(value));
-            }
-            text
-        }
-        other => other.to_string(),
-    }
+/// One key, as a person reads it.
+fn line(key: Listed) -> Vec<String> {
+    let limits = key.limits.unwrap_or_default();
+    let limits = [
+        ("rpm", limits.rpm),
+        ("tpm", limits.tpm),
+        ("rpd", limits.rpd),
+        ("concurrency", limits.concurrency),
+    ];
+    let limits = limits
+        .into_iter()
+        .filter_map(|(name, limit)| Some(format!("{name}={}", limit?)));
+    let budget = key.budget.map(|budget| {
+        let Written(usd) = budget.usd;
+        format!("{usd}/{}", budget.per.name())
+    });
+    let cells = [
+        Some(key.name),
+        Some(key.source.to_owned()),
+        Some(key.state.to_owned()),
+        key.made,
+        key.team,
+        key.models.map(|models| models.join(",")),
+        Some(limits.collect::<Vec<_>>().join(" ")),
+        budget,
+        key.expires.map(|day| day.to_string()),
+        Some(key.tags.join(",")),
+    ];
+    let cells = cells
+        .into_iter()
+        .map(|cell| cell.filter(|text| !text.is_empty()));
+    cells
+        .map(|cell| cell.unwrap_or_else(|| "-".into()))
+        .collect()
 }
 
 /// What is for a person, beside what is for a script.

@@ -1,7 +1,9 @@
 //! Who may call, and how much may they do?
 
-use serde::Deserialize;
+use std::fmt;
+
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::money::{Budget, Shortfall};
 use super::{Secret, value};
@@ -36,6 +38,31 @@ pub struct Key {
 pub struct Day {
     /// Its first second, counted from 1970.
     pub starts: u64,
+}
+
+/// As it is written: `2027-01-31`.
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Years that begin in March have their odd day at their end; every 400 of them have as many days.
+        let days = self.starts / 86_400 + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (month, later) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
+        write!(f, "{:04}-{month:02}-{day:02}", era * 400 + year + later)
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
 }
 
 /// `[teams.NAME]`: keys that share a budget and limits.
@@ -77,20 +104,20 @@ impl Default for Defaults {
 }
 
 /// How much may be done at once, in a minute, in a day. What is not given is not limited.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Requests in any 60 seconds.
-    #[serde(deserialize_with = "limit")]
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub rpm: Option<u64>,
     /// Tokens in any 60 seconds, of input and output.
-    #[serde(deserialize_with = "limit")]
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub tpm: Option<u64>,
     /// Requests of a day, in UTC.
-    #[serde(deserialize_with = "limit")]
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub rpd: Option<u64>,
     /// Requests under way.
-    #[serde(deserialize_with = "limit")]
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u64>,
 }
 

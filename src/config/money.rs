@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use super::value;
 
 /// A decimal number as it stands in the file: of dollars, of dollars per million tokens, of a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, serde::Serialize, PartialEq, Eq)]
 pub struct Written(pub String);
 
 impl<'de> Deserialize<'de> for Written {
@@ -103,7 +103,7 @@ pub enum Unpriced {
 }
 
 /// How much money may be spent in how much time.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// In US dollars.
@@ -111,11 +111,12 @@ pub struct Budget {
     /// In which window of the calendar, in UTC.
     pub per: Per,
     /// From which part of it on operators are told, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub warn: Option<Written>,
 }
 
 /// A window of the calendar.
-#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "each is its own description")]
 pub enum Per {
@@ -124,6 +125,19 @@ pub enum Per {
     Week,
     Month,
     Total,
+}
+
+impl Per {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Total => "total",
+        }
+    }
 }
 
 /// `[total]`: everything together.

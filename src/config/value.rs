@@ -337,6 +337,12 @@ mod tests {
         assert_eq!(day("1970-01-01"), Some(0));
         assert_eq!(day("2000-02-29"), Some(11_016));
         assert_eq!(day("2027-01-01"), Some(20_819));
+        for days in (0..400 * 366).step_by(11) {
+            let day = Day {
+                starts: days * 86_400,
+            };
+            assert_eq!(parse_day(&day.to_string()), Some(day), "{day}");
+        }
         for wrong in [
             "2027-02-29",
             "2027-13-01",

@@ -22,7 +22,7 @@ pub type KeyDigest = [u8; 32];
 
 /// A key that was made, or one of the file's that was revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct MadeKey {
     /// Its name.
     pub name: Arc<str>,
     /// Its digest. None: it is one of the file's.
@@ -100,7 +100,7 @@ impl Keys {
     }
 
     /// What was made or changed after a version of all of it, and which version that is now. The first one is 0.
-    pub fn since(&self, version: i64) -> Result<(i64, Vec<Made>), KeyError> {
+    pub fn since(&self, version: i64) -> Result<(i64, Vec<MadeKey>), KeyError> {
         let conn = self.conn();
         let conn = conn.as_ref().ok_or(KeyError::Nowhere)?;
         let mut read = conn.prepare_cached(
@@ -193,11 +193,11 @@ impl Keys {
     }
 }
 
-fn made(row: &Row<'_>) -> rusqlite::Result<Made> {
+fn made(row: &Row<'_>) -> rusqlite::Result<MadeKey> {
     let moment = |millis: i64| UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs());
     let older: Option<KeyDigest> = row.get(2)?;
     let until: Option<i64> = row.get(3)?;
-    Ok(Made {
+    Ok(MadeKey {
         name: row.get::<_, String>(0)?.into(),
         digest: row.get(1)?,
         older: older.zip(until.map(moment)),

@@ -44,7 +44,7 @@ use tokio::sync::Notify;
 use crate::usage::{Money, Usage};
 pub use hold::{Hold, Settling};
 use inner::Inner;
-pub use made::{KeyDigest, KeyError, Keys, Made};
+pub use made::{KeyDigest, KeyError, Keys, MadeKey};
 pub use open::OpenError;
 pub use recent::{Recent, recent};
 pub use refused::Refused;

@@ -18,6 +18,9 @@ use crate::config::{self, Diagnostic, Open};
 use crate::ledger::{Account, Budget, Ledger, Per, Scope};
 use crate::usage::Money;
 
+/// The longest name of a key, in characters.
+const LONGEST: usize = 128;
+
 /// The caller that everybody is while the gateway is open.
 pub(super) const OPEN: &str = "open";
 
@@ -190,6 +193,12 @@ impl Compiler<'_> {
         let mut keyring = Keyring::default();
         for (name, entry) in &self.config.keys {
             self.flaws.extend(common.flaws(name, entry));
+            // It goes into labels, lines and tables.
+            if name.chars().count() > LONGEST || name.chars().any(char::is_control) {
+                let short: String = name.chars().filter(|c| !c.is_control()).take(20).collect();
+                let message = format!("a key's name is one line of at most {LONGEST} characters");
+                self.flaw(["keys", &short], message);
+            }
             let Some(digest) = self.digest(name, entry) else {
                 continue;
             };

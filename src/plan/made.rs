@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::fmt_http_date;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::keys::{self, Budgets, Owners};
 use super::{Plan, State, money};
 use crate::admission::{self, Caller, Digest};
-use crate::config::{self, Diagnostic};
-use crate::ledger::{KeyError, Keys, Made};
+use crate::config::{self, Day, Diagnostic};
+use crate::ledger::{KeyError, Keys, MadeKey};
 
 /// The longest name of a key that is made, in characters.
 const LONGEST: usize = 64;
@@ -113,51 +113,89 @@ pub fn revoke(plan: &Plan, keys: &Keys, name: &str, now: SystemTime) -> Result<(
     Ok(keys.revoke(name, now)?)
 }
 
-/// What is told of each key, as columns have it.
-pub const COLUMNS: [&str; 10] = [
-    "name", "source", "state", "made", "team", "models", "limits", "budget", "expires", "tags",
-];
+/// What is told of a key.
+#[derive(Debug, Default, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// `file` or `made`. Of those of the configuration only a part is told: it says the rest.
+    pub source: &'static str,
+    /// `live`, `expired` or `revoked`.
+    pub state: &'static str,
+    /// Since when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
+    /// Until when the one before is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_until: Option<String>,
+    /// The team that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
+    /// What it may ask for. None: everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    /// Its own limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<config::Limits>,
+    /// Its own budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<config::money::Budget>,
+    /// From when on it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Day>,
+    /// What its requests are charged to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
 
-/// Every key there is, as objects with [`COLUMNS`]: those of the configuration, of which it says more itself, and those that
-/// were made.
-pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Value>, NoKey> {
+/// Every key there is, by name: those of the configuration, and those that were made.
+pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Listed>, NoKey> {
     let (_, rows) = keys.since(0)?;
-    let revoked: HashSet<&str> = rows
-        .iter()
-        .filter(|row| row.revoked.is_some())
-        .map(|row| &*row.name)
-        .collect();
-    let state = |name: &str, expires: Option<SystemTime>| match expires {
+    let revoked = rows.iter().filter(|row| row.revoked.is_some());
+    let revoked: HashSet<&str> = revoked.map(|row| &*row.name).collect();
+    let today = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let state = |name: &str, expires: Option<Day>| match expires {
         _ if revoked.contains(name) => "revoked",
-        Some(expires) if expires <= now => "expired",
+        Some(day) if day.starts <= today => "expired",
         _ => "live",
     };
     let written = plan.keyring.callers().map(|caller| {
-        json!({
-            "name": &*caller.name,
-            "source": "file",
-            "state": state(&caller.name, caller.expires),
-            "team": caller.team.as_deref(),
-            "models": caller.models,
-            "expires": caller.expires.map(fmt_http_date),
-        })
-    });
-    let mut all: Vec<Value> = written.collect();
-    for row in rows.iter().filter(|row| row.digest.is_some()) {
-        let terms = serde_json::from_str(&row.terms).unwrap_or_default();
-        let mut object: Map<String, Value> = terms;
-        let expires = read(&row.terms).ok().and_then(|key| key.expires);
-        let expires = expires.map(|day| UNIX_EPOCH + Duration::from_secs(day.starts));
-        object.insert("name".into(), json!(&*row.name));
-        object.insert("source".into(), "made".into());
-        object.insert("state".into(), state(&row.name, expires).into());
-        object.insert("made".into(), fmt_http_date(row.made).into());
-        if let Some((_, until)) = row.older.filter(|(_, until)| *until > now) {
-            object.insert("older_until".into(), fmt_http_date(until).into());
+        let expires = caller
+            .expires
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let expires = expires.map(|at| Day {
+            starts: at.as_secs(),
+        });
+        Listed {
+            name: caller.name.to_string(),
+            source: "file",
+            state: state(&caller.name, expires),
+            team: caller.team.as_deref().map(str::to_owned),
+            models: caller.models.clone(),
+            expires,
+            ..Listed::default()
         }
-        all.push(object.into());
-    }
-    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    });
+    let made = rows.iter().filter(|row| row.digest.is_some()).map(|row| {
+        // What this version cannot read lets nobody in.
+        let key = read(&row.terms).unwrap_or_default();
+        let older = row.older.filter(|(_, until)| *until > now);
+        Listed {
+            name: row.name.to_string(),
+            source: "made",
+            state: state(&row.name, key.expires),
+            made: Some(fmt_http_date(row.made)),
+            older_until: older.map(|(_, until)| fmt_http_date(until)),
+            team: key.team,
+            models: key.models,
+            limits: Some(key.limits).filter(|limits| *limits != config::Limits::default()),
+            budget: key.budget,
+            expires: key.expires,
+            tags: key.tags,
+        }
+    });
+    let mut all: Vec<Listed> = written.chain(made).collect();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
 
@@ -175,7 +213,7 @@ pub fn read(terms: &str) -> Result<config::Key, String> {
 
 impl Plan {
     /// Lets in those who were made since, and no longer those who were revoked.
-    pub(crate) fn admit(&self, state: &State, changed: &[Made], made: &mut admission::Made) {
+    pub(crate) fn admit(&self, state: &State, changed: &[MadeKey], made: &mut admission::MadeKeys) {
         let mut budgets = Budgets::new();
         for row in changed {
             match (row.revoked, self.bearers(state, row, &mut budgets)) {
@@ -197,7 +235,7 @@ impl Plan {
     fn bearers(
         &self,
         state: &State,
-        row: &Made,
+        row: &MadeKey,
         budgets: &mut Budgets,
     ) -> Result<Vec<(Digest, Arc<Caller>)>, String> {
         let Some(digest) = row.digest else {

@@ -12,6 +12,7 @@ pub mod made;
 pub mod money;
 mod providers;
 mod rules;
+mod used;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use arc_swap::ArcSwap;
 use crate::admission::door::Door;
 use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
-use crate::admission::{Digest, InFlight, Keyring, Made, Memory};
+use crate::admission::{Digest, InFlight, Keyring, MadeKeys, Memory};
 use crate::config;
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
@@ -133,7 +134,7 @@ pub struct State {
     /// What was taken of limits.
     pub gates: Gates,
     /// Who has a key that was made.
-    pub made: ArcSwap<Made>,
+    pub made: ArcSwap<MadeKeys>,
     /// How often a wrong key was shown.
     pub guesses: Guesses,
     /// Those of them that have a key, and the answers that are kept for it.

@@ -1,0 +1,73 @@
+//! Who has a key that was made while the gateway ran, or beside it?
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{AsItIs, Caller, Digest, SHOWN};
+
+/// The keys that were made. Swapped whole when one is made or revoked.
+#[derive(Clone, Debug, Default)]
+pub struct MadeKeys {
+    pub(super) callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
+    digests: HashMap<Arc<str>, SmallVec<[Digest; 2]>>,
+    /// Names of keys that are revoked, the configuration's included.
+    pub(super) revoked: HashSet<Arc<str>>,
+    /// Whether there ever was one.
+    pub(super) is_any: bool,
+    /// The first of those that have limits of their own.
+    limited: BTreeMap<Arc<str>, Arc<Caller>>,
+}
+
+impl MadeKeys {
+    /// Lets in somebody by these keys, and by none that it had before.
+    pub fn admit(
+        &mut self,
+        keys: impl IntoIterator<Item = (Digest, Arc<Caller>)>,
+        name: &Arc<str>,
+    ) {
+        self.remove(name);
+        for (digest, caller) in keys {
+            if caller.has_limits() && self.limited.len() < SHOWN {
+                self.limited.insert(Arc::clone(name), Arc::clone(&caller));
+            }
+            self.callers.insert(digest, caller);
+            let digests = self.digests.entry(Arc::clone(name)).or_default();
+            digests.push(digest);
+        }
+    }
+
+    /// Lets in somebody no more, whatever the configuration says.
+    pub fn revoke(&mut self, name: &Arc<str>) {
+        self.remove(name);
+        self.revoked.insert(Arc::clone(name));
+    }
+
+    /// The first thousand that have limits of their own.
+    pub fn limited(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.limited.values()
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        self.is_any = true;
+        self.limited.remove(name);
+        for digest in self.digests.remove(name).unwrap_or_default() {
+            self.callers.remove(&digest);
+        }
+    }
+}
+
+/// A new key, which nobody can guess: 192 random bits.
+pub fn new_key() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes)?;
+    let mut key = String::from("tg_");
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            key.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+    Ok(key)
+}
