@@ -19,7 +19,8 @@
 //!    is room below the limits: a [`admission::Permit`] goes as far as the answer does, a [`admission::limits::Charge`] is what
 //!    the request takes of them. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the
 //!    model's name into a [`route::Route`]; its tokens are charged, and the most that it may cost at its targets is set aside
-//!    in a [`ledger::Hold`]. Whoever asks a provider has all three: an [`upstream::Tab`] is not made without them.
+//!    in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made without them, and a charge is
+//!    had by nobody but who was let in.
 //! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
