@@ -41,8 +41,8 @@ pub(crate) struct Verdict {
     pub(crate) wrong: Vec<String>,
 }
 
-/// Compares the ledger in a folder with so many requests of so many keys.
-pub(crate) fn judge(folder: &Path, keys: u32, requests: u64) -> Result<Verdict> {
+/// Compares the ledger in a folder with so many requests of so many keys, of which so many are even.
+pub(crate) fn judge(folder: &Path, keys: u32, (requests, even): (u64, u64)) -> Result<Verdict> {
     let file = folder.join("tollgate.db");
     let conn = Connection::open(&file)?;
     let mut wrong = Vec::new();
@@ -64,7 +64,7 @@ pub(crate) fn judge(folder: &Path, keys: u32, requests: u64) -> Result<Verdict> 
         found.insert(key.clone(), line);
         costs.insert(key, number(4)?);
     }
-    let due = due(keys, requests);
+    let due = due(keys, (requests, even));
     let fits = |key: &str, line: &Line| found.get(key).is_some_and(|it| it.fits(line));
     if let Some((key, line)) = due.iter().find(|(key, line)| !fits(key, line)) {
         let is = found.get(key);
@@ -100,8 +100,8 @@ pub(crate) fn judge(folder: &Path, keys: u32, requests: u64) -> Result<Verdict> 
 }
 
 /// What must be there.
-fn due(keys: u32, requests: u64) -> BTreeMap<String, Line> {
-    let mut deal = Deal::new(keys);
+fn due(keys: u32, (requests, even): (u64, u64)) -> BTreeMap<String, Line> {
+    let mut deal = Deal::new(keys, even);
     let mut due: BTreeMap<String, Line> = BTreeMap::new();
     for _ in 0..requests {
         let (key, kind) = deal.next();

@@ -40,15 +40,15 @@ impl Part {
     }
 }
 
-/// `callers PORT KEYS`: for each line on its standard input, which is a number, sends so many requests and prints what
+/// `callers PORT KEYS EVEN`: for each line on its standard input, which is a number, sends so many requests and prints what
 /// that came to. Ends with its input.
 pub(crate) fn main(args: &[&str]) -> Result<()> {
-    let [port, keys] = args else {
-        bail!("callers take PORT KEYS");
+    let [port, keys, even] = args else {
+        bail!("callers take PORT KEYS EVEN");
     };
     let callers = Rc::new(Callers {
         port: port.parse()?,
-        deal: RefCell::new(Deal::new(keys.parse()?)),
+        deal: RefCell::new(Deal::new(keys.parse()?, even.parse()?)),
         templates: [Kind::Whole, Kind::Stream, Kind::HangUp].map(template),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()

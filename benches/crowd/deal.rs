@@ -44,17 +44,22 @@ pub(crate) fn secret(key: u32) -> String {
     format!("sk-bench-{key:0width$x}")
 }
 
-/// All keys, in an order that changes with each time that all of them have had their turn.
+/// Whose turn it is. At first all keys come equally often, in an order that changes each time that all have had their turn:
+/// no memory of a key is at hand any more when it comes again, which is the worst that can be. Behind that, the nth of
+/// them comes `1/n` times as often as the first one (Zipf's law), as it is where callers ask when they have a question.
 pub(crate) struct Deal {
     order: Vec<u32>,
+    /// How many requests there are in which keys come equally often.
+    even: u64,
     at: u64,
     dice: u64,
 }
 
 impl Deal {
-    pub(crate) fn new(keys: u32) -> Self {
+    pub(crate) fn new(keys: u32, even: u64) -> Self {
         Self {
             order: (0..keys).collect(),
+            even,
             at: 0,
             dice: 0x9e37_79b9_7f4a_7c15,
         }
@@ -62,23 +67,37 @@ impl Deal {
 
     /// The next request: whose, and what.
     pub(crate) fn next(&mut self) -> (u32, Kind) {
-        let place = usize::try_from(self.at).unwrap_or(0) % self.order.len();
-        if place == 0 {
+        let turn = self.at % self.order.len() as u64;
+        let is_even = self.at < self.even;
+        if is_even && turn == 0 {
             self.shuffle();
         }
+        let place = if is_even { turn } else { self.skewed() };
+        let place = usize::try_from(place).unwrap_or(0);
         let kind = Kind::of(self.at);
         self.at += 1;
         (self.order.get(place).copied().unwrap_or(0), kind)
     }
 
+    /// A place, each of them so much more seldom than the first.
+    fn skewed(&mut self) -> u64 {
+        let most = (self.order.len() as f64 + 1.0).ln();
+        let part = (self.roll() >> 11) as f64 / (1_u64 << 53) as f64;
+        ((part * most).exp() as u64).clamp(1, self.order.len() as u64) - 1
+    }
+
     fn shuffle(&mut self) {
         for last in (1..self.order.len()).rev() {
-            // xorshift64: any order will do.
-            self.dice ^= self.dice << 13;
-            self.dice ^= self.dice >> 7;
-            self.dice ^= self.dice << 17;
-            let other = usize::try_from(self.dice >> 1).unwrap_or(0) % (last + 1);
+            let other = usize::try_from(self.roll() >> 1).unwrap_or(0) % (last + 1);
             self.order.swap(last, other);
         }
+    }
+
+    /// xorshift64: any numbers will do.
+    fn roll(&mut self) -> u64 {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice
     }
 }

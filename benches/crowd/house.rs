@@ -18,11 +18,13 @@ use crate::proxy::{Proxy, free_ports};
 
 /// Between two looks at the process while it is under load.
 const LOOK: Duration = Duration::from_millis(25);
-/// One in so many looks asks for its metrics as well.
-const SCRAPE: usize = 20;
+/// Between two times that it is asked for its metrics under load: as often as an impatient Prometheus does.
+const SCRAPE: Duration = Duration::from_secs(5);
 /// How long a part of the load may take.
 const PART: Duration = Duration::from_secs(1_200);
-/// How long the ledger may take to write what is queued, once there is no load.
+/// Until the ledger has written what is queued, once there is no load.
+const SETTLED: Duration = Duration::from_millis(250);
+/// How long it may take at most.
 const WRITE: Duration = Duration::from_secs(30);
 
 /// A gateway, its callers and their figures.
@@ -38,10 +40,21 @@ pub(crate) struct House {
     pub(crate) looks: Vec<Look>,
     /// How long it took to tell its metrics, under load.
     pub(crate) scrapes: Vec<Duration>,
-    /// Processor time of a request, microseconds, in each part of the load.
-    pub(crate) costs: Vec<f64>,
+    /// What a request cost, in each part of the load.
+    pub(crate) costs: Vec<Cost>,
+    /// How much load there was since it was asked for its metrics.
+    unasked: Duration,
     pub(crate) site: Site,
     callers: Helper,
+}
+
+/// Processor time of a request, microseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// All of it.
+    pub(crate) all: f64,
+    /// What the ledger's own threads took of it.
+    pub(crate) ledger: f64,
 }
 
 /// The process and its files, as one can see them from outside.
@@ -77,8 +90,14 @@ impl Look {
 }
 
 impl House {
-    /// Writes a configuration with so many keys, starts a gateway with it and its callers.
-    pub(crate) async fn start(dir: &Path, pins: &Pins, upstream: u16, keys: u32) -> Result<Self> {
+    /// Writes a configuration with so many keys, starts a gateway with it and its callers, who come equally often in so many
+    /// requests.
+    pub(crate) async fn start(
+        dir: &Path,
+        pins: &Pins,
+        upstream: u16,
+        (keys, even): (u32, u64),
+    ) -> Result<Self> {
         let folder = dir.join(format!("{keys}"));
         fs::create_dir(&folder)?;
         let ports = free_ports()?;
@@ -91,7 +110,12 @@ impl House {
         let output = Some(folder.join("output"));
         let proxy = Proxy::start("tollgate", command, [port, admin], output).await?;
         let start = began.elapsed();
-        let callers = ["callers", &port.to_string(), &keys.to_string()];
+        let callers = [
+            "callers",
+            &port.to_string(),
+            &keys.to_string(),
+            &even.to_string(),
+        ];
         let callers = Helper::start(pins.load, &callers)?;
         let site = Site {
             proxy,
@@ -106,6 +130,7 @@ impl House {
             looks: Vec::new(),
             scrapes: Vec::new(),
             costs: Vec::new(),
+            unasked: Duration::ZERO,
             site,
             callers,
         })
@@ -113,41 +138,48 @@ impl House {
 
     /// Sends so many requests more, and looks at it meanwhile. Waits until the ledger has written them.
     pub(crate) async fn load(&mut self, requests: u64) -> Result<Part> {
-        let before = self.site.cpu()?;
+        let before = (self.site.cpu()?, self.site.ledger()?);
         self.callers.tell(&requests.to_string())?;
         let part = self.watch().await;
         let part = part.inspect_err(|_| self.site.proxy.show_output())?;
+        self.requests += requests;
         let deadline = Instant::now() + WRITE;
-        while self.site.queue().await? > 0 {
+        // To ask it costs as much as hundreds of requests, so that the figures are taken before.
+        let (cpu, ledger) = loop {
+            tokio::time::sleep(SETTLED).await;
+            let now = (self.site.cpu()?, self.site.ledger()?);
+            if self.site.queue().await? == 0 {
+                break now;
+            }
             if Instant::now() > deadline {
                 bail!("the ledger does not write what is queued");
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.requests += requests;
-        let cpu = self.site.cpu()?.since(&before);
+        };
+        let cpu = cpu.since(&before.0);
         if cpu.incomplete() {
             bail!("threads ended and took their figures with them");
         }
-        self.costs
-            .push(cpu.ran.as_secs_f64() * 1e6 / requests as f64);
+        let ledger = ledger.saturating_sub(before.1);
+        let [all, ledger] = [cpu.ran, ledger].map(|it| it.as_secs_f64() * 1e6 / requests as f64);
+        self.costs.push(Cost { all, ledger });
         Ok(part)
     }
 
     async fn watch(&mut self) -> Result<Part> {
         let mut line = Box::pin(self.callers.line(PART));
-        for look in 1_usize.. {
+        loop {
             tokio::select! {
                 line = &mut line => return Part::from_line(&line?),
                 () = tokio::time::sleep(LOOK) => {}
             }
             self.looks.push(self.site.look()?);
-            if look.is_multiple_of(SCRAPE) {
+            self.unasked += LOOK;
+            if self.unasked >= SCRAPE {
                 let (_, took) = self.site.scrape().await?;
                 self.scrapes.push(took);
+                self.unasked = Duration::ZERO;
             }
         }
-        bail!("the callers are silent")
     }
 
     /// Ends it. How long that took, and the folder with its ledger.
@@ -164,7 +196,7 @@ impl House {
 
 impl Site {
     /// The processor time of the ledger's own threads since it was started.
-    pub(crate) fn ledger(&self) -> Result<Duration> {
+    fn ledger(&self) -> Result<Duration> {
         cpu::threads(self.proxy.pid(), "ledger")
     }
 

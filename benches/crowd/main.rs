@@ -7,9 +7,9 @@
 //!
 //! Starts the gateway with 100,000 keys, the bench's upstream as its only provider and its ledger on, and sends a million
 //! requests over keep-alive connections as fast as it takes them: each key comes as often as any other, in an order that
-//! changes. One in twenty is a stream, and of one in a hundred the client hangs up when it has seen the beginning. A
-//! second gateway with one key gets a tenth as many of the same, in between, so that a drift of the machine meets both.
-//! Processes are pinned as those of the `path` bench.
+//! changes, and in the second half some come far more often than others. One in twenty is a stream, and of one in a
+//! hundred the client hangs up when it has seen the beginning. A second gateway with one key gets as many of the same, in
+//! between, so that a drift of the machine meets both. Processes are pinned as those of the `path` bench.
 //!
 //! A line of the table is a tenth of the load; memory and files are the most that was seen in it. The run fails where
 //!
@@ -20,7 +20,9 @@
 //! - an answer is not as it must be.
 
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::print_stdout,
@@ -63,6 +65,8 @@ use crate::house::{House, Look};
 
 /// The load comes in so many parts.
 const PARTS: u64 = 10;
+/// In so many of them all keys come equally often.
+const EVEN: usize = 5;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -89,8 +93,9 @@ async fn bench(requests: u64, keys: u32) -> Result<Vec<String>> {
     let mut upstream = Helper::start(pins.load, &["upstream", "1000", "2000"])?;
     let line = upstream.line(Duration::from_secs(5)).await?;
     let port: u16 = line.parse().context("the upstream named no port")?;
-    let mut crowd = House::start(dir.path(), &pins, port, keys).await?;
-    let mut one = House::start(dir.path(), &pins, port, 1).await?;
+    let even = requests / PARTS * EVEN as u64;
+    let mut crowd = House::start(dir.path(), &pins, port, (keys, even)).await?;
+    let mut one = House::start(dir.path(), &pins, port, (1, even)).await?;
     report::head();
     for _ in 0..PARTS {
         let seen = crowd.looks.len();
@@ -98,14 +103,14 @@ async fn bench(requests: u64, keys: u32) -> Result<Vec<String>> {
         let looks = crowd.looks.iter().skip(seen).copied();
         let most = looks.fold(crowd.site.look()?, Look::max);
         report::line(&crowd, requests / PARTS, &part, most);
-        one.load(requests / PARTS / 10).await?;
+        one.load(requests / PARTS).await?;
     }
-    let mut wrong = report::judge(&crowd, &one)?;
+    let mut wrong = report::judge(&crowd, &one);
     for house in [crowd, one] {
         let (keys, requests) = (house.keys, house.requests);
         let (_, rest) = house.site.scrape().await?;
         let (end, folder) = house.end()?;
-        let verdict = books::judge(&folder, keys, requests)?;
+        let verdict = books::judge(&folder, keys, (requests, even))?;
         println!(
             "{keys} keys: metrics told in {:.1} ms at rest, ended after {:.2} s; {requests} requests, {} entries, \
              {:.6} dollars",

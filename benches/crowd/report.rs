@@ -1,9 +1,8 @@
 //! From looks at the process to a table, and to what is wrong with it.
 
-use anyhow::Result;
-
+use crate::EVEN;
 use crate::callers::Part;
-use crate::house::{House, Look};
+use crate::house::{Cost, House, Look};
 
 /// What memory may grow by from the second quarter of the load to the last, KiB. By then every key was used.
 const TOLERANCE: u64 = 6 << 10;
@@ -15,12 +14,13 @@ const LONGEST_TAIL: u64 = 32 << 20;
 /// The table's head.
 pub(crate) fn head() {
     println!(
-        "{:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "{:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "requests",
         "a second",
         "p50 ms",
         "p99 ms",
         "µs CPU",
+        "ledger",
         "MiB",
         "db MiB",
         "wal MiB",
@@ -30,13 +30,15 @@ pub(crate) fn head() {
 
 /// A line: what a part of the load came to, and the most of each that was seen in it.
 pub(crate) fn line(house: &House, requests: u64, part: &Part, most: Look) {
+    let cost = house.costs.last().copied().unwrap_or_default();
     println!(
-        "{:>10} {:>8.0} {:>9.2} {:>9.2} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
+        "{:>10} {:>8.0} {:>9.2} {:>9.2} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
         house.requests,
         requests as f64 / part.wall.as_secs_f64(),
         part.p50.as_secs_f64() * 1e3,
         part.p99.as_secs_f64() * 1e3,
-        house.costs.last().copied().unwrap_or_default(),
+        cost.all,
+        cost.ledger,
         most.memory as f64 / 1024.0,
         mebibytes(most.file),
         mebibytes(most.log),
@@ -44,15 +46,22 @@ pub(crate) fn line(house: &House, requests: u64, part: &Part, most: Look) {
     );
 }
 
-/// What a request cost while keys were used for the first time.
-fn first(house: &House) -> f64 {
-    house.costs.first().copied().unwrap_or_default()
+/// What a request cost in some parts of the load.
+fn mean(parts: &[Cost]) -> Cost {
+    let mean =
+        |figure: fn(&Cost) -> f64| parts.iter().map(figure).sum::<f64>() / parts.len() as f64;
+    Cost {
+        all: mean(|cost| cost.all),
+        ledger: mean(|cost| cost.ledger),
+    }
 }
 
-/// What one cost after that.
-fn later(house: &House) -> f64 {
-    let later = house.costs.get(1..).unwrap_or_default();
-    later.iter().sum::<f64>() / later.len() as f64
+/// In the first part, in which every key is used for the first time; in those in which all come equally often; and in
+/// those in which some come far more often than others.
+fn costs(house: &House) -> [Cost; 3] {
+    let (even, skewed) = house.costs.split_at(EVEN.min(house.costs.len()));
+    let (first, even) = even.split_at(1.min(even.len()));
+    [first, even, skewed].map(mean)
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -60,22 +69,26 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// Prints what is to be known of both, and says what is wrong.
-pub(crate) fn judge(crowd: &House, one: &House) -> Result<Vec<String>> {
+pub(crate) fn judge(crowd: &House, one: &House) -> Vec<String> {
     let mut wrong = Vec::new();
     for house in [crowd, one] {
         let mut scrapes = house.scrapes.clone();
         scrapes.sort_unstable();
         let most = house.looks.iter().copied().fold(house.empty, Look::max);
+        let [first, even, skewed] = costs(house);
         println!(
             "\n{} keys: listens after {:.2} s; {:.1} MiB then, {:.1} at most; {:.1} µs of CPU a request in the \
-             first part, {:.1} later, {:.1} of it in the ledger's threads; metrics told in {:.1} ms under load, {:.1} at most; wal {:.1} MiB at most, tail {:.1}",
+             first part, {:.1} in even ones, {:.1} in skewed ones, of it in the ledger's threads {:.1}, {:.1}, {:.1}; metrics told in {:.1} ms under load, {:.1} at most; wal {:.1} MiB at most, tail {:.1}",
             house.keys,
             house.start.as_secs_f64(),
             house.empty.memory as f64 / 1024.0,
             most.memory as f64 / 1024.0,
-            first(house),
-            later(house),
-            house.site.ledger()?.as_secs_f64() * 1e6 / house.requests as f64,
+            first.all,
+            even.all,
+            skewed.all,
+            first.ledger,
+            even.ledger,
+            skewed.ledger,
             middle(&scrapes).as_secs_f64() * 1e3,
             scrapes.last().copied().unwrap_or_default().as_secs_f64() * 1e3,
             mebibytes(most.log),
@@ -88,13 +101,16 @@ pub(crate) fn judge(crowd: &House, one: &House) -> Result<Vec<String>> {
             wrong.push(format!("the tail grew to {:.0} MiB", mebibytes(most.tail)));
         }
     }
+    let ([_, even, skewed], [_, one_even, one_skewed]) = (costs(crowd), costs(one));
     println!(
-        "CPU a request, {} keys to one, once every key was used: {:.2}",
+        "CPU a request, {} keys to one, once every key was used: {:.2} where all come equally often, {:.2} where some come \
+         far more often",
         crowd.keys,
-        later(crowd) / later(one)
+        even.all / one_even.all,
+        skewed.all / one_skewed.all,
     );
     wrong.extend(memory(&crowd.looks));
-    Ok(wrong)
+    wrong
 }
 
 /// Whether memory stays where it was.
