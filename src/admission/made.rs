@@ -1,17 +1,17 @@
 //! Who has a key that was made while the gateway ran, or beside it?
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{AsItIs, Caller, Digest, SHOWN};
+use super::bearers::Bearers;
+use super::{Caller, Digest, SHOWN};
 
 /// The keys that were made. Swapped whole when one is made or revoked.
 #[derive(Clone, Debug, Default)]
 pub struct MadeKeys {
-    pub(super) callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
+    pub(super) callers: Bearers,
     digests: HashMap<Arc<str>, SmallVec<[Digest; 2]>>,
     /// Names of keys that are revoked, the configuration's included.
     pub(super) revoked: HashSet<Arc<str>>,
@@ -23,19 +23,15 @@ pub struct MadeKeys {
 
 impl MadeKeys {
     /// Lets in somebody by these keys, and by none that it had before.
-    pub fn admit(
-        &mut self,
-        keys: impl IntoIterator<Item = (Digest, Arc<Caller>)>,
-        name: &Arc<str>,
-    ) {
+    pub fn admit(&mut self, keys: impl IntoIterator<Item = Arc<Caller>>, name: &Arc<str>) {
         self.remove(name);
-        for (digest, caller) in keys {
+        for caller in keys {
             if caller.has_limits() && self.limited.len() < SHOWN {
                 self.limited.insert(Arc::clone(name), Arc::clone(&caller));
             }
-            self.callers.insert(digest, caller);
             let digests = self.digests.entry(Arc::clone(name)).or_default();
-            digests.push(digest);
+            digests.push(caller.digest);
+            self.callers.add(caller);
         }
     }
 

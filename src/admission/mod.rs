@@ -3,6 +3,7 @@
 //! A key is looked up by its SHA-256 digest: the key itself is kept nowhere. (A plain hash is right for keys that are
 //! random; a slow one would cost every request.) Knows `ledger`.
 
+mod bearers;
 pub mod door;
 pub mod guesses;
 pub mod limits;
@@ -11,13 +12,13 @@ pub mod note;
 mod told;
 mod window;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::ledger::{Account, Scope};
+use bearers::Bearers;
 use http::{HeaderMap, HeaderName, header};
 use limits::{Gate, Left, Slots, Whose};
 pub use made::{MadeKeys, new_key};
@@ -25,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 /// The SHA-256 of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
 impl From<[u8; 32]> for Digest {
@@ -79,6 +80,8 @@ impl Digest {
 pub struct Caller {
     /// The key's name.
     pub name: Arc<str>,
+    /// The digest of its key. Of whoever comes without one: nothing.
+    pub digest: Digest,
     /// What may be asked for: names, or patterns with `*`. None: everything.
     pub models: Option<Vec<String>>,
     /// From when on the key is refused.
@@ -131,26 +134,10 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(rest)
 }
 
-/// Takes a digest for its own hash: it is one already, and nobody who asks can add to the ring.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, digest: &[u8]) {
-        if let Some(first) = digest.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// Every key, by digest.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    callers: HashMap<Digest, Arc<Caller>, BuildHasherDefault<AsItIs>>,
+    callers: Bearers,
     open: Option<Arc<Caller>>,
     /// It stays open, also when there are keys.
     is_open_for_good: bool,
@@ -172,10 +159,10 @@ pub enum UnknownKey {
 }
 
 impl Keyring {
-    /// Adds a key. False if there is one with this digest.
-    pub fn add(&mut self, digest: Digest, caller: Arc<Caller>) -> bool {
+    /// Adds somebody, by the digest of their key. False if there is another with it.
+    pub fn add(&mut self, caller: Arc<Caller>) -> bool {
         self.show(&caller);
-        self.callers.insert(digest, caller).is_none()
+        self.callers.add(caller)
     }
 
     /// Lets in whoever comes, as this caller; until the first key is made, or for good.
@@ -208,7 +195,7 @@ impl Keyring {
 
     /// Everybody who has a key here.
     pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
-        self.callers.values()
+        self.callers.iter()
     }
 
     /// Whoever comes without one, if they are let in.
@@ -393,19 +380,17 @@ mod tests {
 
     fn ring() -> Keyring {
         let mut ring = Keyring::default();
-        let caller = |name: &str, expires| {
+        let caller = |key, name: &str, expires| {
             Arc::new(Caller {
                 name: name.into(),
+                digest: Digest::of(key),
                 expires,
                 ..Caller::default()
             })
         };
-        ring.add(Digest::of("sk-ann"), caller("ann", None));
-        ring.add(Digest::of(""), caller("nobody", None));
-        ring.add(
-            Digest::of("sk-old"),
-            caller("old", Some(SystemTime::UNIX_EPOCH)),
-        );
+        ring.add(caller("sk-ann", "ann", None));
+        ring.add(caller("", "nobody", None));
+        ring.add(caller("sk-old", "old", Some(SystemTime::UNIX_EPOCH)));
         ring
     }
 

@@ -19,8 +19,9 @@ pub(super) enum Known {
     Yes,
 }
 
-/// One account, as it stands in memory.
+/// One account, as it stands in memory: two lines of a processor's cache, which come together.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Book {
     pub(super) account: Arc<Account>,
     pub(super) budget: Budget,

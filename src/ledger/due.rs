@@ -24,7 +24,7 @@ use super::sums::{Lease, Owner, Spent, Sum, Sums};
 
 /// In bytes: with so much in rows they are brought in. In tests so little, here and below, that it happens all the time and
 /// much can happen in between.
-const FULL: usize = if cfg!(test) { 1 << 10 } else { 32 << 20 };
+const FULL: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 /// The same for how many owners they are of; so many fit into a map before it doubles.
 const MANY: usize = 7 << 14;
 /// How many owners are brought in at once: a millisecond's work.

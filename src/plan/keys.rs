@@ -140,7 +140,7 @@ impl Common {
     pub(super) fn caller(
         &self,
         owners: Owners<'_>,
-        name: &str,
+        (name, digest): (&str, Digest),
         key: &config::Key,
         budget: Option<Budget>,
         budgets: &mut Budgets,
@@ -164,6 +164,7 @@ impl Common {
             .collect();
         Caller {
             name: same.unwrap_or_else(|| name.into()),
+            digest,
             models: key.models.clone(),
             expires: key
                 .expires
@@ -207,14 +208,26 @@ impl Compiler<'_> {
             if budget.is_some() && self.config.server.open == Open::Yes {
                 self.flaw(["server", "open"], with_budget(name));
             }
-            let caller = common.caller(self.owners, name, entry, budget, &mut self.budgets);
-            if !keyring.add(digest, Arc::new(caller)) {
+            let caller = common.caller(
+                self.owners,
+                (name, digest),
+                entry,
+                budget,
+                &mut self.budgets,
+            );
+            if !keyring.add(Arc::new(caller)) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
             }
         }
         if self.is_open() {
             let key = config::Key::default();
-            let caller = common.caller(self.owners, OPEN, &key, None, &mut self.budgets);
+            let caller = common.caller(
+                self.owners,
+                (OPEN, Digest::default()),
+                &key,
+                None,
+                &mut self.budgets,
+            );
             keyring.open(Arc::new(caller), self.config.server.open == Open::Yes);
         }
         (keyring, common)

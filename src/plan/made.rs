@@ -237,7 +237,7 @@ impl Plan {
         state: &State,
         row: &MadeKey,
         budgets: &mut Budgets,
-    ) -> Result<Vec<(Digest, Arc<Caller>)>, String> {
+    ) -> Result<Vec<Arc<Caller>>, String> {
         let Some(digest) = row.digest else {
             return Ok(Vec::new());
         };
@@ -251,17 +251,19 @@ impl Plan {
             ledger: &state.ledger,
             gates: &state.gates,
         };
-        let caller = self.common.caller(owners, &row.name, &key, budget, budgets);
+        let caller = self
+            .common
+            .caller(owners, (&row.name, digest.into()), &key, budget, budgets);
         let mut bearers = Vec::new();
         if let Some((older, until)) = row.older {
             let expires = caller.expires.map_or(until, |expires| expires.min(until));
-            let caller = Caller {
+            bearers.push(Arc::new(Caller {
+                digest: older.into(),
                 expires: Some(expires),
                 ..caller.clone()
-            };
-            bearers.push((older.into(), Arc::new(caller)));
+            }));
         }
-        bearers.push((digest.into(), Arc::new(caller)));
+        bearers.push(Arc::new(caller));
         Ok(bearers)
     }
 }
