@@ -7,6 +7,9 @@ const STREAMS: u64 = 20;
 /// One in so many is for a stream whose client hangs up once it has seen the beginning.
 const HANG_UPS: u64 = 100;
 
+/// With so many requests a key comes at a time, where keys come as people and programs do.
+const AT_A_TIME: u64 = 4;
+
 /// What one request is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -45,13 +48,16 @@ pub(crate) fn secret(key: u32) -> String {
 }
 
 /// Whose turn it is. At first all keys come equally often, in an order that changes each time that all have had their turn:
-/// no memory of a key is at hand any more when it comes again, which is the worst that can be. Behind that, the nth of
-/// them comes `1/n` times as often as the first one (Zipf's law), as it is where callers ask when they have a question.
+/// no memory of a key is at hand any more when it comes again, which is the worst that can be. Behind that they come as
+/// people and programs do: the nth of them `1/n` times as often as the first one (Zipf's law), and with a few requests at a
+/// time.
 pub(crate) struct Deal {
     order: Vec<u32>,
     /// How many requests there are in which keys come equally often.
     even: u64,
     at: u64,
+    /// Whose turn it is, of the skewed ones.
+    place: u64,
     dice: u64,
 }
 
@@ -61,6 +67,7 @@ impl Deal {
             order: (0..keys).collect(),
             even,
             at: 0,
+            place: 0,
             dice: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -72,7 +79,10 @@ impl Deal {
         if is_even && turn == 0 {
             self.shuffle();
         }
-        let place = if is_even { turn } else { self.skewed() };
+        if !is_even && self.at.is_multiple_of(AT_A_TIME) {
+            self.place = self.skewed();
+        }
+        let place = if is_even { turn } else { self.place };
         let place = usize::try_from(place).unwrap_or(0);
         let kind = Kind::of(self.at);
         self.at += 1;

@@ -7,9 +7,10 @@
 //!
 //! Starts the gateway with 100,000 keys, the bench's upstream as its only provider and its ledger on, and sends a million
 //! requests over keep-alive connections as fast as it takes them: each key comes as often as any other, in an order that
-//! changes, and in the second half some come far more often than others. One in twenty is a stream, and of one in a
-//! hundred the client hangs up when it has seen the beginning. A second gateway with one key gets as many of the same, in
-//! between, so that a drift of the machine meets both. Processes are pinned as those of the `path` bench.
+//! changes, and in the second half some come far more often than others, with a few requests at a time. One in twenty is
+//! a stream, and of one in a hundred the client hangs up when it has seen the beginning. A second gateway with one key
+//! gets as many of the same, in between, so that a drift of the machine meets both. Processes are pinned as those of the
+//! `path` bench.
 //!
 //! A line of the table is a tenth of the load; memory and files are the most that was seen in it. The run fails where
 //!

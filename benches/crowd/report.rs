@@ -103,8 +103,8 @@ pub(crate) fn judge(crowd: &House, one: &House) -> Vec<String> {
     }
     let ([_, even, skewed], [_, one_even, one_skewed]) = (costs(crowd), costs(one));
     println!(
-        "CPU a request, {} keys to one, once every key was used: {:.2} where all come equally often, {:.2} where some come \
-         far more often",
+        "CPU a request, {} keys to one, once every key was used: {:.2} where all come equally often, {:.2} as \
+         callers do",
         crowd.keys,
         even.all / one_even.all,
         skewed.all / one_skewed.all,
