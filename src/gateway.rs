@@ -18,6 +18,7 @@ use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
 use crate::response::Closing;
 use crate::response::twins::Twins;
+use crate::route::health::Healths;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Observed;
 
@@ -61,6 +62,7 @@ impl Gateway {
             in_flight: InFlight::default(),
             memory: Memory::default(),
             gates: Gates::default(),
+            healths: Healths::default(),
             made: ArcSwap::default(),
             guesses: Guesses::of(GUESSES),
             twins: Twins::default(),
@@ -97,6 +99,7 @@ impl Gateway {
 
     /// Every metric, as Prometheus reads it. Takes milliseconds: never on a thread that serves clients.
     pub fn metrics(&self) -> String {
+        let (plan, now) = (self.plan(), Instant::now());
         let seen = self.state.ledger.observe();
         let balances = seen.accounts.iter();
         let metrics = &self.state.telemetry.metrics;
@@ -113,9 +116,8 @@ impl Gateway {
                     )
                 })
                 .collect(),
-            limits: self
-                .plan()
-                .limits_left(&self.state, Instant::now(), (self.wall)()),
+            targets: plan.targets_up(now),
+            limits: plan.limits_left(&self.state, now, (self.wall)()),
         });
         metrics.text()
     }
@@ -174,7 +176,9 @@ impl Gateway {
             tracing::error!(%error, "keys that were made go on as before");
         }
         drop(seen);
-        self.state.gates.prune(Instant::now());
+        let now = Instant::now();
+        self.state.gates.prune(now);
+        self.state.healths.reloaded(now);
         Ok(())
     }
 }

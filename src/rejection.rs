@@ -17,6 +17,7 @@ use crate::ledger::Refused;
 use crate::protocol::demand::Boundless;
 use crate::protocol::{Complaint, NoEndpoint};
 use crate::provider::errors::Fault;
+use crate::route::Why;
 use crate::upstream::attempt::Exhausted;
 use crate::upstream::{Cause, Clock, Failure, Said};
 
@@ -86,6 +87,9 @@ pub enum Rejection {
     /// No target accepts a member of the request.
     #[error("`{0}` is not accepted by any target of this model")]
     RefusedMember(Box<str>),
+    /// Every target failed before, and rests.
+    #[error("no target is asked at the moment: {0}")]
+    Resting(String, Option<Duration>),
     /// Every try was told to come back later.
     #[error("every target is at its rate limit: {0}")]
     RateLimited(String, Option<Duration>),
@@ -155,7 +159,9 @@ impl Rejection {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             }
             Self::NoEndpoint(NoEndpoint::Path) => (StatusCode::NOT_FOUND, "unknown_url"),
-            Self::NoTarget { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_target_available"),
+            Self::NoTarget { .. } | Self::Resting(..) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no_target_available")
+            }
             Self::NotJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Stranger(Stranger::Host(_)) => (StatusCode::FORBIDDEN, "host_not_allowed"),
             Self::Stranger(Stranger::Hosts) => (StatusCode::BAD_REQUEST, "invalid_request"),
@@ -216,7 +222,7 @@ impl Rejection {
                 limits::tell(&[limited.left()], headers);
                 (true, Some(limited.wait))
             }
-            Self::RateLimited(_, wait) => (true, *wait),
+            Self::RateLimited(_, wait) | Self::Resting(_, wait) => (true, *wait),
             Self::Budget(Refused::Full | Refused::Unavailable) => {
                 (true, Some(Duration::from_secs(1)))
             }
@@ -312,15 +318,27 @@ impl From<Exhausted> for Rejection {
         if let Some(name) = members.and_then(|members| members.into_iter().next()) {
             return Self::RefusedMember(name);
         }
+        let told = summary(&failures);
+        // That there was no further try is no failure of its own.
+        failures.retain(|f| !matches!(f.cause, Cause::Spent));
         // Nothing was asked because nothing fitted: that is the caller's budget, or its provider's.
         let is_unasked = |f: &Failure| matches!(f.cause, Cause::Budget(_) | Cause::Unpriced);
-        let is_limited = |f: &Failure| matches!(f.cause, Cause::Limited(_));
-        if failures.iter().any(is_limited)
-            && failures.iter().all(|f| is_unasked(f) || is_limited(f))
+        let is_limited = |f: &Failure| match &f.cause {
+            Cause::Limited(_) => true,
+            Cause::Resting(resting) => resting.why == Why::Parked,
+            _ => false,
+        };
+        let is_resting = |f: &Failure| matches!(f.cause, Cause::Resting(_));
+        let is_waited_for = |f: &Failure| is_limited(f) || is_resting(f);
+        if failures.iter().any(is_waited_for)
+            && failures.iter().all(|f| is_unasked(f) || is_waited_for(f))
         {
             // Who waits is served, if only there.
             let wait = failures.iter().filter_map(|f| f.wait).min();
-            return Self::RateLimited(summary(&failures), wait);
+            return match failures.iter().any(is_limited) {
+                true => Self::RateLimited(told, wait),
+                false => Self::Resting(told, wait),
+            };
         }
         if failures.iter().all(is_unasked) {
             return match failures.into_iter().next().map(|f| f.cause) {
@@ -328,7 +346,6 @@ impl From<Exhausted> for Rejection {
                 _ => Self::Unpriced,
             };
         }
-        let told = summary(&failures);
         if failures.iter().all(Failure::is_busy) {
             return Self::RateLimited(told, failures.iter().filter_map(|f| f.wait).min());
         }
@@ -337,7 +354,9 @@ impl From<Exhausted> for Rejection {
                 Self::UpstreamTimeout(format!("the deadline clock ran out over all tries: {told}"))
             }
             Some(Cause::Clock(_))
-                if failures.iter().all(|f| matches!(f.cause, Cause::Clock(_))) =>
+                if failures
+                    .iter()
+                    .all(|f| matches!(f.cause, Cause::Clock(_) | Cause::Resting(_))) =>
             {
                 Self::UpstreamTimeout(format!("no target answered in time: {told}"))
             }

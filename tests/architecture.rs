@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "usage",
         ],
     ),
-    // The error types of the rooms, and `protocol` to write them.
+    // The error types of the rooms, and `protocol` to write them. `route`: why a target rests.
     (
         "rejection",
         &[
@@ -87,10 +87,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ledger",
             "protocol",
             "provider",
+            "route",
             "upstream",
         ],
     ),
     (
+        // `route`: what is known of targets outlives plans.
         "gateway",
         &[
             "admission",
@@ -98,6 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ledger",
             "plan",
             "response",
+            "route",
             "telemetry",
         ],
     ),

@@ -226,6 +226,10 @@ pub struct Provider {
     /// How often one target is asked, the first time included.
     #[serde(deserialize_with = "value::tries")]
     pub tries: u32,
+    /// For how long what fails again and again is not asked, at first; each further rest is twice as long, up to a minute.
+    /// Zero: it never rests.
+    #[serde(deserialize_with = "value::duration_or_zero")]
+    pub cooldown: Duration,
     /// Its streams end with `[DONE]`; without it a stream that ends is a stream that was cut.
     pub done_marker: bool,
     /// What becomes of what it was sent when the client leaves: `"abort"`, or `"finish:10s"`. By default it is stopped at
@@ -291,6 +295,7 @@ impl Default for Provider {
             forward: Vec::new(),
             timeouts: Timeouts::default(),
             tries: 2,
+            cooldown: Duration::from_secs(2),
             done_marker: true,
             on_disconnect: None,
             stream_usage: true,

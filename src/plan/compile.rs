@@ -14,7 +14,8 @@ use crate::config::money::Unpriced;
 use crate::config::{self, Config, Diagnostic};
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
-use crate::route::{Route, Target};
+use crate::route::health::Healths;
+use crate::route::{Allowance, Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 use crate::usage::book::Book;
 
@@ -32,6 +33,7 @@ impl Plan {
             config,
             surroundings,
             metrics: &state.telemetry.metrics,
+            healths: &state.healths,
             owners: Owners {
                 ledger: &state.ledger,
                 gates: &state.gates,
@@ -99,9 +101,11 @@ impl Plan {
 impl Passage {
     /// The route of a request for one of the provider's models by a name that the configuration does not have.
     pub(super) fn route(&self, name: &str, model: &str, book: &Book) -> Route {
+        // A client wrote it, and it goes into headers and lines.
+        let name: Arc<str> = name.chars().take(LONGEST_NAME).collect::<String>().into();
         let target = Target {
-            // A client wrote it, and it goes into headers and lines.
-            name: name.chars().take(LONGEST_NAME).collect::<String>().into(),
+            health: Arc::new(self.health.unknown(&name)),
+            name,
             provider: Arc::clone(&self.provider),
             model: quoted(model),
             rules: self.rules_of(model),
@@ -110,7 +114,11 @@ impl Passage {
             requests: None,
             meters: Arc::clone(&self.target_meters),
         };
-        direct(target, Arc::clone(&self.meters))
+        direct(
+            target,
+            Arc::clone(&self.allowance),
+            Arc::clone(&self.meters),
+        )
     }
 
     /// What the provider wants different for one of its models.
@@ -122,13 +130,14 @@ impl Passage {
 }
 
 /// A route to one target, for those who ask for it by its own name.
-fn direct(mut target: Target, meters: Arc<RouteMeters>) -> Route {
+fn direct(mut target: Target, allowance: Arc<Allowance>, meters: Arc<RouteMeters>) -> Route {
     target.terms.rewrites = target.rules.may_ask_for_more().then_some(0);
     Route {
         targets: vec![Arc::new(target)],
         deadline: config::Model::deadline(),
         rules: Rules::default(),
         skipped: Vec::new(),
+        allowance,
         meters,
     }
 }
@@ -137,6 +146,7 @@ pub(super) struct Compiler<'c> {
     pub(super) config: &'c Config,
     pub(super) surroundings: Surroundings<'c>,
     pub(super) metrics: &'c Metrics,
+    pub(super) healths: &'c Healths,
     pub(super) owners: Owners<'c>,
     /// What each account may spend, once there is no flaw.
     pub(super) budgets: Budgets,
@@ -190,6 +200,7 @@ impl Compiler<'_> {
                 deadline: entry.deadline,
                 rules,
                 skipped,
+                allowance: self.healths.allowance(name),
                 meters: self.metrics.route(name),
             };
             models.insert(name.as_str().into(), Arc::new(route));
@@ -205,6 +216,7 @@ impl Compiler<'_> {
                 deadline: config::Model::deadline(),
                 rules: Rules::default(),
                 skipped: vec![format!("{name}: {why}")],
+                allowance: Arc::default(),
                 meters: self.metrics.route(&format!("{name}/*")),
             };
             ((*name).into(), Arc::new(route))
@@ -226,9 +238,11 @@ impl Compiler<'_> {
                     terms: target.terms.clone(),
                     gate: target.gate.clone(),
                     requests: target.requests.clone(),
+                    health: Arc::clone(&target.health),
                     meters: self.metrics.target(name, name),
                 };
-                Arc::new(direct(target, self.metrics.route(name)))
+                let allowance = self.healths.allowance(name);
+                Arc::new(direct(target, allowance, self.metrics.route(name)))
             });
         }
         targets
@@ -270,6 +284,7 @@ impl Compiler<'_> {
                     terms,
                     gate,
                     requests,
+                    health: self.healths.of(&passage.provider.name, to),
                     meters: self.metrics.target(model, to),
                 }))
             }

@@ -28,7 +28,8 @@ use crate::config;
 use crate::ledger::Ledger;
 use crate::provider::{Provider, Rules};
 use crate::response::twins::{self, Twins};
-use crate::route::{Route, Terms};
+use crate::route::health::{Health, Healths};
+use crate::route::{Allowance, Route, Terms};
 use crate::telemetry::Telemetry;
 use crate::usage::book::Book;
 pub use keys::Common;
@@ -79,6 +80,10 @@ pub struct Passage {
     pub section: Option<Box<str>>,
     /// What all of its models have in common.
     pub terms: Terms,
+    /// What is known of its endpoint and its key.
+    pub health: Arc<Health>,
+    /// What may be retried of requests for its models by names that the configuration does not have.
+    pub allowance: Arc<Allowance>,
     /// A route without targets: its meters, deadline and rules are every such request's.
     pub meters: Arc<crate::telemetry::metrics::RouteMeters>,
     /// The meters of all its models that no model names.
@@ -133,6 +138,8 @@ pub struct State {
     pub memory: Memory,
     /// What was taken of limits.
     pub gates: Gates,
+    /// What is known of targets.
+    pub healths: Healths,
     /// Who has a key that was made.
     pub made: ArcSwap<MadeKeys>,
     /// How often a wrong key was shown.

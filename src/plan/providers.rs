@@ -49,6 +49,8 @@ impl<'c> Compiler<'c> {
                 let label = format!("{name}/*");
                 let terms = self.common_terms(name, entry, budget);
                 let passage = Passage {
+                    health: self.healths.of(&provider.name, &label),
+                    allowance: self.healths.allowance(&label),
                     provider: Arc::new(provider),
                     rules: Arc::new(rules),
                     rules_for,
@@ -102,6 +104,7 @@ impl<'c> Compiler<'c> {
                 total: t.total,
             },
             tries: entry.tries,
+            cooldown: entry.cooldown,
             done_marker: entry.done_marker,
             on_disconnect: entry.on_disconnect.map(|written| match written {
                 config::OnDisconnect::Abort => OnDisconnect::Abort,

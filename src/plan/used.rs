@@ -39,6 +39,13 @@ impl State {
 }
 
 impl Plan {
+    /// Whether targets of models are asked now, by name.
+    pub fn targets_up(&self, now: Instant) -> Vec<(Arc<str>, bool)> {
+        let targets = self.targets.values().flat_map(|route| route.order());
+        let seen = targets.map(|it| (Arc::clone(&it.name), it.health.look(now).is_ok()));
+        seen.collect()
+    }
+
     /// What is left now of keys' own limits, of keys that have a label: key, limit, number.
     pub fn limits_left(
         &self,

@@ -41,6 +41,8 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// How often one of its models is asked, the first time included.
     pub tries: u32,
+    /// For how long what fails again and again is not asked, at first. Zero: it never rests.
+    pub cooldown: Duration,
     /// Its streams end with the format's marker.
     pub done_marker: bool,
     /// What becomes of its answer when the client leaves, if an operator has said so.

@@ -14,6 +14,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -264,6 +265,7 @@ where
         .ok_or(Rejection::BadMember("model", "must be given, as a string"))?;
     record.asked = Some(shortened(&model));
     let stream = wants_stream(&envelope)? && endpoint.streams();
+    let patience = patience(&head.headers)?;
 
     // Where may it go?
     let route = plan
@@ -301,7 +303,8 @@ where
         envelope: &envelope,
         headers: &head.headers,
         stream,
-        arrived: record.began,
+        deadline: record.began + patience.unwrap_or(route.deadline).min(route.deadline),
+        is_hurried: patience.is_some_and(|patience| patience < route.deadline),
         wall: &*gateway.wall,
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
@@ -389,6 +392,28 @@ fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
         Some(b"true") => Ok(true),
         Some(_) => Err(Rejection::BadMember("stream", "must be true or false")),
     }
+}
+
+/// How long the client waits for the beginning of an answer, if it says so: `30s`, `250ms`, `2m`, or a number of seconds.
+fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    const NAME: &str = "x-tollgate-timeout";
+    let Some(value) = headers.get(NAME) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
+    let unit = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
+    let patience = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
+    let patience = patience.filter(|patience| !patience.is_zero());
+    let wrong = Rejection::BadHeader(NAME, "must be a time such as `30s`, `250ms` or `2m`");
+    patience.ok_or(wrong).map(Some)
 }
 
 /// What a client wrote, short enough to be repeated.

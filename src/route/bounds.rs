@@ -187,6 +187,7 @@ mod tests {
             deadline: std::time::Duration::ZERO,
             rules: crate::provider::Rules::default(),
             skipped: Vec::new(),
+            allowance: Arc::default(),
             meters: crate::telemetry::metrics::Metrics::new().route("fast"),
         };
         Bounds::new(&route, Endpoint::ChatCompletions, &envelope, cap).unwrap()

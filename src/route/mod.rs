@@ -2,19 +2,27 @@
 //!
 //! Knows `admission`, `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
 
+mod allowance;
 mod bounds;
+mod breaker;
+pub mod health;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::admission::limits::Gate;
 use crate::ledger::Account;
 use crate::provider::{OnDisconnect, Provider, Rules};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
+pub use allowance::Allowance;
 pub use bounds::{BYTES_PER_TOKEN, Bounds};
+pub use breaker::{Resort, Resting, Why};
+use health::Health;
 
 /// A name that clients use, and who may serve it.
 pub struct Route {
@@ -26,6 +34,8 @@ pub struct Route {
     pub rules: Rules,
     /// Targets that cannot be asked, and why: for the message when nobody is left.
     pub skipped: Vec<String>,
+    /// What may be retried of its requests.
+    pub allowance: Arc<Allowance>,
     /// What is counted about it.
     pub meters: Arc<RouteMeters>,
 }
@@ -46,6 +56,8 @@ pub struct Target {
     pub gate: Option<Arc<Gate>>,
     /// How many requests it takes in a day, over all routes.
     pub requests: Option<Arc<Account>>,
+    /// What is known of it, over all routes.
+    pub health: Arc<Health>,
     /// What is counted about it.
     pub meters: Arc<TargetMeters>,
 }
@@ -85,8 +97,29 @@ impl Target {
 }
 
 impl Route {
-    /// The targets worth asking, best first.
+    /// All targets, best first.
     pub fn order(&self) -> &[Arc<Target>] {
         &self.targets
+    }
+
+    /// Those of them that are worth asking now. If all rest, the one whose rest is over first: it may be tried before that,
+    /// one request at a time, rather than that nobody is answered.
+    pub fn worth_asking(&self, now: Instant) -> (SmallVec<[&Arc<Target>; 4]>, Resort) {
+        let targets = self.order().iter();
+        let awake: SmallVec<[_; 4]> = targets
+            .filter(|target| target.health.look(now).is_ok())
+            .collect();
+        if !awake.is_empty() {
+            return (awake, Resort::Other);
+        }
+        let failing = self.order().iter().filter_map(|target| {
+            let resting = target.health.look(now).err()?;
+            (resting.why == Why::Failing).then_some((resting.wait, target))
+        });
+        let first = failing.min_by_key(|(wait, _)| *wait);
+        (
+            first.map(|(_, target)| target).into_iter().collect(),
+            Resort::Last,
+        )
     }
 }

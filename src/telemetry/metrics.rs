@@ -44,6 +44,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     spend: CounterVec,
     budgets: GaugeVec,
+    targets_up: IntGaugeVec,
     limits: IntGaugeVec,
     prices: IntGaugeVec,
     warnings: IntCounterVec,
@@ -192,6 +193,16 @@ impl Metrics {
                     &["target", "state"],
                 ),
             ),
+            targets_up: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_target_up",
+                        "1 while a target of a model is asked; 0 while it rests, after failures or at its provider's word.",
+                    ),
+                    &["target"],
+                ),
+            ),
             limits: register(
                 r,
                 IntGaugeVec::new(
@@ -316,6 +327,11 @@ impl Metrics {
         self.ledger_queue.set(whole(observed.queue as u64));
         self.ledger_late.set(whole(observed.late));
         self.ledger_up.set(i64::from(observed.up));
+        self.targets_up.reset();
+        for (target, is_up) in &observed.targets {
+            let gauge = self.targets_up.with_label_values(&[&**target]);
+            gauge.set(i64::from(*is_up));
+        }
         self.limits.reset();
         for (key, limit, left) in &observed.limits {
             let gauge = self.limits.with_label_values(&[&**key, limit]);
@@ -399,6 +415,8 @@ pub struct Observed {
     /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
     /// nothing about anybody.
     pub budgets: Vec<(&'static str, Arc<str>, Money)>,
+    /// Whether targets are asked, by name.
+    pub targets: Vec<(Arc<str>, bool)>,
     /// What is left of keys' limits: key, limit, number.
     pub limits: Vec<(Arc<str>, &'static str, u64)>,
 }

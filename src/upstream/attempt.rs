@@ -23,6 +23,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// A wait that a provider asks for is honoured up to here, and only where there is no other target to go to.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So many tries are made for one request, over all targets.
+const MOST_TRIES: u32 = 12;
+
 /// Every try came to nothing. The failures are in the order they happened, at least one of them, unless there was no
 /// target at all.
 #[derive(Debug)]
@@ -36,17 +39,19 @@ pub async fn run(
     tab: &mut Tab,
     record: &mut Record,
 ) -> Result<Box<Answer>, Exhausted> {
-    let deadline = call.arrived + route.deadline;
-    let mut failures = Vec::new();
-    let targets = route.order();
+    let deadline = call.deadline;
+    let (targets, resort) = route.worth_asking(Instant::now());
+    let (mut failures, mut tries) = (resting(route, &targets), 0);
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
             let began = Instant::now();
-            if let Err(cause) = tab.begin(target, began, (call.wall)()).await {
+            let begun = tab.begin((target, resort), began, (call.wall)());
+            if let Err(cause) = begun.await {
                 failures.push(Failure::unasked(target, cause));
                 continue 'targets;
             }
+            tries += 1;
             record.try_begins(&target.name, &target.meters, began);
             let span = Span { began, deadline };
             let this = Try {
@@ -56,39 +61,76 @@ pub async fn run(
                 span,
             };
             let failure = match watched(client, this, tab, record).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    route.allowance.earn();
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
-            let (retry, wait) = (failure.retry, failure.wait);
-            // Nor is anybody else asked for whoever has left.
-            let over = matches!(failure.cause, Cause::Clock(Clock::Deadline))
-                || tab.presence().absence().is_some();
-            let unreachable = matches!(failure.cause, Cause::Connect(_));
+            let next = if tab.presence().absence().is_some() {
+                // Nobody is asked for whoever has left.
+                Next::Nobody
+            } else {
+                next(&failure, (tried, target.provider.tries), is_last, call)
+            };
             failures.push(failure);
-            if over {
-                break 'targets;
-            }
-            match retry {
-                Retry::Never => break 'targets,
-                Retry::Elsewhere => continue 'targets,
-                Retry::Here if tried == target.provider.tries => {}
-                // Whoever cannot be reached now will hardly be in half a second; another can.
-                Retry::Here if unreachable && !is_last => continue 'targets,
-                Retry::Here => {
-                    let Some(pause) = pause(tried, wait, is_last, random(call)) else {
-                        continue 'targets;
-                    };
-                    if Instant::now() + pause >= deadline {
-                        // Whoever is next can be asked without a pause.
-                        continue 'targets;
-                    }
-                    sleep_until(Instant::now() + pause).await;
+            match next {
+                Next::Nobody => break 'targets,
+                Next::Target if is_last => break 'targets,
+                _ if tries == MOST_TRIES || !route.allowance.take(Instant::now()) => {
+                    failures.push(Failure::unasked(target, Cause::Spent));
+                    break 'targets;
                 }
+                Next::Target => continue 'targets,
+                Next::Here(pause) => sleep_until(Instant::now() + pause).await,
             }
         }
     }
     Err(Exhausted(failures))
+}
+
+/// Those that are not worth asking now, and why.
+fn resting(route: &Route, asked: &[&Arc<Target>]) -> Vec<Failure> {
+    if asked.len() == route.order().len() {
+        return Vec::new();
+    }
+    let now = Instant::now();
+    let targets = route.order().iter();
+    let others = targets.filter(|target| !asked.iter().any(|asked| Arc::ptr_eq(asked, target)));
+    let failures = others.filter_map(|target| {
+        let resting = target.health.look(now).err()?;
+        Some(Failure::unasked(target, Cause::Resting(resting)))
+    });
+    failures.collect()
+}
+
+/// Who is asked next.
+enum Next {
+    /// The same target, after a pause.
+    Here(Duration),
+    /// The next one.
+    Target,
+    /// Nobody: that would be no use.
+    Nobody,
+}
+
+/// Who is asked after the last of so many tries of so many.
+fn next(failure: &Failure, (tried, most): (u32, u32), is_last: bool, call: &Call<'_>) -> Next {
+    let is_out_of_time = matches!(failure.cause, Cause::Clock(Clock::Deadline));
+    match failure.retry {
+        _ if is_out_of_time => Next::Nobody,
+        Retry::Never => Next::Nobody,
+        Retry::Elsewhere => Next::Target,
+        Retry::Here if tried == most => Next::Target,
+        // Whoever cannot be reached now will hardly be in half a second; another can.
+        Retry::Here if matches!(failure.cause, Cause::Connect(_)) && !is_last => Next::Target,
+        Retry::Here => match pause(tried, failure.wait, is_last, random(call)) {
+            // Whoever is next can be asked without a pause.
+            Some(pause) if Instant::now() + pause < call.deadline => Next::Here(pause),
+            _ => Next::Target,
+        },
+    }
 }
 
 /// How long to wait before the same target is asked again. None: do not wait, go on.
@@ -146,13 +188,14 @@ async fn watched(
     watch.is_over = true;
     match tried {
         Ok(answer) => {
+            watch.tab.begins(Instant::now());
             watch.record.try_ends(Outcome::Answered);
             Ok(answer)
         }
         Err(failed) => {
             let Failed { failure, usage } = *failed;
             let outcome = failure.outcome();
-            let entered = watch.tab.fails(&failure.cause, outcome.name(), usage);
+            let entered = watch.tab.fails(&failure, usage);
             watch.record.enters(entered);
             watch.record.try_ends(outcome);
             Err(failure)
@@ -195,17 +238,7 @@ async fn one(
     tab: &mut Tab,
     record: &mut Record,
 ) -> Result<Box<Answer>, Box<Failed>> {
-    let fail = |cause: Cause| Failure {
-        target: Arc::clone(&target.name),
-        fault: Fault::Provider,
-        retry: match cause {
-            // The answer may still come, and be paid for: not a second time at the same place.
-            Cause::Clock(_) | Cause::Nonsense(_) | Cause::Stale(_) => Retry::Elsewhere,
-            _ => Retry::Here,
-        },
-        cause,
-        wait: None,
-    };
+    let fail = |cause| failed(target, call, cause);
     let refuse = |refused: Refused| Failure {
         target: Arc::clone(&target.name),
         cause: Cause::Refused(refused),
@@ -265,6 +298,24 @@ async fn one(
             let failure = tell(judge::disguised(status, headers, *told, now));
             Err(Box::new(Failed { failure, usage }))
         }
+    }
+}
+
+/// What did not come to an answer, though the target said nothing against it.
+fn failed(target: &Target, call: &Call<'_>, cause: Cause) -> Failure {
+    Failure {
+        target: Arc::clone(&target.name),
+        fault: match cause {
+            Cause::Clock(Clock::Deadline) if call.is_hurried => Fault::Client,
+            _ => Fault::Provider,
+        },
+        retry: match cause {
+            // The answer may still come, and be paid for: not a second time at the same place.
+            Cause::Clock(_) | Cause::Nonsense(_) | Cause::Stale(_) => Retry::Elsewhere,
+            _ => Retry::Here,
+        },
+        cause,
+        wait: None,
     }
 }
 

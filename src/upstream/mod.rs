@@ -35,7 +35,8 @@ use crate::envelope::{Envelope, Rope};
 use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::{Origin, Provider, echo};
-use crate::route::Target;
+use crate::route::health::Blame;
+use crate::route::{Resting, Target, Why};
 use crate::telemetry::{Outcome, RequestId};
 use crate::usage::Usage;
 pub use clock::Clock;
@@ -68,8 +69,10 @@ pub struct Call<'c> {
     pub headers: &'c HeaderMap,
     /// It wants a stream.
     pub stream: bool,
-    /// When it arrived.
-    pub arrived: Instant,
+    /// When it must have been answered, over all tries.
+    pub deadline: Instant,
+    /// That is the client's own wish: the route would give more time.
+    pub is_hurried: bool,
     /// Says what time it is by the calendar.
     pub wall: &'c (dyn Fn() -> SystemTime + Send + Sync),
     /// Our id for it.
@@ -148,6 +151,12 @@ pub enum Cause {
     /// It is at a limit of its own.
     #[error("was not asked: {0}")]
     Limited(#[source] Limited),
+    /// It rests after failures, or at its own word.
+    #[error("was not asked: it {0}")]
+    Resting(#[source] Resting),
+    /// Too many requests for its model are being tried again.
+    #[error("was not asked: too many requests for this model are being tried again")]
+    Spent,
     /// It gave the request back without having looked at it, as one does who has too much to do.
     #[error("refused the request unread")]
     Shed,
@@ -190,6 +199,7 @@ impl Failure {
     fn unasked(target: &Target, cause: Cause) -> Self {
         let wait = match &cause {
             Cause::Limited(limited) => Some(limited.wait),
+            Cause::Resting(resting) => Some(resting.wait),
             _ => None,
         };
         Self {
@@ -206,19 +216,41 @@ impl Failure {
         self.outcome() == Outcome::RateLimited
     }
 
+    /// Whose fault it is, as far as the target's health goes.
+    fn blame(&self) -> Blame {
+        match (&self.cause, self.fault) {
+            (Cause::Connect(_) | Cause::Clock(Clock::Connect), _) => Blame::Endpoint,
+            // Its client waited for less long than the route would have.
+            (Cause::Clock(Clock::Deadline), Fault::Client) => Blame::Nobody,
+            (Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_), _) => Blame::Model,
+            (Cause::Status(_), Fault::Credentials) => Blame::Key,
+            (Cause::Status(_), Fault::Provider) => Blame::Model,
+            (Cause::Status(said), Fault::Client) if said.status == StatusCode::NOT_FOUND => {
+                Blame::Model
+            }
+            (Cause::Status(_), Fault::Busy) => match (self.wait, self.retry) {
+                (Some(wait), _) => Blame::Busy(wait),
+                // A quota that is used up.
+                (None, Retry::Elsewhere) => Blame::Model,
+                (None, _) => Blame::Nobody,
+            },
+            _ => Blame::Nobody,
+        }
+    }
+
     /// What is counted.
     pub fn outcome(&self) -> Outcome {
         match (&self.cause, self.fault) {
             // Nothing was sent.
-            (Cause::Budget(_) | Cause::Unpriced, _) => Outcome::Cancelled,
+            (Cause::Budget(_) | Cause::Unpriced | Cause::Spent, _) => Outcome::Cancelled,
             (Cause::Clock(_), _) => Outcome::Timeout,
             (Cause::Connect(_), _) => Outcome::Connect,
             (Cause::Nonsense(_), _) => Outcome::Nonsense,
             (Cause::Reset(_) | Cause::Stale(_), _) => Outcome::Reset,
             (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
-            (Cause::Limited(_) | Cause::Shed, _) | (Cause::Status(_), Fault::Busy) => {
-                Outcome::RateLimited
-            }
+            (Cause::Resting(resting), _) if resting.why == Why::Failing => Outcome::Cancelled,
+            (Cause::Limited(_) | Cause::Resting(_) | Cause::Shed, _)
+            | (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
             (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
             (Cause::Status(_), Fault::Provider) => Outcome::ProviderFault,
         }

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Cause, Presence};
+use super::{Cause, Failure, Presence};
 use crate::admission::limits::{self, Charge, Limited, Slots};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
-use crate::route::{BYTES_PER_TOKEN, Bounds, Target};
+use crate::route::health::{Blame, Trial};
+use crate::route::{BYTES_PER_TOKEN, Bounds, Resort, Target};
 use crate::telemetry::{End, Entered};
 use crate::usage::{Money, Price, Usage};
 
@@ -84,6 +85,8 @@ struct Bill {
     /// What it takes of its target's limits.
     charge: Charge,
     _slots: Slots,
+    /// Tells the target's health what comes of it.
+    trial: Trial,
 }
 
 impl Bill {
@@ -142,14 +145,17 @@ impl Tab {
         &self.presence
     }
 
-    /// Makes sure that a try is below its target's limits and covered, and opens its entry.
+    /// Makes sure that a try has leave, is below its target's limits and covered, and opens its entry.
     pub(super) async fn begin(
         &mut self,
-        target: &Target,
+        (target, resort): (&Target, Resort),
         now: Instant,
         at: SystemTime,
     ) -> Result<(), Cause> {
         let terms = &target.terms;
+        let cooldown = target.provider.cooldown;
+        let trial = target.health.enter(cooldown, resort, now);
+        let trial = trial.map_err(Cause::Resting)?;
         let entered = limits::enter(target.gate.as_slice(), now);
         let (slots, mut charge) = entered.map_err(Cause::Limited)?;
         let charged = charge.take(self.asked.probable, now);
@@ -189,6 +195,7 @@ impl Tab {
             passed: 0,
             charge,
             _slots: slots,
+            trial,
         });
         let version = terms.price.as_ref().map(|price| &price.version);
         self.hold.begin(Entry {
@@ -234,22 +241,28 @@ impl Tab {
         self.presence.absence().is_none()
     }
 
-    /// The try came to nothing, which is called `end`. Gives what was entered all the same.
-    pub(super) fn fails(
-        &mut self,
-        cause: &Cause,
-        end: &'static str,
-        usage: Option<Usage>,
-    ) -> Option<Entered> {
-        let is_answered = match cause {
+    /// The try has an answer that goes to the client, of which more may be to come.
+    pub(super) fn begins(&mut self, now: Instant) {
+        if let Some(bill) = &mut self.bill {
+            bill.trial.begins(now);
+        }
+    }
+
+    /// The try came to nothing. Gives what was entered all the same.
+    pub(super) fn fails(&mut self, failure: &Failure, usage: Option<Usage>) -> Option<Entered> {
+        let is_answered = match failure.cause {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
             Cause::Budget(_) | Cause::Limited(_) | Cause::Unpriced => true,
+            Cause::Resting(_) | Cause::Spent => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
+        if let Some(bill) = &mut self.bill {
+            bill.trial.failed(failure.blame(), Instant::now());
+        }
         if usage.is_some() || is_billed {
-            return self.enter(end, usage);
+            return self.enter(failure.outcome().name(), usage);
         }
         self.waive();
         None
@@ -286,6 +299,16 @@ impl Tab {
 
     /// The try has come to its end: everything is entered. Gives what was, and a wait until that is durable.
     pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Entered>, Settling) {
+        if let Some(bill) = &mut self.bill {
+            match end {
+                End::Complete => bill.trial.answered(Instant::now()),
+                End::Error | End::Stalled | End::Truncated => {
+                    bill.trial.failed(Blame::Model, Instant::now());
+                }
+                // That was not the provider's doing.
+                End::BudgetCut | End::ClientGone | End::Shutdown => {}
+            }
+        }
         let entered = self.enter(end.name(), usage);
         (entered, self.close())
     }

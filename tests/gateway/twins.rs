@@ -423,7 +423,7 @@ fn kept(gateway: &Gateway) -> (usize, u64) {
 async fn a_failure_is_told_to_those_who_wait_and_then_tried_anew() {
     for (fails, status) in [
         (Act::status(500, "{}"), 502),
-        (Act::status(429, "{}").with("retry-after", "3"), 429),
+        (Act::status(429, "{}").with("retry-after", "0"), 429),
         (
             Act::status(400, r#"{"error":{"message":"no","code":"bad"}}"#),
             400,

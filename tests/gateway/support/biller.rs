@@ -208,7 +208,7 @@ impl Biller {
         let address = self.address;
         let provider = |name, path| {
             format!(
-                "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/{path}/v1\"\nhttp2 = true\ntries = 1\n{more}\n"
+                "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/{path}/v1\"\nhttp2 = true\ntries = 1\ncooldown = \"0s\"\n{more}\n"
             )
         };
         provider("p", 1) + &provider("q", 2)

@@ -1,0 +1,310 @@
+//! Is a target worth asking? What its answers and failures tell of the model, of the provider's key and of its endpoint.
+//!
+//! Each is judged by its own: a connection that fails is the endpoint's fault, a key that is refused the key's, an error
+//! the model's, over all routes; what is wrong with a request is nobody's. It outlives plans.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::allowance::Allowance;
+use super::breaker::{Breaker, Resort, Resting};
+
+/// With so many failures in a row a model, or an endpoint, rests.
+const ROW: u32 = 5;
+/// A key that is refused will not be accepted a moment later; but some providers refuse a single model like this.
+const REFUSALS: u32 = 3;
+
+/// What is known of a target.
+#[derive(Debug)]
+pub struct Health {
+    name: Arc<str>,
+    model: Breaker,
+    provider: Arc<Parts>,
+}
+
+/// What all models of a provider have in common.
+#[derive(Debug)]
+struct Parts {
+    key: Breaker,
+    endpoint: Breaker,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            key: Breaker::new(REFUSALS),
+            endpoint: Breaker::new(ROW),
+        }
+    }
+}
+
+/// Whose fault a failure is, as far as a target's health goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The provider could not be reached.
+    Endpoint,
+    /// It refuses our key.
+    Key,
+    /// It failed, is not there, or broke off.
+    Model,
+    /// It says itself that it will not answer for so long.
+    Busy(Duration),
+    /// Nobody's of these: there was something wrong with the request, or it was given up.
+    Nobody,
+}
+
+impl Health {
+    /// Of a target that nobody knows by name: what is learned of its model is forgotten with it.
+    #[must_use]
+    pub fn unknown(&self, name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            model: Breaker::new(ROW),
+            provider: Arc::clone(&self.provider),
+        }
+    }
+
+    fn parts(&self) -> [&Breaker; 3] {
+        [&self.provider.endpoint, &self.provider.key, &self.model]
+    }
+
+    /// Whether it would be asked, and if not, when.
+    pub fn look(&self, now: Instant) -> Result<(), Resting> {
+        self.parts().into_iter().try_for_each(|part| part.look(now))
+    }
+
+    /// Leave to ask it. If it then rests, it does so for about `cooldown` at first, or never, if that is zero.
+    pub fn enter(
+        self: &Arc<Self>,
+        cooldown: Duration,
+        resort: Resort,
+        now: Instant,
+    ) -> Result<Trial, Resting> {
+        let mut trial = Trial {
+            health: Arc::clone(self),
+            cooldown,
+            tries: [false; 3],
+        };
+        for (part, tries) in self.parts().into_iter().zip(&mut trial.tries) {
+            // Whoever is turned down gives back what it was to try.
+            *tries = part.enter(now, resort)?;
+        }
+        Ok(trial)
+    }
+}
+
+/// One request to one target, which tells what came of it. Dropped, it has found nothing out.
+#[derive(Debug)]
+pub struct Trial {
+    health: Arc<Health>,
+    cooldown: Duration,
+    /// Which parts it tries, after they rested.
+    tries: [bool; 3],
+}
+
+impl Trial {
+    /// An answer has begun: whatever was tried works again.
+    pub fn begins(&mut self, now: Instant) {
+        self.found(true, now);
+    }
+
+    /// The answer came to its end, and was well.
+    pub fn answered(&mut self, now: Instant) {
+        self.found(true, now);
+        self.health
+            .parts()
+            .into_iter()
+            .for_each(|part| part.answered(now));
+    }
+
+    /// It came to nothing, or broke off.
+    pub fn failed(&mut self, blame: Blame, now: Instant) {
+        let (stage, why) = match blame {
+            Blame::Endpoint => (0, "cannot be reached"),
+            Blame::Key => (1, "refuses our key"),
+            Blame::Model => (2, "fails"),
+            Blame::Busy(_) => (2, "is at its limit"),
+            Blame::Nobody => return,
+        };
+        let health = Arc::clone(&self.health);
+        for (n, (part, tries)) in health.parts().into_iter().zip(&mut self.tries).enumerate() {
+            // Whoever refuses us was reached, and whoever fails knows us.
+            if n < stage && std::mem::take(tries) {
+                part.tried(true, now);
+            }
+            if n != stage {
+                continue;
+            }
+            let was_trying = std::mem::take(tries);
+            let rest = match blame {
+                Blame::Busy(wait) => part.parks(was_trying, wait, now),
+                _ => part.failed(was_trying, self.cooldown, now),
+            };
+            if let Some(rest) = rest {
+                let (target, seconds) = (&*health.name, rest.as_secs_f64());
+                tracing::warn!(target, seconds, why, "a target is not asked for a while");
+            }
+        }
+    }
+
+    fn found(&mut self, works: bool, now: Instant) {
+        for (part, tries) in self.health.parts().into_iter().zip(&mut self.tries) {
+            if std::mem::take(tries) {
+                part.tried(works, now);
+            }
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // The clock does not matter to who has found nothing out.
+        if self.tries != [false; 3] {
+            self.found(false, Instant::now());
+        }
+    }
+}
+
+/// What is known of all targets. Outlives plans: a reload forgets no failure.
+#[derive(Debug, Default)]
+pub struct Healths(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    targets: HashMap<Arc<str>, Arc<Health>>,
+    providers: HashMap<Arc<str>, Arc<Parts>>,
+    allowances: HashMap<Arc<str>, Arc<Allowance>>,
+}
+
+impl Healths {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing in here panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a provider's target, by its full name.
+    pub fn of(&self, provider: &Arc<str>, target: &str) -> Arc<Health> {
+        let known = &mut *self.known();
+        if let Some(health) = known.targets.get(target) {
+            return Arc::clone(health);
+        }
+        let parts = known.providers.entry(Arc::clone(provider)).or_default();
+        let health = Arc::new(Health {
+            name: target.into(),
+            model: Breaker::new(ROW),
+            provider: Arc::clone(parts),
+        });
+        known
+            .targets
+            .insert(Arc::clone(&health.name), Arc::clone(&health));
+        health
+    }
+
+    /// What may be retried of the requests for a model.
+    pub fn allowance(&self, model: &str) -> Arc<Allowance> {
+        Arc::clone(self.known().allowances.entry(model.into()).or_default())
+    }
+
+    /// Another configuration is in force. What it no longer has is forgotten, and what is known of keys: they may be others
+    /// now, and that is often why there is another configuration.
+    pub fn reloaded(&self, now: Instant) {
+        let known = &mut *self.known();
+        known.targets.retain(|_, it| Arc::strong_count(it) > 1);
+        known.providers.retain(|_, it| Arc::strong_count(it) > 1);
+        known.allowances.retain(|_, it| Arc::strong_count(it) > 1);
+        for provider in known.providers.values() {
+            provider.key.tried(true, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::breaker::Why;
+
+    const COOLDOWN: Duration = Duration::from_secs(2);
+
+    fn targets() -> (Arc<Health>, Arc<Health>) {
+        let (healths, groq) = (Healths::default(), "groq".into());
+        (healths.of(&groq, "groq/a"), healths.of(&groq, "groq/b"))
+    }
+
+    fn fail(target: &Arc<Health>, blame: Blame, times: u32, now: Instant) {
+        for _ in 0..times {
+            let mut trial = target.enter(COOLDOWN, Resort::Other, now).unwrap();
+            trial.failed(blame, now);
+        }
+    }
+
+    #[test]
+    fn each_failure_is_blamed_on_whose_fault_it_is() {
+        let now = Instant::now();
+        for (blame, times, rests) in [
+            (Blame::Model, ROW, [true, false]),
+            (Blame::Endpoint, ROW, [true, true]),
+            (Blame::Key, REFUSALS, [true, true]),
+            (Blame::Busy(Duration::from_secs(9)), 1, [true, false]),
+            (Blame::Nobody, 100, [false, false]),
+        ] {
+            let (one, other) = targets();
+            fail(&one, blame, times, now);
+            let found = [&one, &other].map(|target| target.look(now).is_err());
+            assert_eq!(found, rests, "{blame:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_tries_it_says_what_works_and_the_rest_is_tried_by_the_next() {
+        let now = Instant::now();
+        let (one, other) = targets();
+        fail(&one, Blame::Endpoint, ROW, now);
+        let now = now + Duration::from_secs(3);
+        let trial = one.enter(COOLDOWN, Resort::Other, now).unwrap();
+        assert!(
+            other.enter(COOLDOWN, Resort::Other, now).is_err(),
+            "one at a time"
+        );
+        drop(trial);
+        let mut trial = other.enter(COOLDOWN, Resort::Other, now).unwrap();
+        // It was reached.
+        trial.failed(Blame::Model, now);
+        assert_eq!((one.look(now), other.look(now)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn an_answer_that_begins_ends_the_rest_and_one_that_breaks_off_is_a_failure_all_the_same() {
+        let now = Instant::now();
+        let (one, _) = targets();
+        fail(&one, Blame::Model, ROW, now);
+        let now = now + Duration::from_secs(3);
+        let mut trial = one.enter(COOLDOWN, Resort::Other, now).unwrap();
+        trial.begins(now);
+        assert_eq!(
+            one.look(now),
+            Ok(()),
+            "the others need not wait for its end"
+        );
+        trial.failed(Blame::Model, now);
+        fail(&one, Blame::Model, ROW - 1, now);
+        assert_eq!(one.look(now).unwrap_err().why, Why::Failing);
+    }
+
+    #[test]
+    fn a_reload_forgets_no_failure_but_keys_that_were_refused() {
+        let now = Instant::now();
+        let (healths, groq) = (Healths::default(), "groq".into());
+        let (one, other) = (healths.of(&groq, "groq/a"), healths.of(&groq, "groq/b"));
+        fail(&one, Blame::Model, ROW, now);
+        fail(&other, Blame::Key, REFUSALS, now);
+        healths.reloaded(now);
+        assert!(healths.of(&groq, "groq/a").look(now).is_err());
+        assert_eq!(healths.of(&groq, "groq/b").look(now), Ok(()));
+        drop((one, other));
+        healths.reloaded(now);
+        assert_eq!(healths.of(&groq, "groq/a").look(now), Ok(()));
+    }
+}
