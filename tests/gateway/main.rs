@@ -15,6 +15,7 @@ mod support;
 
 mod path;
 mod fallback;
+mod health;
 mod errors;
 mod clocks;
 mod streaming;

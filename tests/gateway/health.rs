@@ -1,0 +1,342 @@
+//! Targets that fail are left alone, and asked again when they work: by their own faults, and by nobody else's.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::support::client::{self, Answer};
+use crate::support::{
+    Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, model,
+    provider_at, until,
+};
+
+const FAILS: &str = r#"{"error":{"message":"no","type":"server_error"}}"#;
+
+/// A target rests for about so long, at first.
+const COOLDOWN: Duration = Duration::from_millis(300);
+/// One try each, so that a request is a failure.
+const ONCE: &str = "tries = 1\ncooldown = \"300ms\"";
+
+fn fails() -> Act {
+    Act::status(500, FAILS)
+}
+
+fn says(text: &str) -> Act {
+    Act::json(completion(text))
+}
+
+async fn two(a: &Provider, b: &Provider) -> Gateway {
+    let text = provider_at("a", a.address, ONCE)
+        + &provider_at("b", b.address, ONCE)
+        + &model("fast", &["a/x", "b/y"], "")
+        + &model("other", &["a/z"], "");
+    Gateway::start(&text).await
+}
+
+async fn alone(a: &Provider) -> Gateway {
+    let more = &(ONCE.to_owned() + "\ntimeouts = { first_byte = \"500ms\" }");
+    let text = provider_at("a", a.address, more)
+        + &model("fast", &["a/x"], "")
+        + &model("other", &["a/z"], "");
+    Gateway::start(&text).await
+}
+
+async fn fast(gateway: &Gateway) -> Answer {
+    ask(gateway, chat("fast")).await
+}
+
+fn is_up(gateway: &Gateway, target: &str) -> bool {
+    gateway.metric(&format!("tollgate_target_up{{target=\"{target}\"}}")) > 0.0
+}
+
+/// So many requests, of which so many are under way at once. All are answered.
+async fn crowd(gateway: &Gateway, requests: usize, at_once: usize) -> Vec<Answer> {
+    let address = gateway.address;
+    let mut asking = JoinSet::new();
+    let mut answers = Vec::new();
+    for _ in 0..requests {
+        if asking.len() == at_once {
+            answers.push(asking.join_next().await.unwrap().unwrap());
+        }
+        asking.spawn(client::post(address, CHAT, "", chat("fast")));
+    }
+    while let Some(answer) = asking.join_next().await {
+        answers.push(answer.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn a_provider_that_dies_under_load_costs_no_answer_and_few_tries() {
+    let works = std::iter::repeat_n(says("a"), 200);
+    let a = Provider::new(works.chain([fails()])).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    let answers = crowd(&gateway, 1_000, 16).await;
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let tries = a.count() + b.count();
+    assert!(tries <= 1_200, "{tries} tries of 1000 requests");
+    assert!(a.count() < 300, "{} asked a target that is dead", a.count());
+    assert!(!is_up(&gateway, "a/x") && is_up(&gateway, "b/y"));
+}
+
+#[tokio::test]
+async fn a_target_that_comes_back_is_used_within_its_cooldown() {
+    let dead = std::iter::repeat_n(fails(), 5);
+    let a = Provider::new(dead.chain([says("a")])).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    for _ in 0..8 {
+        assert!(fast(&gateway).await.text().contains("\"b\""));
+    }
+    assert_eq!(a.count(), 5, "three were not sent to it");
+    sleep(COOLDOWN).await;
+    assert!(fast(&gateway).await.text().contains("\"a\""));
+    assert!(is_up(&gateway, "a/x"));
+    assert!(fast(&gateway).await.text().contains("\"a\""));
+}
+
+#[tokio::test]
+async fn one_that_flaps_does_not_starve_the_one_that_works() {
+    let turns = (0..400).map(|n| if n % 12 < 6 { fails() } else { says("a") });
+    let a = Provider::new(turns).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    for answer in crowd(&gateway, 1_000, 8).await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert!(b.count() > 500, "{} of 1000", b.count());
+}
+
+#[tokio::test]
+async fn where_all_rest_one_at_a_time_is_tried_and_the_others_hear_when_to_come_back() {
+    let dead = std::iter::repeat_n(fails(), 5);
+    let slow = Act::After(Duration::from_millis(200), Box::new(says("a")));
+    let a = Provider::new(dead.chain([slow])).await;
+    let gateway = alone(&a).await;
+    for _ in 0..5 {
+        assert_eq!(fast(&gateway).await.status, 502);
+    }
+    let answers = crowd(&gateway, 10, 10).await;
+    let (told, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|it| it.status == 200);
+    assert_eq!((told.len(), refused.len(), a.count()), (1, 9, 6));
+    for answer in refused {
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.code()),
+            (503, "no_target_available")
+        );
+        assert_eq!(answer.header("x-should-retry"), Some("true"));
+        assert!(answer.header("retry-after").is_some());
+        assert!(
+            answer
+                .text()
+                .contains("a/x was not asked: it failed again and again")
+        );
+    }
+    assert_eq!(fast(&gateway).await.status, 200, "it works again");
+}
+
+#[tokio::test]
+async fn whoever_says_for_how_long_it_is_busy_is_left_alone_for_so_long() {
+    let busy = Act::status(429, FAILS).with("retry-after-ms", "600");
+    let a = Provider::new([busy.clone(), says("a")]).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    for _ in 0..3 {
+        assert!(fast(&gateway).await.text().contains("\"b\""));
+    }
+    assert_eq!(a.count(), 1);
+    assert_eq!(
+        ask(&gateway, chat("other")).await.status,
+        200,
+        "another model of it"
+    );
+    sleep(Duration::from_millis(600)).await;
+    assert!(fast(&gateway).await.text().contains("\"a\""));
+    // Alone, it is waited for, and nobody else is sent to it meanwhile.
+    let a = Provider::new([Act::status(429, FAILS).with("retry-after", "20"), says("a")]).await;
+    let gateway = alone(&a).await;
+    for _ in 0..3 {
+        let answer = fast(&gateway).await;
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.code()),
+            (429, "rate_limit_exceeded")
+        );
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((18..=20).contains(&wait), "{wait}");
+    }
+    assert_eq!(a.count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_is_shown_for_no_model_until_there_is_another_configuration() {
+    let a = Provider::new([Act::status(401, FAILS)]).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    for _ in 0..3 {
+        assert_eq!(fast(&gateway).await.status, 200);
+    }
+    assert!(!is_up(&gateway, "a/z"));
+    assert_eq!(a.count(), 3);
+    let text = provider_at("a", a.address, ONCE) + &model("other", &["a/z"], "");
+    gateway.apply(&text).unwrap();
+    assert!(is_up(&gateway, "a/z"));
+}
+
+#[tokio::test]
+async fn what_failed_rests_on_over_a_reload() {
+    let a = Provider::new([fails()]).await;
+    let gateway = alone(&a).await;
+    for _ in 0..5 {
+        fast(&gateway).await;
+    }
+    let more = "tries = 1\ncooldown = \"5m\"";
+    let text = provider_at("a", a.address, more) + &model("quick", &["a/x"], "");
+    gateway.apply(&text).unwrap();
+    assert!(!is_up(&gateway, "a/x"));
+}
+
+#[tokio::test]
+async fn answers_that_break_off_are_failures_too() {
+    let a = Provider::new([Act::Cut(vec![delta("a")])]).await;
+    let gateway = alone(&a).await;
+    for _ in 0..5 {
+        assert!(is_up(&gateway, "a/x"));
+        let text = ask(&gateway, chat_stream("fast")).await.text();
+        assert!(
+            text.contains("upstream_error") && !text.contains("[DONE]"),
+            "{text}"
+        );
+    }
+    until("it rests", || !is_up(&gateway, "a/x")).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_nobodys_fault() {
+    let wrong = [
+        Act::status(
+            400,
+            r#"{"error":{"message":"maximum context length","code":"context_length_exceeded"}}"#,
+        ),
+        Act::status(422, r#"{"error":{"message":"no"}}"#),
+        Act::status(
+            400,
+            r#"{"error":{"message":"flagged","code":"content_filter"}}"#,
+        ),
+    ];
+    for act in wrong {
+        let a = Provider::new([act]).await;
+        let gateway = alone(&a).await;
+        for _ in 0..20 {
+            assert!(fast(&gateway).await.status.is_client_error());
+        }
+        assert!(is_up(&gateway, "a/x"));
+        assert_eq!(a.count(), 20);
+    }
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_reached_rests_with_all_its_models() {
+    let b = Provider::new([says("b")]).await;
+    let text = provider_at("a", Provider::nowhere().await, ONCE)
+        + &provider_at("b", b.address, ONCE)
+        + &model("fast", &["a/x", "b/y"], "")
+        + &model("other", &["a/z", "b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..5 {
+        assert_eq!(fast(&gateway).await.status, 200);
+    }
+    assert!(!is_up(&gateway, "a/z"));
+    let answer = ask(&gateway, chat("other")).await;
+    assert_eq!(answer.header("x-tollgate-tries"), Some("1"));
+}
+
+/// Asks with a time of the client's own.
+async fn hurried(gateway: &Gateway, time: &'static str) -> Answer {
+    let headers = [("x-tollgate-timeout", time)];
+    client::whole(client::send(gateway.address, Method::POST, CHAT, &headers, chat("fast")).await)
+        .await
+}
+
+#[tokio::test]
+async fn a_client_may_have_less_time_and_that_is_no_fault_of_the_target() {
+    let a = Provider::new([Act::Hang]).await;
+    let gateway = alone(&a).await;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "real sockets have no clock but the real one"
+    )]
+    let began = Instant::now();
+    for _ in 0..6 {
+        let answer = hurried(&gateway, "50ms").await;
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.code()),
+            (504, "upstream_timeout")
+        );
+        assert!(answer.text().contains("deadline"), "{}", answer.text());
+    }
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(is_up(&gateway, "a/x"));
+    for wrong in ["soon", "-1", "0", "1d", "", "1e400s", "NaN"] {
+        let answer = hurried(&gateway, wrong).await;
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.code()),
+            (400, "invalid_request"),
+            "{wrong}"
+        );
+        assert!(answer.text().contains("x-tollgate-timeout"));
+    }
+    // More than the route gives it does not have.
+    for time in ["10m", "600"] {
+        assert!(hurried(&gateway, time).await.text().contains("first byte"));
+    }
+}
+
+#[tokio::test]
+async fn where_everything_fails_tries_are_hardly_more_than_requests() {
+    // What never rests is asked for each request, and twice while there is an allowance.
+    let (a, b) = (
+        Provider::new([fails()]).await,
+        Provider::new([fails()]).await,
+    );
+    let never = "tries = 2\ncooldown = \"0s\"";
+    let text = provider_at("a", a.address, never)
+        + &provider_at("b", b.address, never)
+        + &model("fast", &["a/x", "b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    let answers = crowd(&gateway, 1_000, 64).await;
+    assert!(answers.iter().all(|answer| answer.status == 502));
+    let last = answers.last().unwrap().text();
+    assert!(
+        last.contains("too many requests for this model are being tried again"),
+        "{last}"
+    );
+    let tries = a.count() + b.count();
+    assert!(tries < 1_200, "{tries}");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_well_says_so_to_the_health_of_its_target() {
+    let good = || Act::events([delta("a"), FINISH.into(), DONE.into()]);
+    let acts = (0..40).map(|n| {
+        if n % 5 == 4 {
+            good()
+        } else {
+            Act::Cut(vec![delta("a")])
+        }
+    });
+    let a = Provider::new(acts).await;
+    let gateway = alone(&a).await;
+    // Four of five break off, but never five in a row: it is their share that tells.
+    let mut asked = 0;
+    while is_up(&gateway, "a/x") {
+        ask(&gateway, chat_stream("fast")).await;
+        asked += 1;
+        assert!(asked < 40);
+    }
+    assert!(asked >= 19, "{asked}");
+}
