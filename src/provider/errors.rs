@@ -185,8 +185,8 @@ fn stands_for(word: &str) -> Option<StatusCode> {
 }
 
 /// How long a provider asks to wait: `retry-after-ms`, else `retry-after` in seconds (also with a fraction) or as a
-/// date (RFC 9110, 10.2.3), else what the error says (Google's `RetryInfo`; OpenAI and Groq, in their message). A day at
-/// the most: what is longer is no wait but a closed door.
+/// date (RFC 9110, 10.2.3), else what the error says (Google's `RetryInfo`; OpenAI and Groq, in their message), else when a
+/// limit of which nothing remains begins anew. A day at the most: what is longer is no wait but a closed door.
 pub fn stated_wait(headers: &HeaderMap, said: &ErrorBody, now: SystemTime) -> Option<Duration> {
     const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
@@ -211,7 +211,37 @@ pub fn stated_wait(headers: &HeaderMap, said: &ErrorBody, now: SystemTime) -> Op
         duration(hint)
     };
     let told = || duration(said.wait.as_deref()?);
-    millis().or_else(after).or_else(told).or_else(hint)
+    let said = millis().or_else(after).or_else(told).or_else(hint);
+    said.or_else(|| reset(headers, now))
+}
+
+/// What remains of a limit, and when it begins anew: OpenAI, Azure and Groq in spans of time (`6m0s`), Together in seconds,
+/// OpenRouter in milliseconds since 1970. Of any other header nobody knows what it means.
+const RESETS: [[&str; 2]; 3] = [
+    [
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ],
+    ["x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+    ["x-ratelimit-remaining", "x-ratelimit-reset"],
+];
+
+/// When the last of the limits begins anew of which nothing remains.
+fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let resets = RESETS.iter().filter_map(|[remaining, reset]| {
+        let reset = text(reset).filter(|_| text(remaining) == Some("0"))?;
+        match reset.parse::<u64>() {
+            // No span is as long as the time since 1970.
+            Ok(moment) if moment > 1_000_000_000_000 => {
+                let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(moment);
+                let wait = moment.duration_since(now).unwrap_or(Duration::ZERO);
+                seconds(wait.as_secs_f64())
+            }
+            _ => duration(reset),
+        }
+    });
+    resets.max()
 }
 
 /// Reads what a text begins with: `34s`, `6m3.2s`, `250ms`, or a number of seconds.
@@ -279,6 +309,53 @@ mod tests {
         ] {
             assert_eq!(judge(status), want, "{status}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_which_nothing_remains_says_when_it_begins_anew() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let wait = |lines: &str| {
+            let lines = lines.split(", ").filter_map(|line| line.split_once(' '));
+            let headers = lines.map(|(name, value)| {
+                let name = HeaderName::try_from(format!("x-ratelimit-{name}")).unwrap();
+                (name, HeaderValue::from_str(value).unwrap())
+            });
+            stated_wait(&headers.collect(), &ErrorBody::default(), now).map(|it| it.as_millis())
+        };
+        for (told, want) in [
+            (
+                "remaining-requests 0, reset-requests 2m59.56s",
+                Some(179_560),
+            ),
+            ("remaining-requests 1, reset-requests 1s", None),
+            ("remaining-requests 0", None),
+            (
+                "remaining-requests 0, reset-requests 1s, remaining-tokens 0, reset-tokens 20ms",
+                Some(1_000),
+            ),
+            ("remaining-tokens 0, reset-tokens 6m0s", Some(360_000)),
+            ("remaining 0, reset 1800000012500", Some(12_500)),
+            ("remaining 0, reset 1500000000000", Some(0)),
+            ("remaining 0, reset 3", Some(3_000)),
+            ("remaining 0, reset soon", None),
+            ("remaining 0, reset 99999999999999999999", None),
+        ] {
+            assert_eq!(wait(told), want, "{told}");
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", "3"),
+            ("retry-after", "7"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let wait = stated_wait(&headers, &ErrorBody::default(), now);
+        assert_eq!(
+            wait,
+            Some(Duration::from_secs(7)),
+            "its own word goes before"
+        );
     }
 
     #[test]
