@@ -7,12 +7,14 @@ run.sh starts everything and tells where it is through the environment:
     GATEWAY_KEY   a virtual key that may use it                 SUMMARY     file that gets the last line
     GATEWAY_LOG   what the gateway wrote
     GATEWAY       the gateway's binary                          LEDGER      the file that its ledger is in
+    ENGINE_PID    the process of both engines, which does not outlive the last checks
 
 Without ADMIN_URL there is no gateway: GATEWAY_URL is the engine's own address, and only those checks run that hold for
 any OpenAI-compatible server. That is how the checks themselves are checked (`run.sh --direct`).
 
 Each check is a function; they run in the order of this file, because the books at the end are about all that came
-before. A departed client leaves an engine's and a gateway's counts at different points, so departures come last.
+before. A departed client leaves an engine's and a gateway's counts at different points, so departures come late; and no
+engine is there any more once it was killed.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -687,6 +690,44 @@ def all_is_well_afterwards():
 def no_key_in_the_log():
     with open(os.environ["GATEWAY_LOG"], errors="replace") as log:
         assert KEY not in log.read(), "the gateway wrote a client's key into its log"
+
+
+# --- an engine that dies ----------------------------------------------------------------------------------------------
+
+
+@check
+@gateway_only
+def an_engine_killed_in_mid_stream_is_told_as_such():
+    stream = client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=SLOW, stream=True)
+    for _ in range(5):
+        next(stream)
+    os.kill(int(os.environ["ENGINE_PID"]), signal.SIGKILL)
+    finishes = []
+    try:
+        for chunk in stream:
+            finishes += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
+    except openai.APIError as error:
+        equal(error.code, "upstream_error", "code")
+    else:
+        raise AssertionError("the stream ended as if it were complete")
+    equal(finishes, [], "finish reasons of an answer that was cut off")
+
+    def books():
+        samples = metrics(ADMIN_URL)
+        equal(total(samples, "tollgate_streams_total", target="engine/tiny", end="truncated"), 1, "streams cut off")
+        cut = ledger("SELECT estimated FROM entry WHERE target = 'engine/tiny' AND \"end\" = 'truncated'")
+        equal(cut, [(1,)], "entries of what was cut off")
+
+    eventually("counts", books, 2)
+
+
+@check
+@gateway_only
+def a_dead_engine_is_left_alone():
+    for _ in range(5):
+        with refused(openai.APIStatusError, 502):
+            chat()
+    equal(total(metrics(ADMIN_URL), "tollgate_target_up", target="engine/tiny"), 0, "whether it is asked")
 
 
 # --- running them -----------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@
 #      kept; made anew when requirements.txt or the Python changes);
 #   2. a tiny model with random weights (make_model.py), and two engines with it: chat and embeddings (serve_engine.py);
 #   3. the gateway in front of both, with a configuration of its own;
-#   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, clients that leave, and that every
-#      token the engine counted is in the gateway's books: its metrics, `tollgate usage`, and the ledger's file.
+#   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, clients that leave, an engine that is
+#      killed, and that every token the engine counted is in the gateway's books: its metrics, `tollgate usage`, and the
+#      ledger's file.
 # Nothing is downloaded but the Python packages; ports are picked by the system; everything started is ended, and all
 # files but the environment are removed, however this script ends. After the installation it takes about 20 seconds.
 #
@@ -215,7 +216,7 @@ prepare_python
 # A proxy of the environment was for the package registries; from here on everything talks to this machine only.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 start_engine
-export ENGINE_URL=$engine EMBED_URL=$embedder SUMMARY=$work/summary
+export ENGINE_URL=$engine EMBED_URL=$embedder ENGINE_PID=$engine_pid SUMMARY=$work/summary
 if [ -n "$direct" ]; then
   export GATEWAY_URL=$engine
 else
