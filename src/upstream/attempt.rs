@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
@@ -12,7 +13,7 @@ use crate::envelope::Edits;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
-use crate::route::{Route, Target};
+use crate::route::{Resort, Route, Target};
 use crate::telemetry::{Outcome, Record};
 use crate::usage::Usage;
 
@@ -40,7 +41,7 @@ pub async fn run(
     record: &mut Record,
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
-    let (targets, resort) = route.worth_asking(Instant::now());
+    let (targets, resort) = worth_asking(route, deadline).await;
     let (mut failures, mut tries) = (resting(route, &targets), 0);
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
@@ -88,6 +89,24 @@ pub async fn run(
         }
     }
     Err(Exhausted(failures))
+}
+
+/// Who is worth asking. If every target says itself that it has no time, and one will have some soon, that is waited for.
+async fn worth_asking(route: &Route, deadline: Instant) -> (SmallVec<[&Arc<Target>; 4]>, Resort) {
+    let mut now = Instant::now();
+    let latest = deadline.min(now + LONGEST_WAIT);
+    loop {
+        let (targets, resort) = route.worth_asking(now);
+        let waits = route
+            .order()
+            .iter()
+            .filter_map(|target| target.health.look(now).err());
+        match waits.map(|resting| now + resting.wait).min() {
+            Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
+            _ => return (targets, resort),
+        }
+        now = Instant::now();
+    }
 }
 
 /// Those that are not worth asking now, and why.
