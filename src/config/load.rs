@@ -23,8 +23,6 @@ const MOST_FLAWS: usize = 100;
 /// What is promised and not built: refused by name. `*` stands for any one name.
 const NOT_YET: &[&str] = &[
     "server.tls",
-    "providers.*.prelude",
-    "providers.*.keepalive",
     "models.*.on_context_overflow",
     "models.*.on_content_filter",
     "models.*.on_budget",
@@ -557,6 +555,33 @@ targets = [{ to = "groq/b", context = -1 }]
             "t.toml:14: models.fast.targets[0].context: expected u64, found signed int `-1`",
         ];
         assert_eq!(lines, want);
+    }
+
+    #[test]
+    fn a_silence_is_never_too_long_or_of_a_sensible_length() {
+        let read = |lines: &str| {
+            let (config, flaws) = read(&format!("[providers.groq]\n{lines}"), &[]);
+            let groq = &config.providers["groq"];
+            (groq.keepalive, groq.prelude, flaws.concat())
+        };
+        let secs = Duration::from_secs;
+        assert_eq!(read(""), (secs(15), None, String::new()));
+        let both = "keepalive = \"0s\"\nprelude = \"2s\"";
+        assert_eq!(read(both), (secs(0), Some(secs(2)), String::new()));
+        for (line, why) in [
+            (
+                "keepalive = \"99ms\"",
+                "keepalive: must be from 100ms to 1h, or \"0s\" for never",
+            ),
+            (
+                "keepalive = \"61m\"",
+                "keepalive: must be from 100ms to 1h, or \"0s\" for never",
+            ),
+            ("prelude = \"0s\"", "prelude: must be longer than nothing"),
+        ] {
+            let (_, _, flaw) = read(line);
+            assert_eq!(flaw, format!("t.toml:2: providers.groq.{why}"));
+        }
     }
 
     #[test]

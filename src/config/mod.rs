@@ -230,6 +230,14 @@ pub struct Provider {
     /// Zero: it never rests.
     #[serde(deserialize_with = "value::duration_or_zero")]
     pub cooldown: Duration,
+    /// How long what comes of a stream before its first content may be held back, at most 64 KiB of it; then it is passed
+    /// on, and nobody else is asked any more. By default as long as `first_content`, whose clock then ends the try first.
+    #[serde(deserialize_with = "value::some_duration")]
+    pub prelude: Option<Duration>,
+    /// A client that has heard nothing of its stream for so long gets the status and a comment, and one more as often;
+    /// `"0s"`: never.
+    #[serde(deserialize_with = "value::keepalive")]
+    pub keepalive: Duration,
     /// Its streams end with `[DONE]`; without it a stream that ends is a stream that was cut.
     pub done_marker: bool,
     /// What becomes of what it was sent when the client leaves: `"abort"`, or `"finish:10s"`. By default it is stopped at
@@ -296,6 +304,8 @@ impl Default for Provider {
             timeouts: Timeouts::default(),
             tries: 2,
             cooldown: Duration::from_secs(2),
+            prelude: None,
+            keepalive: Duration::from_secs(15),
             done_marker: true,
             on_disconnect: None,
             stream_usage: true,

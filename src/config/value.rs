@@ -17,6 +17,29 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::E
     }
 }
 
+/// The same, where it need not be given.
+pub(super) fn some_duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+    duration(d).map(Some)
+}
+
+/// Comments closer to each other than this would be more than the answer.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_millis(100);
+
+/// The longest that is of any use: nobody in between waits longer for the next byte.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(3_600);
+
+/// After how much silence a client is told that its answer is still to come; nothing: never.
+pub(super) fn keepalive<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let every = duration_or_zero(d)?;
+    let is_sensible = (SHORTEST_KEEPALIVE..=LONGEST_KEEPALIVE).contains(&every);
+    if every.is_zero() || is_sensible {
+        Ok(every)
+    } else {
+        let message = "must be from 100ms to 1h, or \"0s\" for never";
+        Err(D::Error::custom(message))
+    }
+}
+
 /// `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.
 pub(super) fn duration_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;

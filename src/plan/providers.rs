@@ -105,6 +105,8 @@ impl<'c> Compiler<'c> {
             },
             tries: entry.tries,
             cooldown: entry.cooldown,
+            prelude: entry.prelude.unwrap_or(t.first_content),
+            keepalive: Some(entry.keepalive).filter(|every| !every.is_zero()),
             done_marker: entry.done_marker,
             on_disconnect: entry.on_disconnect.map(|written| match written {
                 config::OnDisconnect::Abort => OnDisconnect::Abort,

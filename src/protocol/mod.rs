@@ -153,11 +153,20 @@ impl Complaint<'_> {
 
     /// As the last event of a stream.
     pub fn event(&self) -> Bytes {
-        let mut event = b"data: ".to_vec();
-        event.extend_from_slice(&self.body());
-        event.extend_from_slice(b"\n\n");
-        Bytes::from(event)
+        last_event(&self.body())
     }
+}
+
+/// An error's body, as the last event of a stream: on one line, which changes nothing of what JSON says.
+pub fn last_event(body: &[u8]) -> Bytes {
+    let is_end = |byte: u8| matches!(byte, b'\n' | b'\r');
+    let line = body
+        .iter()
+        .map(|byte| if is_end(*byte) { b' ' } else { *byte });
+    let mut event = b"data: ".to_vec();
+    event.extend(line);
+    event.extend_from_slice(b"\n\n");
+    Bytes::from(event)
 }
 
 /// A wire format that providers speak.
@@ -232,6 +241,8 @@ pub trait Decoder: Send {
 pub struct Progress {
     /// Something that a person or a program would call an answer has passed.
     pub content: bool,
+    /// An event has passed that is none of an error, also one that says nothing.
+    pub begun: bool,
     /// How many events have said something: there are as many tokens of output, or more.
     pub said: u64,
     /// The last usage told.
@@ -338,6 +349,8 @@ mod tests {
         let event = complaint.event();
         assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
         assert_eq!(memchr::memchr_iter(b'\n', &event).count(), 2);
+        let spread = last_event(b"{\r\n  \"error\": {}\n}");
+        assert_eq!(spread, "data: {    \"error\": {} }\n\n");
     }
 
     #[test]

@@ -375,6 +375,7 @@ impl Eye {
             self.fail(data, chunk.is_heard());
             return false;
         }
+        self.progress.begun = true;
         let choices = match self.progress.content && !finish && !usage {
             true => Vec::new(),
             false => chunk.choices(),

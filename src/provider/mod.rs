@@ -43,6 +43,10 @@ pub struct Provider {
     pub tries: u32,
     /// For how long what fails again and again is not asked, at first. Zero: it never rests.
     pub cooldown: Duration,
+    /// How long what comes of a stream before its first content may be held back.
+    pub prelude: Duration,
+    /// How long a client may hear nothing of its stream before it is told that there is more to come. None: for ever.
+    pub keepalive: Option<Duration>,
     /// Its streams end with the format's marker.
     pub done_marker: bool,
     /// What becomes of its answer when the client leaves, if an operator has said so.

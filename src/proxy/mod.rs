@@ -29,13 +29,13 @@ use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
-use crate::response::{self, Body, Finisher};
+use crate::response::{self, Alive, Body, Finisher, Opening, Timers};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 pub use catalogue::unescape;
 pub use discover::discover;
 use funds::Wanted;
-use wait::{Outcome, Places, Wait};
+use wait::{Noted, Outcome, Places, Wait, Waiter};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
 const LOGGED: usize = 200;
@@ -49,6 +49,7 @@ pub struct Worker {
     /// Reads on what its clients have left.
     pub finisher: Arc<Finisher>,
     places: Places,
+    timers: Arc<Timers>,
 }
 
 impl Worker {
@@ -60,6 +61,7 @@ impl Worker {
             client: Client::default(),
             finisher: Arc::new(Finisher::new(closing, finishing)),
             places: Places::default(),
+            timers: Arc::default(),
         })
     }
 }
@@ -111,20 +113,60 @@ where
 {
     let presence = Presence::default();
     let (asker, known) = (Arc::clone(&worker), presence.clone());
-    Wait::new(|| ask(asker, request, opened, known), presence, worker)
+    let waiter = Waiter {
+        alive: Alive::since(opened.record.began, presence.clone()),
+        opening: Opening {
+            id: opened.record.id,
+            // Whoever comes from a page that may not ask is turned away long before its answer is waited for.
+            page: request.headers().get(header::ORIGIN).cloned(),
+        },
+    };
+    let ask = || ask(asker, request, opened, known);
+    Wait::new(ask, waiter, presence, worker)
 }
 
 async fn answered<F>(waiting: &mut Wait<F>) -> Response<Body>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let (answered, record) = (&mut *waiting).await;
+    let (answered, record) = match poll_fn(|cx| waiting.poll_heard(cx)).await {
+        Ok(outcome) => outcome,
+        Err((Waiter { opening, alive }, rest)) => {
+            return response::begin(opening, alive, late(rest));
+        }
+    };
     match answered {
         Ok(Answered::Relayed(answer, permit, tab)) => {
-            response::relay(answer, permit, tab, record, waiting.finisher())
+            let (alive, finisher) = (waiting.alive(), waiting.finisher());
+            response::relay(answer, permit, tab, record, finisher, alive)
         }
         Ok(Answered::Said(said)) => response::say(*said, record),
         Err(rejection) => refuse(rejection, record),
+    }
+}
+
+/// What follows a status that went out before there was an answer.
+async fn late<F>(mut waiting: Wait<F>) -> Body
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let (answered, mut record) = poll_fn(|cx| waiting.poll_outcome(cx)).await;
+    match answered {
+        Ok(Answered::Relayed(answer, permit, tab)) => {
+            response::relay(answer, permit, tab, record, waiting.finisher(), None).into_body()
+        }
+        Ok(Answered::Said(said)) => response::say(*said, record).into_body(),
+        Err(rejection) => {
+            let end = match rejection {
+                Rejection::ShuttingDown => End::Shutdown,
+                _ => End::Error,
+            };
+            let told = rejection.tell();
+            if record.end != Some(End::ClientGone) {
+                record.code = told.code;
+            }
+            response::complain(&told.body, end, record)
+        }
     }
 }
 
@@ -163,7 +205,11 @@ where
     let gateway = &worker.gateway;
     let answered = {
         let request = (&head, body);
-        let mut answer = pin!(answer(&worker, endpoint, request, &presence, &mut record));
+        let noted = Noted {
+            record: &mut record,
+            presence: &presence,
+        };
+        let mut answer = pin!(answer(&worker, endpoint, request, &presence, noted.record));
         // When time is up for answers under way, those that have not begun end here.
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Pending if gateway.closing.is_closed() => {

@@ -1,5 +1,6 @@
-//! What becomes of a request whose client leaves while it waits for the answer?
+//! What becomes of a request while its client waits for the answer, and when it leaves meanwhile?
 //!
+//! A client that has heard nothing for too long gets the status, and what it waits for moves into the body, as it is.
 //! To leave is to drop what waits. If its provider is to be read on, the request then goes on with the finisher, as it
 //! is: the same future, and nothing of it is done twice.
 
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Answered, Worker};
 use crate::rejection::Rejection;
-use crate::response::{self, Finisher};
+use crate::response::{self, Alive, Finisher, Opening};
 use crate::telemetry::Record;
 use crate::upstream::Presence;
 
@@ -49,20 +50,48 @@ impl Places {
     }
 }
 
+/// What is written down of a request whose status may go out before its answer: dropped in its middle, too.
+pub(super) struct Noted<'n> {
+    pub(super) record: &'n mut Record,
+    pub(super) presence: &'n Presence,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        if self.presence.is_begun() {
+            self.record.begins_early();
+        }
+    }
+}
+
+/// Whoever waits, and has heard nothing yet.
+pub(super) struct Waiter {
+    pub(super) opening: Opening,
+    pub(super) alive: Alive,
+}
+
 /// Waits for what a request comes to, for as long as the client does.
 pub(super) struct Wait<F: Future<Output = Outcome> + Send + 'static> {
     /// None once it is known.
     asking: Option<Place<F>>,
+    /// None once it has heard something.
+    waiter: Option<Waiter>,
     presence: Presence,
     worker: Arc<Worker>,
 }
 
 impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
-    pub(super) fn new(ask: impl FnOnce() -> F, presence: Presence, worker: Arc<Worker>) -> Self {
+    pub(super) fn new(
+        ask: impl FnOnce() -> F,
+        waiter: Waiter,
+        presence: Presence,
+        worker: Arc<Worker>,
+    ) -> Self {
         let mut place = worker.places.take();
         place.set(Some(ask()));
         Self {
             asking: Some(place),
+            waiter: Some(waiter),
             presence,
             worker,
         }
@@ -72,12 +101,37 @@ impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
     pub(super) fn finisher(&self) -> &Arc<Finisher> {
         &self.worker.finisher
     }
-}
 
-impl<F: Future<Output = Outcome> + Send + 'static> Future for Wait<F> {
-    type Output = Outcome;
+    /// How long the client has heard nothing.
+    pub(super) fn alive(&mut self) -> Option<Alive> {
+        self.waiter.take().map(|waiter| waiter.alive)
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// What it comes to; or, should the client have heard nothing for too long before that, what it waits on with.
+    pub(super) fn poll_heard(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Outcome, (Waiter, Self)>> {
+        if let Poll::Ready(outcome) = self.poll_outcome(cx) {
+            return Poll::Ready(Ok(outcome));
+        }
+        let Some(waiter) = &mut self.waiter else {
+            return Poll::Pending;
+        };
+        let timers = Some(&self.worker.timers);
+        ready!(waiter.alive.poll_silence(timers, cx));
+        let rest = Self {
+            asking: self.asking.take(),
+            waiter: None,
+            presence: self.presence.clone(),
+            worker: Arc::clone(&self.worker),
+        };
+        let waiter = self.waiter.take();
+        waiter.map_or(Poll::Pending, |waiter| Poll::Ready(Err((waiter, rest))))
+    }
+
+    /// What it comes to.
+    pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Some(asking) = self.asking.as_mut().and_then(|it| it.as_mut().as_pin_mut()) else {
             return Poll::Pending;
         };

@@ -11,8 +11,9 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::replay::Head;
+use super::source::Source;
 use super::twins::Keeper;
-use super::{Body, Broken, Finisher, Relay};
+use super::{Body, Broken, Finisher};
 use crate::telemetry::End;
 
 /// An answer is read on for its twins for no longer than this; the clocks of its provider mostly end it before.
@@ -27,7 +28,7 @@ pub struct Lead {
 
 /// An answer, and where it is recorded.
 struct Recorded {
-    relay: Relay,
+    source: Source,
     keeper: Keeper,
 }
 
@@ -38,32 +39,35 @@ pub fn lead(
     finisher: &Arc<Finisher>,
 ) -> Response<Body> {
     keeper.begins(Head::of(&response));
-    response.map(|body| match body {
-        Body::Relay(relay) => Body::Lead(Lead {
-            recorded: Some(Box::new(Recorded { relay, keeper })),
-            finisher: Arc::clone(finisher),
-        }),
-        Body::Whole(whole) => {
-            if let Some(bytes) = &whole.bytes {
-                keeper.keeps(bytes);
+    response.map(|Body { source, alive }| Body {
+        source: match source {
+            source @ (Source::Relay(_) | Source::Early(_)) => Source::Lead(Lead {
+                recorded: Some(Box::new(Recorded { source, keeper })),
+                finisher: Arc::clone(finisher),
+            }),
+            Source::Whole(whole) => {
+                if let Some(bytes) = &whole.bytes {
+                    keeper.keeps(bytes);
+                }
+                keeper.ends(End::Complete, Instant::now());
+                Source::Whole(whole)
             }
-            keeper.ends(End::Complete, Instant::now());
-            Body::Whole(whole)
-        }
-        other => other,
+            other => other,
+        },
+        alive,
     })
 }
 
 /// Reads an answer to its end whose client has left, for its twins.
 pub async fn read_out(response: Response<Body>, since: Instant) {
-    match response.into_body() {
-        Body::Lead(mut lead) => {
+    match response.into_body().source {
+        Source::Lead(mut lead) => {
             if let Some(mut recorded) = lead.recorded.take() {
                 recorded.read_on(since).await;
             }
         }
-        Body::Whole(mut whole) => whole.record.ends_early(Some((End::ClientGone, since))),
-        Body::Relay(_) | Body::Follow(_) => {}
+        Source::Whole(mut whole) => whole.record.ends_early(Some((End::ClientGone, since))),
+        Source::Early(_) | Source::Relay(_) | Source::Follow(_) => {}
     }
 }
 
@@ -77,6 +81,12 @@ impl Lead {
             Some(recorded) => recorded.poll_piece(cx),
             None => Poll::Ready(None),
         }
+    }
+
+    /// Whether the answer has not come to its end yet.
+    pub(super) fn is_open(&self) -> bool {
+        let recorded = self.recorded.as_ref();
+        recorded.is_some_and(|recorded| recorded.source.is_open())
     }
 }
 
@@ -94,12 +104,12 @@ impl Drop for Lead {
 
 impl Recorded {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let piece = ready!(self.relay.poll_piece(cx));
+        let piece = ready!(self.source.poll_piece(cx));
         match &piece {
             Some(Ok(piece)) => {
                 self.keeper.keeps(piece);
                 // A client that knows the length may not ask for what comes after the last piece.
-                if let Some((end, true)) = self.relay.ended() {
+                if let Some((end, true)) = self.source.ended() {
                     self.keeper.ends(end, Instant::now());
                 }
             }
@@ -111,7 +121,7 @@ impl Recorded {
 
     /// Reads what is left, for as long as anybody could still read it.
     async fn read_on(&mut self, since: Instant) {
-        self.relay.is_left(since);
+        self.source.is_left(since);
         poll_fn(|cx| {
             while !self.keeper.is_over() {
                 if !matches!(ready!(self.poll_piece(cx)), Some(Ok(_))) {
@@ -125,7 +135,7 @@ impl Recorded {
 
     /// What has gone out may have been all of it.
     fn look(&mut self) {
-        if let Some((end, _)) = self.relay.ended() {
+        if let Some((end, _)) = self.source.ended() {
             self.keeper.ends(end, Instant::now());
         }
     }

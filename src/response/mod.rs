@@ -3,10 +3,12 @@
 //! The body that goes to the client carries everything the request holds; when it ends or is dropped, all of it is
 //! given back, at once or by the finisher that reads on. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
 
+mod alive;
 mod finish;
 mod lead;
 mod relay;
 mod replay;
+mod source;
 pub mod twins;
 
 use std::convert::Infallible;
@@ -14,7 +16,7 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
@@ -23,25 +25,31 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::admission::{Permit, limits};
+use crate::protocol::last_event;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Tab};
 use crate::usage::Money;
+pub use alive::{Alive, Timers};
 pub use finish::Finisher;
 pub use lead::{LONGEST, Lead, lead, read_out};
 pub use relay::{Broken, Relay, read_on};
 use relay::{Flow, Reader};
 pub use replay::{Follow, Head, Reader as Replayed, follow};
+use source::{Early, Source};
 
 /// What a client is sent.
-pub enum Body {
-    /// In one piece.
-    Whole(Box<Whole>),
-    /// As it comes from a provider.
-    Relay(Relay),
-    /// The same, and others read it as well.
-    Lead(Lead),
-    /// As it comes to somebody else.
-    Follow(Box<Follow>),
+pub struct Body {
+    source: Source,
+    /// Of a stream only.
+    alive: Option<Alive>,
+}
+
+/// What the head of an answer says that has not come yet.
+pub struct Opening {
+    /// The request's.
+    pub id: RequestId,
+    /// The origin of the web page that asks, if one does and may.
+    pub page: Option<HeaderValue>,
 }
 
 /// A body in one piece, and what ends with it.
@@ -70,13 +78,14 @@ impl Closing {
 /// What an answer cost, in US dollars.
 const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
 
-/// An answer of a provider's, with what the request holds.
+/// An answer of a provider's, with what the request holds, for a client that has waited for it.
 pub fn relay(
     answer: Box<Answer>,
     permit: Option<Permit>,
     tab: Box<Tab>,
     mut record: Box<Record>,
     finisher: &Arc<Finisher>,
+    alive: Option<Alive>,
 ) -> Response<Body> {
     let Answer {
         status,
@@ -88,10 +97,12 @@ pub fn relay(
     if let Some(permit) = &permit {
         limits::tell(&permit.left, &mut headers);
     }
-    record.status = status.as_u16();
-    record.content = Some(Instant::now());
+    if !tab.presence().is_begun() {
+        record.status = status.as_u16();
+    }
     let body = match body {
         AnswerBody::Whole(bytes, _) => {
+            record.content = Some(Instant::now());
             headers.remove(header::CONTENT_LENGTH);
             if let Some(cost) = record.cost.and_then(amount) {
                 headers.insert(COST, cost);
@@ -99,22 +110,54 @@ pub fn relay(
             whole(bytes, record, permit)
         }
         AnswerBody::Long(begun, skimmer) => {
+            record.content = Some(Instant::now());
             let reader = Reader::Long(skimmer);
             let flow = Flow::new(*begun, reader, tab, record);
-            Body::Relay(Relay::new(flow, permit, finisher))
+            let source = Source::Relay(Relay::new(flow, permit, finisher));
+            Body {
+                source,
+                alive: None,
+            }
         }
         AnswerBody::Stream(begun, decoder) => {
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             let reader = Reader::Stream(decoder, finisher.closing().clone());
             let flow = Flow::new(*begun, reader, tab, record);
-            Body::Relay(Relay::new(flow, permit, finisher))
+            let source = Source::Relay(Relay::new(flow, permit, finisher));
+            Body { source, alive }
         }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The status, and a body that waits for the answer: its client has heard nothing for too long. What is not known yet is
+/// not in the head: neither the target nor what is left of limits.
+pub fn begin(
+    Opening { id, page }: Opening,
+    alive: Alive,
+    coming: impl Future<Output = Body> + Send + 'static,
+) -> Response<Body> {
+    alive.begins();
+    let mut response = Response::new(Body {
+        source: Source::Early(Early::new(coming)),
+        alive: Some(alive),
+    });
+    let headers = response.headers_mut();
+    let stream = HeaderValue::from_static("text/event-stream");
+    headers.insert(header::CONTENT_TYPE, stream);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    open(headers, id, page.as_ref());
+    response
+}
+
+/// An error, as the last event of a stream that is begun and has no answer; and the request is over.
+pub fn complain(error: &[u8], end: End, mut record: Box<Record>) -> Body {
+    record.end.get_or_insert(end);
+    whole(last_event(error), record, None)
 }
 
 /// An amount of money as a header's value.
@@ -147,11 +190,26 @@ fn whole(bytes: Bytes, mut record: Box<Record>, permit: Option<Permit>) -> Body 
     if bytes.is_empty() {
         record.end.get_or_insert(End::Complete);
     }
-    Body::Whole(Box::new(Whole {
+    let whole = Whole {
         bytes: Some(bytes),
         record,
         _permit: permit,
-    }))
+    };
+    Body {
+        source: Source::Whole(Box::new(whole)),
+        alive: None,
+    }
+}
+
+/// Ours, on every answer, also one that has not come yet.
+fn open(headers: &mut HeaderMap, id: RequestId, page: Option<&HeaderValue>) {
+    headers.insert(RequestId::NAME, id.header());
+    if let Some(page) = page {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
+        let all = HeaderValue::from_static("*");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, all);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
 }
 
 /// Ours, on every answer.
@@ -159,13 +217,7 @@ fn sign(headers: &mut HeaderMap, record: &Record) {
     const DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
-    headers.insert(RequestId::NAME, record.id.header());
-    if let Some(page) = &record.page {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
-        let all = HeaderValue::from_static("*");
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, all);
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-    }
+    open(headers, record.id, record.page.as_ref());
     if let Some(dropped) = &record.dropped {
         headers.insert(DROPPED, dropped.clone());
     }
@@ -226,40 +278,25 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match self.get_mut() {
-            Self::Whole(whole) => {
-                whole.record.end.get_or_insert(End::Complete);
-                let bytes = whole.bytes.take().filter(|bytes| !bytes.is_empty());
-                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        let Self { source, alive } = self.get_mut();
+        let piece = match (source.poll_piece(cx), alive) {
+            (Poll::Ready(Some(Ok(piece))), Some(alive)) => Some(Ok(alive.passes(piece))),
+            (Poll::Ready(piece), _) => piece,
+            // Between two pieces, and so between two events.
+            (Poll::Pending, Some(alive)) if source.is_open() => {
+                Some(Ok(ready!(alive.poll_comment(cx))))
             }
-            Self::Relay(relay) => relay
-                .poll_piece(cx)
-                .map(|piece| piece.map(|p| p.map(Frame::data))),
-            Self::Lead(lead) => lead
-                .poll_piece(cx)
-                .map(|piece| piece.map(|p| p.map(Frame::data))),
-            Self::Follow(follow) => follow
-                .poll_piece(cx)
-                .map(|piece| piece.map(|p| p.map(Frame::data))),
-        }
+            (Poll::Pending, _) => return Poll::Pending,
+        };
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(whole) => whole.bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Relay(_) | Self::Lead(_) => false,
-            Self::Follow(follow) => follow.is_over(),
-        }
+        self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(whole) => {
-                SizeHint::with_exact(whole.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Relay(_) | Self::Lead(_) => SizeHint::default(),
-            Self::Follow(follow) => follow.size_hint(),
-        }
+        self.source.size_hint()
     }
 }
 

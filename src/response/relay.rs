@@ -73,6 +73,11 @@ impl Relay {
         flow.is_some_and(|flow| matches!(flow.reader, Reader::Stream(..)))
     }
 
+    /// Whether the answer has not come to its end yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.end.is_none())
+    }
+
     /// How the answer ended, once it did and all of it has gone out; and whether nothing follows any more.
     pub(super) fn ended(&self) -> Option<(End, bool)> {
         let flow = self.flow.as_ref()?;
@@ -346,6 +351,10 @@ impl Flow {
             return;
         };
         let progress = decoder.progress();
+        // A stream is passed on without content, too, once that has been waited for long enough.
+        if progress.content && self.record.content.is_none() {
+            self.record.content = Some(Instant::now());
+        }
         let is_beyond = self.tab.passes(progress);
         match progress.end {
             _ if self.is_over => {}

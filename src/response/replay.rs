@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -14,7 +15,8 @@ use http_body::SizeHint;
 use tokio::time::Instant;
 
 use super::relay::SHUTTING_DOWN;
-use super::{Body, Broken, Closing, sign};
+use super::source::Source;
+use super::{Alive, Body, Broken, Closing, sign};
 use crate::admission::{Crowded, Share, Slot};
 use crate::telemetry::{End, Record, RequestId};
 
@@ -62,6 +64,8 @@ pub struct Head {
     /// The length of the body, if it was known from the start.
     length: Option<u64>,
     is_stream: bool,
+    /// How long whoever reads it may hear nothing. None: for ever.
+    keepalive: Option<Duration>,
 }
 
 impl Head {
@@ -84,7 +88,8 @@ impl Head {
             status: response.status(),
             headers,
             length: stated.or(http_body::Body::size_hint(response.body()).exact()),
-            is_stream: matches!(response.body(), Body::Relay(relay) if relay.is_stream()),
+            is_stream: response.body().source.is_stream(),
+            keepalive: response.body().alive.as_ref().and_then(Alive::keepalive),
         }
     }
 
@@ -266,7 +271,9 @@ pub fn follow(
     closing: &Closing,
 ) -> Response<Body> {
     record.status = head.status.as_u16();
-    record.content = Some(Instant::now());
+    let now = Instant::now();
+    // A stream's head may have come long before its content.
+    record.content = (!head.is_stream).then_some(now);
     record.streamed = head.is_stream;
     // Nobody asks for a body that there is none of.
     record.end = (head.length == Some(0)).then_some(End::Complete);
@@ -282,7 +289,11 @@ pub fn follow(
         record,
         _slot: slot,
     };
-    let mut response = Response::new(Body::Follow(Box::new(follow)));
+    let mut response = Response::new(Body {
+        source: Source::Follow(Box::new(follow)),
+        // Of its own: what the first is told while it hears nothing is not recorded.
+        alive: head.is_stream.then(|| Alive::every(head.keepalive, now)),
+    });
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     response
@@ -298,6 +309,9 @@ impl Follow {
             Poll::Ready(Ok((piece, end))) => {
                 self.is_over = end.is_some();
                 self.record.end = end;
+                if self.record.content.is_none() && !piece.is_empty() {
+                    self.record.content = Some(Instant::now());
+                }
                 piece
             }
             Poll::Ready(Err(broken)) => {
@@ -372,8 +386,8 @@ mod tests {
     fn followed(replay: &Arc<Replay>, head: &Head, closing: &Closing) -> Follow {
         let slot = InFlight::default().enter(1).unwrap();
         let followed = follow(head, replay.reader(), record(), slot, closing);
-        match followed.into_body() {
-            Body::Follow(follow) => *follow,
+        match followed.into_body().source {
+            Source::Follow(follow) => *follow,
             _ => panic!("it follows"),
         }
     }

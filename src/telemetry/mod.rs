@@ -79,7 +79,7 @@ pub enum End {
     ClientGone,
     /// As the provider ends one.
     Complete,
-    /// With an error of the provider's, in a stream.
+    /// With an error in a stream: the provider's, or ours where the stream had begun before there was an answer.
     Error,
     /// We had to stop.
     Shutdown,
@@ -237,6 +237,12 @@ impl Record {
     pub fn routed(&mut self, meters: &Arc<RouteMeters>) {
         meters.in_flight.inc();
         self.route = Some(Arc::clone(meters));
+    }
+
+    /// The status has gone out as that of a stream, before there was an answer.
+    pub fn begins_early(&mut self) {
+        self.status = 200;
+        self.streamed = true;
     }
 
     /// A request goes to a target.

@@ -1,18 +1,20 @@
 //! Is it an answer? Reads as much of one as it takes to be sure, and no more.
 //!
 //! A short answer is held whole and a stream up to its first content, so that a truncated or nonsensical one can still
-//! move on to another try. What is held is at most [`HELD`] bytes.
+//! move on to another try. What is held is at most [`HELD`] bytes, and for as long as its provider's `prelude` says.
 
 use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Inflow, Said};
-use crate::protocol::{Ended, Ending, ErrorBody, Pieces};
+use crate::protocol::{Ended, Ending, ErrorBody, Pieces, Progress};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::usage::Usage;
@@ -218,8 +220,12 @@ async fn stream(
         hide_usage,
     });
     let mut pieces = Pieces::new();
+    let mut prelude = Prelude::of(provider);
     while !decoder.progress().content && decoder.progress().end.is_none() {
-        let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await else {
+        let Some(piece) = prelude.wait(&mut inflow).await else {
+            break;
+        };
+        let Some(piece) = piece else {
             decoder.finish(&mut pieces);
             if matches!(decoder.progress().end, Some(Ended::Error { .. })) {
                 break;
@@ -228,12 +234,22 @@ async fn stream(
             return Err(cause.into());
         };
         let piece = piece?;
-        let fed = decoder.feed(piece, &mut pieces);
+        if decoder.feed(piece, &mut pieces).is_err() {
+            let cause = Cause::Nonsense("an event of its stream is longer than 16 MiB");
+            return Err(cause.into());
+        }
+        let Progress { content, begun, .. } = *decoder.progress();
         // Only whole events count: the one under way may be an image, and the decoder bounds it.
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        if fed.is_err() || (length > HELD && !decoder.progress().content) {
-            let cause = Cause::Nonsense("64 KiB of its stream held no event with content");
+        if length > HELD && !content {
+            if begun {
+                break;
+            }
+            let cause = Cause::Nonsense("64 KiB of its stream held no event");
             return Err(cause.into());
+        }
+        if begun {
+            prelude.begins();
         }
     }
     if matches!(decoder.progress().end, Some(Ended::Error { .. })) && !decoder.progress().content {
@@ -244,6 +260,43 @@ async fn stream(
     inflow.flows(Instant::now());
     let begun = Box::new(Begun { pieces, inflow });
     Ok(AnswerBody::Stream(begun, decoder))
+}
+
+/// How long what comes before the first content is held back.
+struct Prelude {
+    /// None: the clock of the first content ends the try before that.
+    most: Option<Duration>,
+    /// None until something is held that is more than a comment.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Prelude {
+    fn of(provider: &Provider) -> Self {
+        let Provider {
+            prelude, timeouts, ..
+        } = provider;
+        Self {
+            most: Some(*prelude).filter(|most| *most < timeouts.first_content),
+            timer: None,
+        }
+    }
+
+    /// Something is held.
+    fn begins(&mut self) {
+        if let (Some(most), None) = (self.most, &self.timer) {
+            self.timer = Some(Box::pin(sleep(most)));
+        }
+    }
+
+    /// The next piece, or the end. None: what is held has been held long enough.
+    async fn wait(&mut self, inflow: &mut Inflow) -> Option<Option<Result<Bytes, Broken>>> {
+        poll_fn(|cx| match (inflow.poll_piece(cx), &mut self.timer) {
+            (Poll::Ready(piece), _) => Poll::Ready(Some(piece)),
+            (Poll::Pending, Some(timer)) => timer.as_mut().poll(cx).map(|()| None),
+            (Poll::Pending, None) => Poll::Pending,
+        })
+        .await
+    }
 }
 
 /// Instead of a stream there is something else: an error, as a body of its own, or nothing we could use.

@@ -329,6 +329,9 @@ impl Client {
         span: Span,
         tab: &'e mut Tab,
     ) -> impl Future<Output = Result<Exchange, Cause>> + 'e {
+        if call.stream {
+            tab.presence().keeps_alive(target.provider.keepalive);
+        }
         let ask = Ask {
             provider: &target.provider,
             method: Method::POST,

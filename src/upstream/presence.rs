@@ -1,10 +1,10 @@
-//! Is whoever asked still there? And how long is an answer read on that nobody waits for?
+//! Is whoever asked still there, and has it heard anything? And how long is an answer read on that nobody waits for?
 //!
 //! Shared by a request, which knows how far it has come, and by whoever drops it, who knows why. Whatever ends a request
 //! first is what its entries say: a client that left before we stopped has left.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ pub struct Presence(Arc<Shared>);
 struct Shared {
     /// How long the try under way is read on once nobody waits for it, in milliseconds. 0: not at all.
     finish: AtomicU32,
+    /// How long whoever asked may hear nothing, in milliseconds. 0: for ever.
+    keepalive: AtomicU32,
+    /// The status has gone out, before there was an answer.
+    is_begun: AtomicBool,
     /// Why nobody waits any more, and since when.
     absence: OnceLock<(End, Instant)>,
 }
@@ -27,10 +31,28 @@ struct Shared {
 impl Presence {
     /// From here on it is read on for so long, should the client leave.
     pub(super) fn finishes(&self, most: Option<Duration>) {
-        let millis = most.map_or(0, |most| {
-            u32::try_from(most.as_millis()).unwrap_or(u32::MAX)
-        });
-        self.0.finish.store(millis, Ordering::Release);
+        self.0.finish.store(millis(most), Ordering::Release);
+    }
+
+    /// From here on whoever asked may hear nothing for so long. None: for ever.
+    pub fn keeps_alive(&self, every: Option<Duration>) {
+        self.0.keepalive.store(millis(every), Ordering::Release);
+    }
+
+    /// How long whoever asked may hear nothing before it is told that there is more to come. None: for ever.
+    pub fn keepalive(&self) -> Option<Duration> {
+        let millis = self.0.keepalive.load(Ordering::Acquire);
+        (millis > 0).then(|| Duration::from_millis(millis.into()))
+    }
+
+    /// The status goes out, though there is no answer yet.
+    pub fn begins(&self) {
+        self.0.is_begun.store(true, Ordering::Release);
+    }
+
+    /// Whether the status went out before there was an answer.
+    pub fn is_begun(&self) -> bool {
+        self.0.is_begun.load(Ordering::Acquire)
     }
 
     /// The client leaves. Gives how long its answer is to be read on, if it is.
@@ -67,6 +89,13 @@ impl Presence {
         })
         .await
     }
+}
+
+/// A length of time as it is kept here.
+fn millis(length: Option<Duration>) -> u32 {
+    length.map_or(0, |length| {
+        u32::try_from(length.as_millis()).unwrap_or(u32::MAX)
+    })
 }
 
 #[cfg(test)]

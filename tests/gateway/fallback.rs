@@ -257,10 +257,6 @@ async fn whatever_a_target_does_instead_of_a_stream_the_next_is_asked() {
             Act::Endless(head.into(), b": ping\n\n".repeat(1000)),
             "nonsense",
         ),
-        (
-            Act::Endless(head.into(), ROLE.repeat(100).into_bytes()),
-            "nonsense",
-        ),
     ] {
         second_helps(act, true, outcome).await;
     }

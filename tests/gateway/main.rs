@@ -18,6 +18,7 @@ mod fallback;
 mod health;
 mod errors;
 mod clocks;
+mod alive;
 mod streaming;
 mod protocols;
 mod page;
