@@ -308,7 +308,12 @@ fn the_example_configuration_is_valid() {
 
 #[test]
 fn the_examples_of_the_pages_are_valid() {
-    for page in ["README.md", "docs/keys.md", "docs/providers.md"] {
+    for page in [
+        "README.md",
+        "docs/keys.md",
+        "docs/providers.md",
+        "docs/streams.md",
+    ] {
         let text = fs::read_to_string(page).unwrap();
         let blocks: Vec<&str> = text
             .split("```toml\n")
