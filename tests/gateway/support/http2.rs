@@ -19,7 +19,7 @@ use super::identity::Identity;
 use super::provider::{Act, Provider, Received, Shared};
 
 /// How it behaves on its connections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Manners {
     /// Streams at once on one connection.
     pub streams: u32,
@@ -32,7 +32,7 @@ pub struct Manners {
 }
 
 /// Which streams of a connection are refused.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Refuses {
     None,
     /// Every second, from the first on.
@@ -247,6 +247,8 @@ async fn leave(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 enum After {
     Live,
     Die,
+    /// It lives, and the stream does not.
+    Reset,
 }
 
 async fn answer(
@@ -284,6 +286,7 @@ async fn answer(
 }
 
 async fn perform(mut respond: SendResponse<Bytes>, act: Act) -> Result<After, h2::Error> {
+    let mut pause = PAUSE;
     let (pieces, end) = match act {
         Act::Answer(status, headers, body) => {
             let mut head = Response::builder().status(status);
@@ -298,15 +301,27 @@ async fn perform(mut respond: SendResponse<Bytes>, act: Act) -> Result<After, h2
             poll_fn(|cx| respond.poll_reset(cx)).await?;
             return Err(Reason::CANCEL.into());
         }
+        Act::Reset => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            return Ok(After::Live);
+        }
         Act::Stream(pieces) => (pieces, Some(After::Live)),
+        Act::Slow(rest, pieces) => {
+            pause = rest;
+            (pieces, Some(After::Live))
+        }
         Act::Cut(pieces) => (pieces, Some(After::Die)),
+        Act::Snap(act) => match *act {
+            Act::Cut(pieces) => (pieces, Some(After::Reset)),
+            other => panic!("nobody has taught it to reset {other:?}"),
+        },
         Act::Stall(pieces) => (pieces, None),
         other => panic!("nobody has taught it {other:?}"),
     };
     let head = Response::builder().header("content-type", "text/event-stream");
     let mut stream = respond.send_response(head.body(()).unwrap(), false)?;
     for piece in pieces {
-        send(&mut stream, piece).await?;
+        send(&mut stream, piece, pause).await?;
     }
     match end {
         Some(After::Live) => {
@@ -314,6 +329,10 @@ async fn perform(mut respond: SendResponse<Bytes>, act: Act) -> Result<After, h2
             Ok(After::Live)
         }
         Some(After::Die) => Ok(After::Die),
+        Some(After::Reset) => {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            Ok(After::Live)
+        }
         None => {
             poll_fn(|cx| stream.poll_reset(cx)).await?;
             Err(Reason::CANCEL.into())
@@ -321,11 +340,18 @@ async fn perform(mut respond: SendResponse<Bytes>, act: Act) -> Result<After, h2
     }
 }
 
+/// A pause that lets each piece travel alone.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Sends a piece in a frame of its own, and notices who went away meanwhile.
-async fn send(stream: &mut SendStream<Bytes>, piece: String) -> Result<(), h2::Error> {
+async fn send(
+    stream: &mut SendStream<Bytes>,
+    piece: String,
+    pause: Duration,
+) -> Result<(), h2::Error> {
     stream.send_data(piece.into(), false)?;
     tokio::select! {
         reset = poll_fn(|cx| stream.poll_reset(cx)) => Err(reset?.into()),
-        () = tokio::time::sleep(Duration::from_millis(2)) => Ok(()),
+        () = tokio::time::sleep(pause) => Ok(()),
     }
 }

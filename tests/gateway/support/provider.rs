@@ -46,6 +46,9 @@ pub enum Act {
     Slow(Duration, Vec<String>),
     /// Says nothing for so long, and then does this.
     After(Duration, Box<Act>),
+    /// Does this, and breaks the connection with a reset.
+    #[allow(dead_code, reason = "only the fault suite, which shares this, does so")]
+    Snap(Box<Act>),
     /// Sends the first pieces of a stream, waits until it is told to go on, sends the others and ends it.
     Gated(Vec<String>, watch::Receiver<()>, Vec<String>),
 }
@@ -363,6 +366,11 @@ async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::
         Act::After(pause, act) => {
             tokio::time::sleep(pause).await;
             Box::pin(perform(stream, *act, shared)).await
+        }
+        Act::Snap(act) => {
+            Box::pin(perform(stream, *act, shared)).await?;
+            stream.flush().await?;
+            stream.reset().map(|()| false)
         }
         Act::Gated(first, mut gate, others) => {
             send(stream, &first, PAUSE, shared).await?;
