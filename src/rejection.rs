@@ -17,6 +17,7 @@ use crate::ledger::Refused;
 use crate::protocol::demand::Boundless;
 use crate::protocol::{Complaint, NoEndpoint};
 use crate::provider::errors::Fault;
+use crate::provider::unfit::Unfit;
 use crate::route::Why;
 use crate::upstream::attempt::Exhausted;
 use crate::upstream::{Cause, Clock, Failure, Said};
@@ -102,6 +103,16 @@ pub enum Rejection {
     /// Too many wrong keys were shown of late.
     #[error("too many keys that are not valid were shown; try again in a moment")]
     Guessing(TooMany),
+    /// Every target of the model has less room than it takes. `OpenAI`'s words, which agents know.
+    #[error(
+        "This model's maximum context length is {context} tokens. However, your request has at least {least} tokens. Please reduce the length of the messages, or ask a model with a longer context."
+    )]
+    TooLong {
+        /// The longest of their contexts, in tokens.
+        context: u64,
+        /// What the request has at the least, in tokens.
+        least: u64,
+    },
     /// Who asks did not show a key we know.
     #[error(transparent)]
     UnknownKey(#[from] UnknownKey),
@@ -152,6 +163,7 @@ impl Rejection {
             Self::Malformed(Malformed::NotJson(_) | Malformed::NotText(_)) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
+            Self::TooLong { .. } => (StatusCode::BAD_REQUEST, "context_length_exceeded"),
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
@@ -202,6 +214,7 @@ impl Rejection {
             Self::Boundless(boundless) => Some(boundless.param()),
             Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
+            Self::TooLong { .. } => Some("messages"),
             Self::ModelNotAllowed(_) | Self::ModelNotFound(_) | Self::NoTarget { .. } => {
                 Some("model")
             }
@@ -304,7 +317,12 @@ impl Said {
 /// Whose failure a client sees, over all tries.
 impl From<Exhausted> for Rejection {
     fn from(Exhausted(mut failures): Exhausted) -> Self {
-        let clients = |f: &Failure| f.fault == Fault::Client && matches!(f.cause, Cause::Status(_));
+        let said = |f: &Failure| f.fault == Fault::Client && matches!(f.cause, Cause::Status(_));
+        let is_too_long = |f: &Failure| f.unfit() == Some(Unfit::TooLong);
+        // Of what is too long for one the others may think otherwise; unless they do not.
+        let is_spent = |f: &Failure| matches!(f.cause, Cause::Spent);
+        let is_all = failures.iter().all(|f| is_too_long(f) || is_spent(f));
+        let clients = |f: &Failure| said(f) && (is_all || !is_too_long(f));
         if let Some(n) = failures.iter().rposition(clients)
             && let Cause::Status(said) = failures.swap_remove(n).cause
         {
@@ -320,9 +338,14 @@ impl From<Exhausted> for Rejection {
         }
         let told = summary(&failures);
         // That there was no further try is no failure of its own.
-        failures.retain(|f| !matches!(f.cause, Cause::Spent));
+        failures.retain(|f| !is_spent(f));
         // Nothing was asked because nothing fitted: that is the caller's budget, or its provider's.
-        let is_unasked = |f: &Failure| matches!(f.cause, Cause::Budget(_) | Cause::Unpriced);
+        let is_unasked = |f: &Failure| {
+            matches!(
+                f.cause,
+                Cause::Budget(_) | Cause::TooLong(_) | Cause::Unpriced
+            )
+        };
         let is_limited = |f: &Failure| match &f.cause {
             Cause::Limited(_) => true,
             Cause::Resting(resting) => resting.why == Why::Parked,
@@ -341,10 +364,11 @@ impl From<Exhausted> for Rejection {
             };
         }
         if failures.iter().all(is_unasked) {
-            return match failures.into_iter().next().map(|f| f.cause) {
-                Some(Cause::Budget(refused)) => Self::Budget(refused),
-                _ => Self::Unpriced,
-            };
+            let refused = failures.into_iter().find_map(|f| match f.cause {
+                Cause::Budget(refused) => Some(refused),
+                _ => None,
+            });
+            return refused.map_or(Self::Unpriced, Self::Budget);
         }
         if failures.iter().all(Failure::is_busy) {
             return Self::RateLimited(told, failures.iter().filter_map(|f| f.wait).min());
@@ -412,6 +436,7 @@ mod tests {
             came_as: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Some(Bytes::from("the provider's own words, with sk-secret")),
+            unfit: None,
         }))
     }
 
@@ -472,6 +497,41 @@ mod tests {
         assert!(body.contains("the deadline clock"), "{body}");
     }
 
+    fn too_long(target: &str) -> Failure {
+        let mut cause = status(400);
+        if let Cause::Status(said) = &mut cause {
+            said.unfit = Some(Unfit::TooLong);
+        }
+        failure(target, cause, Fault::Client, None)
+    }
+
+    #[test]
+    fn what_is_too_long_for_all_is_the_clients_fault_and_for_some_a_cause_among_others() {
+        let unasked = || failure("a/x", Cause::TooLong(10), Fault::Provider, None);
+        let limited = failure("b/x", status(429), Fault::Busy, Some(3));
+        let (code, kind, body, _) = told(vec![unasked(), too_long("b/x")]);
+        assert_eq!((code, kind), (400, None));
+        assert!(body.starts_with("the provider's own words"));
+        let (code, kind, body, _) = told(vec![too_long("a/x"), limited]);
+        assert_eq!((code, kind), (502, Some("upstream_error")));
+        assert!(
+            body.contains("a/x answered 400 Bad Request; b/x answered 429"),
+            "{body}"
+        );
+        let missing = failure("b/x", status(404), Fault::Client, None);
+        assert_eq!(told(vec![too_long("a/x"), missing]).0, 404);
+        let short = Refused::Short {
+            scope: Scope::Key,
+            name: "ann".into(),
+            limit: Money::ZERO,
+            left: Money::ZERO,
+            resets: None,
+        };
+        let short = failure("b/x", Cause::Budget(short), Fault::Provider, None);
+        let (code, kind, ..) = told(vec![unasked(), short]);
+        assert_eq!((code, kind), (429, Some("budget_exceeded")));
+    }
+
     /// One of each that may be 429 or 503, and what else waits.
     fn busy() -> Vec<Rejection> {
         let wait = Duration::from_secs(1);
@@ -481,6 +541,7 @@ mod tests {
                 came_as: StatusCode::from_u16(status).unwrap(),
                 headers: HeaderMap::new(),
                 body: None,
+                unfit: None,
             })
         };
         let short = Refused::Short {

@@ -105,6 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        // `provider`: why a request fits no target of a model decides which other model is asked.
         "proxy",
         &[
             "admission",
@@ -113,6 +114,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ledger",
             "plan",
             "protocol",
+            "provider",
             "rejection",
             "response",
             "route",

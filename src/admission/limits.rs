@@ -181,16 +181,24 @@ pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limit
 
 impl Charge {
     /// Counts the tokens that a request will probably use, at all gates or at none. Of a limit that is lower it takes all
-    /// that there is. Tells what is left of the caller's own limits.
+    /// that there is. What it has counted before does not count any more: whoever asks for another model asks once. Tells
+    /// what is left of the caller's own limits.
     pub fn take(&mut self, tokens: u64, now: Instant) -> Result<Vec<Left>, Limited> {
         let mut left = Vec::new();
         if self.taken.is_empty() {
             return Ok(left);
         }
         let mut wanted: SmallVec<[_; 2]> = SmallVec::new();
-        for Taken { gate, .. } in &self.taken {
+        for Taken {
+            gate, tokens: had, ..
+        } in &mut self.taken
+        {
             let amount = gate.limits.tpm.map_or(0, |limit| tokens.min(limit));
-            wanted.push((gate, gate.used(), amount));
+            let mut used = gate.used();
+            if let Some((at, amount)) = had.take() {
+                used.tokens.pay_back(at, amount, now);
+            }
+            wanted.push((&*gate, used, amount));
         }
         let refused = wanted.iter_mut().filter_map(|(gate, used, amount)| {
             let limit = gate.limits.tpm?;
@@ -213,6 +221,15 @@ impl Charge {
             taken.tokens = tokens;
         }
         Ok(left)
+    }
+
+    /// Hands over all that was taken; of this there is nothing left.
+    #[must_use]
+    pub fn hand_over(&mut self) -> Self {
+        Self {
+            taken: std::mem::take(&mut self.taken),
+            ..*self
+        }
     }
 
     /// The request is sent: it counts, whatever becomes of it.

@@ -366,12 +366,29 @@ pub struct Model {
     /// From the request's arrival to the first content, over all tries and pauses.
     #[serde(default = "Model::deadline", deserialize_with = "value::duration")]
     pub deadline: Duration,
+    /// The model that is asked instead where the request is too long.
+    pub on_context_overflow: Option<String>,
+    /// The model that is asked instead where a provider does not answer such a thing.
+    pub on_content_filter: Option<String>,
+    /// The model that is asked instead where what is left to spend does not suffice.
+    pub on_budget: Option<String>,
     /// As under a provider, applied before the provider's own.
     #[serde(default)]
     pub rules: Rules,
 }
 
 impl Model {
+    /// The models that are asked instead, by the names of the fields that say so.
+    pub fn instead(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let each = [
+            ("on_context_overflow", self.on_context_overflow.as_deref()),
+            ("on_content_filter", self.on_content_filter.as_deref()),
+            ("on_budget", self.on_budget.as_deref()),
+        ];
+        let named = each.into_iter();
+        named.filter_map(|(field, name)| Some((field, name?)))
+    }
+
     /// The deadline of a model that names none, and of `provider/model` requests.
     pub fn deadline() -> Duration {
         Duration::from_secs(300)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::instead::instead;
 use super::keys::{Budgets, OPEN, Owners};
 use super::{Limits, Passage, Plan, Spending, State, Surroundings, rules};
 use crate::admission::limits::Whose;
@@ -15,7 +16,7 @@ use crate::config::{self, Config, Diagnostic};
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::health::Healths;
-use crate::route::{Allowance, Route, Target};
+use crate::route::{Allowance, Instead, Route, Target};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 use crate::usage::book::Book;
 
@@ -55,6 +56,7 @@ impl Plan {
         let (door, admin_door) = compiler.doors();
         let admin_token = compiler.admin_token();
         compiler.limits();
+        compiler.instead();
         compiler.warn();
         compiler.coverage(&models, &book, &keyring);
         let unavailable = compiler.unavailable_routes();
@@ -136,6 +138,7 @@ fn direct(mut target: Target, allowance: Arc<Allowance>, meters: Arc<RouteMeters
         targets: vec![Arc::new(target)],
         deadline: config::Model::deadline(),
         rules: Rules::default(),
+        instead: Instead::default(),
         skipped: Vec::new(),
         allowance,
         meters,
@@ -199,6 +202,7 @@ impl Compiler<'_> {
                 targets,
                 deadline: entry.deadline,
                 rules,
+                instead: instead(entry),
                 skipped,
                 allowance: self.healths.allowance(name),
                 meters: self.metrics.route(name),
@@ -215,6 +219,7 @@ impl Compiler<'_> {
                 targets: Vec::new(),
                 deadline: config::Model::deadline(),
                 rules: Rules::default(),
+                instead: Instead::default(),
                 skipped: vec![format!("{name}: {why}")],
                 allowance: Arc::default(),
                 meters: self.metrics.route(&format!("{name}/*")),

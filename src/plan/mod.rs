@@ -7,6 +7,7 @@ mod compile;
 mod coverage;
 mod doors;
 mod egress;
+mod instead;
 mod keys;
 pub mod made;
 pub mod money;

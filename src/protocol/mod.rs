@@ -5,6 +5,7 @@
 
 pub mod demand;
 mod error;
+pub mod least;
 pub mod openai;
 mod sse;
 mod tokens;

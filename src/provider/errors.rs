@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::unfit::Unfit;
 use crate::protocol::ErrorBody;
 
 /// Who must do something about a failure.
@@ -35,11 +36,27 @@ pub enum Retry {
 /// Beside the status only words for programs are read, and of a message its beginning: further in, a prompt may be
 /// said back, and a prompt may say anything.
 pub fn judge(status: StatusCode, headers: &HeaderMap, said: &ErrorBody) -> (Fault, Retry) {
-    let (fault, retry) = match status.as_u16() {
+    let (fault, retry) = match (status.as_u16(), Unfit::of(status, said)) {
+        // Another target may have more room.
+        (_, Some(Unfit::TooLong)) => (Fault::Client, Retry::Elsewhere),
+        // Nobody else is asked for that unless an operator wants it.
+        (_, Some(Unfit::Flagged)) => (Fault::Client, Retry::Never),
+        (status, None) => by_status(status, said),
+    };
+    let told = headers
+        .get("x-should-retry")
+        .map(http::HeaderValue::as_bytes);
+    match (told, retry) {
+        (Some(b"false"), Retry::Here) => (fault, Retry::Elsewhere),
+        _ => (fault, retry),
+    }
+}
+
+/// What an error means that is not about what was asked.
+fn by_status(status: u16, said: &ErrorBody) -> (Fault, Retry) {
+    match status {
         // A bad key, or a bill that is not paid, in the clothes of a bad request: Gemini, xAI, Anthropic.
         400 if refuses_us(said) || is_used_up(said) => (Fault::Credentials, Retry::Elsewhere),
-        // OpenRouter: what was asked was flagged.
-        403 if said.is_moderated => (Fault::Client, Retry::Never),
         401..=403 => (Fault::Credentials, Retry::Elsewhere),
         // The model or the room for it may be there elsewhere.
         404 | 413 => (Fault::Client, Retry::Elsewhere),
@@ -56,13 +73,6 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, said: &ErrorBody) -> (Faul
         524 => (Fault::Provider, Retry::Elsewhere),
         500..=599 => (Fault::Provider, Retry::Here),
         _ => (Fault::Provider, Retry::Elsewhere),
-    };
-    let told = headers
-        .get("x-should-retry")
-        .map(http::HeaderValue::as_bytes);
-    match (told, retry) {
-        (Some(b"false"), Retry::Here) => (fault, Retry::Elsewhere),
-        _ => (fault, retry),
     }
 }
 
@@ -107,6 +117,7 @@ pub fn meant(said: &ErrorBody) -> StatusCode {
                 .iter()
                 .find(|(start, _)| begins(said, start))
                 .map(|m| m.1)
+                .or_else(|| Unfit::told(said).map(|_| StatusCode::BAD_REQUEST))
         })
     };
     said.status
@@ -114,22 +125,13 @@ pub fn meant(said: &ErrorBody) -> StatusCode {
         .unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
-/// What errors without any word for programs begin with: Language Pipes, LM Studio.
-const MESSAGES: [(&str, StatusCode); 6] = [
+/// What errors without any word for programs begin with: Language Pipes.
+const MESSAGES: [(&str, StatusCode); 3] = [
     ("no pipe available", StatusCode::SERVICE_UNAVAILABLE),
     ("no model ends available", StatusCode::SERVICE_UNAVAILABLE),
     (
         "maximum number of jobs reached",
         StatusCode::SERVICE_UNAVAILABLE,
-    ),
-    ("trying to keep the first", StatusCode::BAD_REQUEST),
-    (
-        "cannot truncate prompt with n_keep",
-        StatusCode::BAD_REQUEST,
-    ),
-    (
-        "the number of tokens to keep from the initial prompt",
-        StatusCode::BAD_REQUEST,
     ),
 ];
 

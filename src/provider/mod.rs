@@ -10,6 +10,7 @@ pub mod errors;
 pub mod rules;
 pub mod site;
 pub mod trust;
+pub mod unfit;
 
 use std::time::Duration;
 

@@ -4,29 +4,36 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::admission::limits::{Charge, Limited};
 use crate::admission::{Caller, Permit, note};
-use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::ledger::{Hold, Refused};
 use crate::plan::Plan;
-use crate::protocol::Endpoint;
+use crate::protocol::least;
 use crate::rejection::Rejection;
 use crate::route::{Bounds, Route, Terms};
 use crate::telemetry::Record;
-use crate::upstream::{Asked, Tab};
+use crate::upstream::{Asked, Call, Tab};
 use crate::usage::Money;
 
 /// Who asks for what, and where it may go.
+#[derive(Clone, Copy)]
 pub(super) struct Wanted<'r> {
     pub(super) caller: &'r Caller,
-    pub(super) endpoint: Endpoint,
-    pub(super) headers: &'r HeaderMap,
-    pub(super) envelope: &'r Envelope,
+    pub(super) call: &'r Call<'r>,
+    /// The label of the model that was asked for: the one that its entries have.
+    pub(super) model: &'r Arc<str>,
+    /// The route of that model, or of one that is asked instead.
     pub(super) route: &'r Route,
+}
+
+/// What a request has taken of its caller's limits, and goes on with from one model to the next.
+pub(super) struct Taken {
+    pub(super) charge: Charge,
+    /// None: its client has left.
+    pub(super) permit: Option<Permit>,
 }
 
 /// Opens the tab of a request.
@@ -34,17 +41,17 @@ pub(super) async fn open(
     gateway: &Gateway,
     plan: &Plan,
     wanted: Wanted<'_>,
-    mut charge: Charge,
-    permit: &mut Permit,
+    taken: &mut Taken,
     record: &Record,
 ) -> Result<Box<Tab>, Rejection> {
     let Wanted {
         caller,
-        endpoint,
-        headers,
-        envelope,
+        call,
+        model,
         route,
     } = wanted;
+    let (endpoint, envelope) = (call.endpoint, call.envelope);
+    let least = least(call, route)?;
     let cap = plan.spending.output_cap;
     let all = route.order().iter().map(|target| &target.terms);
     let mut bounds = match is_metered(caller, all.clone()) {
@@ -58,7 +65,10 @@ pub(super) async fn open(
             None => Bounds::guess(endpoint, envelope, cap),
         };
         // Its body may have taken its time.
-        permit.left = charge.take(probable, Instant::now())?;
+        let left = taken.charge.take(probable, Instant::now())?;
+        if let Some(permit) = &mut taken.permit {
+            permit.left = left;
+        }
     }
     let now = (gateway.wall)();
     let hold = match &mut bounds {
@@ -74,17 +84,37 @@ pub(super) async fn open(
         api: record.api,
         key: Arc::clone(&caller.name),
         team: caller.team.clone(),
-        model: Arc::clone(&route.meters.name),
+        model: Arc::clone(model),
+        tries: record.tries,
         length: envelope.length(),
         most: if endpoint.has_output() { u64::MAX } else { 0 },
         probable,
+        least,
         at: now,
         user: envelope.string("user").and_then(|user| note::kept(&user)),
-        tag: note::tag(headers).or_else(|| caller.tag.clone()),
+        tag: note::tag(call.headers).or_else(|| caller.tag.clone()),
     };
     let free = plan.spending.unpriced;
     // In a box from the start: it is long, and moves from hand to hand.
-    Ok(Box::new(Tab::new(hold?, charge, asked, bounds, free)))
+    let (hold, charge) = (hold?, taken.charge.hand_over());
+    Ok(Box::new(Tab::new(hold, charge, asked, bounds, free)))
+}
+
+/// The tokens that a request has at the least, if that is more than some target has room for. None has: nobody is asked, and
+/// nothing is set aside.
+fn least(call: &Call<'_>, route: &Route) -> Result<u64, Rejection> {
+    let contexts = || route.order().iter().map(|target| target.terms.context);
+    let most = call.envelope.length() / least::BYTES;
+    if !contexts().any(|context| context.is_some_and(|context| context < most)) {
+        return Ok(0);
+    }
+    let least = least::tokens(call.endpoint, call.envelope);
+    // Who says nothing of its context may have any.
+    let longest = contexts().map(|context| context.unwrap_or(u64::MAX)).max();
+    match longest {
+        Some(context) if context < least => Err(Rejection::TooLong { context, least }),
+        _ => Ok(least),
+    }
 }
 
 /// Whether anybody who is asked has a budget.

@@ -5,6 +5,7 @@
 mod catalogue;
 mod discover;
 mod funds;
+mod instead;
 mod own;
 mod twins;
 mod wait;
@@ -22,7 +23,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use crate::admission::limits::{self, Charge};
+use crate::admission::limits;
 use crate::admission::{Caller, Permit, UnknownKey};
 use crate::envelope::{self, Envelope};
 use crate::gateway::Gateway;
@@ -34,7 +35,8 @@ use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 pub use catalogue::unescape;
 pub use discover::discover;
-use funds::Wanted;
+use funds::{Taken, Wanted};
+use instead::{Hops, Turned};
 use wait::{Noted, Outcome, Places, Wait, Waiter};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
@@ -282,9 +284,7 @@ where
 
 /// Carries a request through the rooms, in order. Each may refuse it; none knows the others.
 async fn forward<B>(
-    Worker {
-        gateway, client, ..
-    }: &Worker,
+    worker: &Worker,
     plan: &Plan,
     endpoint: Endpoint,
     (head, body): (&Parts, B),
@@ -295,8 +295,9 @@ where
     B: HttpBody<Data = Bytes> + Send,
 {
     // Who asks, and is there room?
+    let gateway = &worker.gateway;
     let caller = &identify(gateway, plan, &head.headers, record)?;
-    let (mut permit, charge) = admit(gateway, plan, caller, record)?;
+    let mut taken = admit(gateway, plan, caller, record)?;
 
     // What is asked?
     readable(&head.headers)?;
@@ -314,7 +315,7 @@ where
     let patience = patience(&head.headers)?;
 
     // Where may it go?
-    let route = plan
+    let mut route = plan
         .route(&model)
         .ok_or_else(|| Rejection::ModelNotFound(shortened(&model)))?;
     if !caller.may_use(&model) {
@@ -330,19 +331,7 @@ where
         return Err(Rejection::NoTarget { model, why });
     }
 
-    // May it pass, and may it be paid?
-    let wanted = Wanted {
-        caller,
-        endpoint,
-        headers: &head.headers,
-        envelope: &envelope,
-        route: &route,
-    };
-    let mut tab = funds::open(gateway, plan, wanted, charge, &mut permit, record).await?;
-    tab.watch(presence);
-
-    // Send it, and try again while that can help. Its place is free once its client has left.
-    let mut permit = Some(permit);
+    // May it pass, may it be paid, and who answers? What a model cannot take, another may.
     let client_id = record.client_id.clone();
     let call = Call {
         endpoint,
@@ -355,15 +344,18 @@ where
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
-    let asked = {
-        let asking = pin!(attempt::run(client, &route, &call, &mut tab, record));
-        presence.holding(&mut permit, asking).await
-    };
-    let answer = match asked {
-        Ok(answer) => answer,
-        Err(exhausted) => {
-            tab.close().await;
-            return Err(exhausted.into());
+    let model = &Arc::clone(&route.meters.name);
+    let mut hops = Hops::default();
+    let (answer, mut tab) = loop {
+        let wanted = Wanted {
+            caller,
+            call: &call,
+            model,
+            route: &route,
+        };
+        match one(worker, plan, wanted, &mut taken, presence, record).await {
+            Ok(answered) => break answered,
+            Err(turned) => route = hops.next(plan, &route, turned)?,
         }
     };
 
@@ -374,7 +366,41 @@ where
         record.enters(entered);
         settled.await;
     }
-    Ok(Answered::Relayed(answer, permit, tab))
+    Ok(Answered::Relayed(answer, taken.permit, tab))
+}
+
+/// Lets one model's targets answer: sets aside what that may cost, sends it, and tries again while that can help.
+async fn one(
+    Worker {
+        gateway, client, ..
+    }: &Worker,
+    plan: &Plan,
+    wanted: Wanted<'_>,
+    taken: &mut Taken,
+    presence: &Presence,
+    record: &mut Record,
+) -> Result<(Box<Answer>, Box<Tab>), Turned> {
+    let mut tab = funds::open(gateway, plan, wanted, taken, record).await?;
+    tab.watch(presence);
+    // Its place is free once its client has left.
+    let asked = {
+        let asking = pin!(attempt::run(
+            client,
+            wanted.route,
+            wanted.call,
+            &mut tab,
+            record
+        ));
+        presence.holding(&mut taken.permit, asking).await
+    };
+    match asked {
+        Ok(answer) => Ok((answer, tab)),
+        Err(exhausted) => {
+            taken.charge = tab.hand_over();
+            tab.close().await;
+            Err(exhausted.into())
+        }
+    }
 }
 
 /// Who asks.
@@ -405,10 +431,11 @@ fn admit(
     plan: &Plan,
     caller: &Caller,
     record: &Record,
-) -> Result<(Permit, Charge), Rejection> {
+) -> Result<Taken, Rejection> {
     let (slots, charge) = limits::enter(&caller.gates, record.began)?;
     let place = gateway.state.in_flight.enter(plan.limits.in_flight)?;
-    Ok((Permit::new(place, slots), charge))
+    let permit = Some(Permit::new(place, slots));
+    Ok(Taken { charge, permit })
 }
 
 /// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere

@@ -186,6 +186,7 @@ mod tests {
             targets: Vec::new(),
             deadline: std::time::Duration::ZERO,
             rules: crate::provider::Rules::default(),
+            instead: crate::route::Instead::default(),
             skipped: Vec::new(),
             allowance: Arc::default(),
             meters: crate::telemetry::metrics::Metrics::new().route("fast"),

@@ -32,12 +32,25 @@ pub struct Route {
     pub deadline: Duration,
     /// What is changed for every target, before its provider's own rules.
     pub rules: Rules,
+    /// Which models are asked instead, where its targets cannot take a request.
+    pub instead: Instead,
     /// Targets that cannot be asked, and why: for the message when nobody is left.
     pub skipped: Vec<String>,
     /// What may be retried of its requests.
     pub allowance: Arc<Allowance>,
     /// What is counted about it.
     pub meters: Arc<RouteMeters>,
+}
+
+/// The names of models that are asked instead of another, by what keeps its targets from taking a request.
+#[derive(Clone, Debug, Default)]
+pub struct Instead {
+    /// The request is too long for them.
+    pub too_long: Option<Box<str>>,
+    /// Their providers do not answer such a thing.
+    pub flagged: Option<Box<str>>,
+    /// What is left to spend does not suffice.
+    pub short: Option<Box<str>>,
 }
 
 /// One model of one provider.

@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// A wait that a provider asks for is honoured up to here, and only where there is no other target to go to.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// So many tries are made for one request, over all targets.
+/// So many tries are made for one request, over all targets of all models that are asked, but for the first of each.
 const MOST_TRIES: u32 = 12;
 
 /// Every try came to nothing. The failures are in the order they happened, at least one of them, unless there was no
@@ -42,7 +42,7 @@ pub async fn run(
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
     let (targets, resort) = worth_asking(route, deadline).await;
-    let (mut failures, mut tries) = (resting(route, &targets), 0);
+    let mut failures = resting(route, &targets);
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
@@ -52,7 +52,6 @@ pub async fn run(
                 failures.push(Failure::unasked(target, cause));
                 continue 'targets;
             }
-            tries += 1;
             record.try_begins(&target.name, &target.meters, began);
             let span = Span { began, deadline };
             let this = Try {
@@ -75,11 +74,15 @@ pub async fn run(
             } else {
                 next(&failure, (tried, target.provider.tries), is_last, call)
             };
+            // What does not fit says nothing of how its targets are: where it goes next is no retry.
+            let is_unfit = failure.unfit().is_some();
             failures.push(failure);
             match next {
                 Next::Nobody => break 'targets,
                 Next::Target if is_last => break 'targets,
-                _ if tries == MOST_TRIES || !route.allowance.take(Instant::now()) => {
+                _ if record.tries >= MOST_TRIES
+                    || !(is_unfit || route.allowance.take(Instant::now())) =>
+                {
                     failures.push(Failure::unasked(target, Cause::Spent));
                     break 'targets;
                 }

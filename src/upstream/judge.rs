@@ -17,6 +17,7 @@ use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Inflow, Said};
 use crate::protocol::{Ended, Ending, ErrorBody, Pieces, Progress};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
+use crate::provider::unfit::Unfit;
 use crate::usage::Usage;
 
 /// What is held back of an answer, in bytes, before it must be passed on as it comes.
@@ -102,6 +103,12 @@ fn judged(
     now: SystemTime,
 ) -> Judged {
     let Told { error, body, .. } = told;
+    let unfit = Unfit::of(status, &error);
+    // It is the client's fault, whatever older servers call it.
+    let status = match unfit {
+        Some(_) if status.is_server_error() => StatusCode::BAD_REQUEST,
+        _ => status,
+    };
     let (fault, retry) = errors::judge(status, &headers, &error);
     let wait = errors::stated_wait(&headers, &error, now);
     // Nobody but the client hears a provider's words, and only about its own faults: as they came, if that is the way
@@ -122,6 +129,7 @@ fn judged(
         came_as,
         headers,
         body,
+        unfit,
     };
     Judged {
         said,

@@ -34,6 +34,7 @@ use crate::admission::limits::Limited;
 use crate::envelope::{Envelope, Rope};
 use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
 use crate::provider::errors::{Fault, Retry};
+use crate::provider::unfit::Unfit;
 use crate::provider::{Origin, Provider, echo};
 use crate::route::health::Blame;
 use crate::route::{Resting, Target, Why};
@@ -163,6 +164,9 @@ pub enum Cause {
     /// An error of the provider's.
     #[error("answered {0}")]
     Status(Box<Said>),
+    /// Its context is shorter than the prompt, in tokens.
+    #[error("was not asked: the request is longer than its context of {0} tokens")]
+    TooLong(u64),
     /// It has no price, and the caller has a budget.
     #[error("was not asked: it has no price, or the request points at what cannot be measured")]
     Unpriced,
@@ -179,6 +183,8 @@ pub struct Said {
     pub headers: HeaderMap,
     /// What a client may be told; none if there is nothing that would help it.
     pub body: Option<Bytes>,
+    /// Another model may take the request all the same.
+    pub unfit: Option<Unfit>,
 }
 
 impl fmt::Display for Said {
@@ -238,11 +244,22 @@ impl Failure {
         }
     }
 
+    /// Why another model may take the request, if one may.
+    pub fn unfit(&self) -> Option<Unfit> {
+        match &self.cause {
+            Cause::Status(said) => said.unfit,
+            Cause::TooLong(_) => Some(Unfit::TooLong),
+            _ => None,
+        }
+    }
+
     /// What is counted.
     pub fn outcome(&self) -> Outcome {
         match (&self.cause, self.fault) {
             // Nothing was sent.
-            (Cause::Budget(_) | Cause::Unpriced | Cause::Spent, _) => Outcome::Cancelled,
+            (Cause::Budget(_) | Cause::TooLong(_) | Cause::Unpriced | Cause::Spent, _) => {
+                Outcome::Cancelled
+            }
             (Cause::Clock(_), _) => Outcome::Timeout,
             (Cause::Connect(_), _) => Outcome::Connect,
             (Cause::Nonsense(_), _) => Outcome::Nonsense,

@@ -14,6 +14,7 @@ use super::{Cause, Failure, Presence};
 use crate::admission::limits::{self, Charge, Limited, Slots};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
+use crate::provider::unfit::Unfit;
 use crate::route::health::{Blame, Trial};
 use crate::route::{BYTES_PER_TOKEN, Bounds, Resort, Target};
 use crate::telemetry::{End, Entered};
@@ -30,14 +31,18 @@ pub struct Asked {
     pub key: Arc<str>,
     /// And its team's.
     pub team: Option<Arc<str>>,
-    /// The model's label.
+    /// The label of the model that was asked for, whichever is asked instead.
     pub model: Arc<str>,
+    /// How many tries were made before, at other models' targets.
+    pub tries: u32,
     /// The length of the body, in bytes.
     pub length: u64,
     /// The most output that it may have, in tokens, where nobody who is asked has a budget.
     pub most: u64,
     /// The tokens that it will probably use.
     pub probable: u64,
+    /// The tokens of input that it has at least.
+    pub least: u64,
     /// When the hold was made: the windows of budgets that it counts in.
     pub at: SystemTime,
     /// For whom the caller asks, as it says.
@@ -58,6 +63,8 @@ pub struct Tab {
     unpriced: bool,
     presence: Presence,
     attempt: u32,
+    /// A target with a context of so many tokens is known to be too small.
+    too_small: u64,
     /// None: no try is under way.
     bill: Option<Bill>,
 }
@@ -124,13 +131,14 @@ impl Tab {
         unpriced: bool,
     ) -> Self {
         Self {
+            attempt: asked.tries,
+            too_small: asked.least.saturating_sub(1),
             hold,
             charge,
             asked,
             bounds,
             unpriced,
             presence: Presence::default(),
-            attempt: 0,
             bill: None,
         }
     }
@@ -153,6 +161,11 @@ impl Tab {
         at: SystemTime,
     ) -> Result<(), Cause> {
         let terms = &target.terms;
+        if let Some(context) = terms.context
+            && context <= self.too_small
+        {
+            return Err(Cause::TooLong(context));
+        }
         let cooldown = target.provider.cooldown;
         let trial = target.health.enter(cooldown, resort, now);
         let trial = trial.map_err(Cause::Resting)?;
@@ -250,11 +263,17 @@ impl Tab {
 
     /// The try came to nothing. Gives what was entered all the same.
     pub(super) fn fails(&mut self, failure: &Failure, usage: Option<Usage>) -> Option<Entered> {
+        if let (Some(Unfit::TooLong), Some(bill)) = (failure.unfit(), &self.bill)
+            && bill.context != u64::MAX
+        {
+            // Nor will it fit where there is no more room.
+            self.too_small = self.too_small.max(bill.context);
+        }
         let is_answered = match failure.cause {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
             Cause::Budget(_) | Cause::Limited(_) | Cause::Unpriced => true,
-            Cause::Resting(_) | Cause::Spent => true,
+            Cause::Resting(_) | Cause::Spent | Cause::TooLong(_) => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
@@ -329,6 +348,12 @@ impl Tab {
         // Before the last bytes go: whoever has them may ask again at once.
         self.charge.settle(Instant::now());
         self.hold.settle()
+    }
+
+    /// The targets of another model are asked instead. What the tries have cost so far is entered, in `close`; what was taken
+    /// of the caller's limits goes on to the tab of those: it is one request.
+    pub fn hand_over(&mut self) -> Charge {
+        self.charge.hand_over()
     }
 
     fn enter(&mut self, end: &'static str, usage: Option<Usage>) -> Option<Entered> {

@@ -492,3 +492,19 @@ fn the_requests_of_the_readme_are_answered() {
         }
     }
 }
+
+#[test]
+fn check_finds_models_that_are_asked_instead_of_themselves() {
+    let folder = folder_with(
+        "[providers.echo]\n[models.a]\ntargets = [\"echo/a\"]\non_budget = \"a\"\non_context_overflow = \"lng\"\n[models.b]\ntargets = [\"echo/b\"]\non_context_overflow = \"c\"\non_content_filter = \"a\"\n[models.c]\ntargets = [\"echo/c\"]\non_budget = \"d\"\n[models.d]\ntargets = [\"echo/d\"]\non_content_filter = \"b\"\n[models.long]\ntargets = [\"echo/l\"]\non_budget = \"d\"\n",
+    );
+    let (code, out, err) = run(folder.path(), &["check"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let lines: Vec<&str> = err.lines().collect();
+    let want = [
+        "gateway.toml:4: models.a.on_budget: a model cannot be asked instead of itself; name another one",
+        "gateway.toml:5: models.a.on_context_overflow: there is no [models.lng]; did you mean `long`?",
+        "gateway.toml:8: models.b.on_context_overflow: goes in a circle: b → c → d → b; name a model that does not lead back",
+    ];
+    assert_eq!(lines, want);
+}

@@ -626,7 +626,7 @@ async fn before_another(act: Act, another: Act) -> (Provider, Provider, Gateway)
 
 #[tokio::test]
 async fn a_fault_of_the_clients_in_the_clothes_of_an_answer_is_told_at_once() {
-    let whole = r#"{"error":{"message":"too long","code":"context_length_exceeded"}, "n":1e0}"#;
+    let whole = r#"{"error":{"message":"too hot","code":"unsupported_value"}, "n":1e0}"#;
     let event = format!("data: {whole}\n\n");
     let role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
     for (act, body, as_it_came) in [
@@ -644,8 +644,8 @@ async fn a_fault_of_the_clients_in_the_clothes_of_an_answer_is_told_at_once() {
         let answer = ask(&gateway, body).await;
         assert_eq!(answer.status, 400, "{}", answer.text());
         assert_eq!(answer.header("content-type"), Some("application/json"));
-        assert_eq!(answer.code(), "context_length_exceeded");
-        assert_eq!(answer.json()["error"]["message"], "too long");
+        assert_eq!(answer.code(), "unsupported_value");
+        assert_eq!(answer.json()["error"]["message"], "too hot");
         assert_eq!(answer.text() == whole, as_it_came, "{}", answer.text());
         assert_eq!((a.count(), b.count()), (1, 0), "nobody else is bothered");
         let line = r#"tollgate_tries_total{outcome="client_fault",target="a/x"}"#;

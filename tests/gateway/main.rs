@@ -16,6 +16,7 @@ mod support;
 mod path;
 mod fallback;
 mod health;
+mod cause;
 mod errors;
 mod clocks;
 mod alive;

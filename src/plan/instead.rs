@@ -1,0 +1,62 @@
+//! Which models are asked instead of others? Each must be there, and no way may lead back to where it came from.
+
+use std::collections::BTreeSet;
+
+use super::compile::Compiler;
+use crate::config;
+use crate::config::load::suggest;
+use crate::route::Instead;
+
+/// As it is written.
+pub(super) fn instead(model: &config::Model) -> Instead {
+    let named = |name: &Option<String>| name.as_deref().map(Into::into);
+    Instead {
+        too_long: named(&model.on_context_overflow),
+        flagged: named(&model.on_content_filter),
+        short: named(&model.on_budget),
+    }
+}
+
+impl<'c> Compiler<'c> {
+    /// Names models that are not there, and each loop once: at the first of its models.
+    pub(super) fn instead(&mut self) {
+        let models = &self.config.models;
+        for (name, entry) in models {
+            for (field, to) in entry.instead() {
+                let at = ["models", name, field];
+                if !models.contains_key(to) {
+                    let hint = suggest(to, models.keys().map(String::as_str));
+                    self.flaw(at, format!("there is no [models.{to}]{hint}"));
+                } else if to == name {
+                    self.flaw(
+                        at,
+                        "a model cannot be asked instead of itself; name another one",
+                    );
+                } else if let Some(way) = self.way(to, name) {
+                    let message = format!(
+                        "goes in a circle: {name} → {way}; name a model that does not lead back"
+                    );
+                    self.flaw(at, message);
+                }
+            }
+        }
+    }
+
+    /// A way from one model to another that comes before it, by whatever causes, over none that come before both.
+    fn way(&self, from: &'c str, to: &'c str) -> Option<String> {
+        let mut seen = BTreeSet::from([from]);
+        let mut open = vec![(from, from.to_owned())];
+        while let Some((name, way)) = open.pop() {
+            if name == to {
+                return Some(way);
+            }
+            let next = self.config.models.get(name).into_iter();
+            for (_, next) in next.flat_map(config::Model::instead) {
+                if next >= to && seen.insert(next) {
+                    open.push((next, format!("{way} → {next}")));
+                }
+            }
+        }
+        None
+    }
+}
