@@ -312,6 +312,7 @@ fn the_example_configuration_is_valid() {
 fn the_examples_of_the_pages_are_valid() {
     for page in [
         "README.md",
+        "docs/fallback.md",
         "docs/keys.md",
         "docs/providers.md",
         "docs/streams.md",

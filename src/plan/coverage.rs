@@ -144,23 +144,32 @@ impl<'c> Compiler<'c> {
         let mut find = |gap, place, one: &Judged<'c>| {
             found.entry(gap).or_default().push((place, one.target));
         };
+        // A key's list names what its callers ask for; what is asked instead is the operator's choice.
+        let asked_as: BTreeMap<&str, BTreeSet<&str>> = judged
+            .iter()
+            .map(|one| (one.model, self.asked_as(one.model)))
+            .collect();
         for of_one in judged.chunk_by(|one, other| one.model == other.model) {
             let may_ask =
                 |name: &&str| is_everybodys || spenders.values().any(|it| it.may_use(name));
-            let whom = |names: &[&str]| match of_one.iter().any(|one| self.has_budget(one)) {
-                true => Some(Whom::Everybody),
-                false => names.iter().any(may_ask).then_some(Whom::Some),
+            let asked_as = of_one.first().and_then(|one| asked_as.get(one.model));
+            let whom = |target: Option<&'c str>| {
+                let mut names = asked_as.into_iter().flatten().chain(&target);
+                match of_one.iter().any(|one| self.has_budget(one)) {
+                    true => Some(Whom::Everybody),
+                    false => names.any(may_ask).then_some(Whom::Some),
+                }
             };
             let is_bare = of_one.iter().all(|one| one.known == Known::Unpriced);
             if let (Some(one), true) = (of_one.first(), is_bare && self.refuses())
-                && let Some(whom) = whom(&[one.model])
+                && let Some(whom) = whom(None)
             {
                 find(Gap::Nothing(whom), format!("models.{}", one.model), one);
                 continue;
             }
             for one in of_one {
                 // A target can be asked for by its own name as well.
-                let gap = whom(&[one.model, one.target]).and_then(|whom| one.gap(whom));
+                let gap = whom(Some(one.target)).and_then(|whom| one.gap(whom));
                 if let Some(gap) = gap {
                     find(gap, one.place.clone(), one);
                 }

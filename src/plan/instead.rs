@@ -37,9 +37,35 @@ impl<'c> Compiler<'c> {
                         "goes in a circle: {name} → {way}; name a model that does not lead back"
                     );
                     self.flaw(at, message);
+                } else if self.is_unavailable(to) {
+                    let why = format!("no target of `{to}` can be asked, so it helps nobody");
+                    self.warnings.push(format!("models.{name}.{field}: {why}"));
                 }
             }
         }
+    }
+
+    /// Whether no provider of a model can be asked.
+    fn is_unavailable(&self, model: &str) -> bool {
+        let entry = self.config.models.get(model);
+        let can_be_asked = |target: &config::Target| {
+            let provider = target.to.split_once('/').map(|(provider, _)| provider);
+            provider.is_none_or(|provider| !self.unavailable.contains_key(provider))
+        };
+        entry.is_some_and(|entry| !entry.targets.iter().any(can_be_asked))
+    }
+
+    /// A model, and all those instead of which it may come to be asked.
+    pub(super) fn asked_as(&self, model: &'c str) -> BTreeSet<&'c str> {
+        let (mut names, mut open) = (BTreeSet::from([model]), vec![model]);
+        while let Some(to) = open.pop() {
+            for (name, entry) in &self.config.models {
+                if entry.instead().any(|(_, next)| next == to) && names.insert(name) {
+                    open.push(name);
+                }
+            }
+        }
+        names
     }
 
     /// A way from one model to another that comes before it, by whatever causes, over none that come before both.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::admission::limits::{Charge, Limited};
 use crate::admission::{Caller, Permit, note};
 use crate::gateway::Gateway;
-use crate::ledger::{Hold, Refused};
+use crate::ledger::{Account, Hold, Refused};
 use crate::plan::Plan;
 use crate::protocol::least;
 use crate::rejection::Rejection;
@@ -71,11 +71,13 @@ pub(super) async fn open(
         }
     }
     let now = (gateway.wall)();
+    let rest = rest(caller, record);
+    let accounts = rest.as_deref().unwrap_or(&caller.accounts);
     let hold = match &mut bounds {
-        Some(asked) => hold(gateway, plan, caller, (asked, all), now).await,
+        Some(asked) => hold(gateway, plan, (caller, accounts), (asked, all), now).await,
         None => {
             let nothing = Money::ZERO;
-            let hold = gateway.state.ledger.hold(&caller.accounts, nothing, now);
+            let hold = gateway.state.ledger.hold(accounts, nothing, now);
             hold.await.map_err(|refused| because(refused, now))
         }
     };
@@ -127,6 +129,21 @@ fn is_limited(caller: &Caller, route: &Route) -> bool {
     !caller.gates.is_empty() || route.order().iter().any(|target| target.gate.is_some())
 }
 
+/// Its caller's accounts but those of requests, where it has been counted by these already: with its first try, at another
+/// model's target. None: it has not.
+fn rest(caller: &Caller, record: &Record) -> Option<Vec<Arc<Account>>> {
+    let is_of_money = |account: &&Arc<Account>| !account.scope().is_of_requests();
+    let rest = || {
+        caller
+            .accounts
+            .iter()
+            .filter(is_of_money)
+            .cloned()
+            .collect()
+    };
+    (record.tries > 0).then(rest)
+}
+
 /// Why nothing was held.
 fn because(refused: Refused, now: SystemTime) -> Rejection {
     match Limited::of_day(&refused, now) {
@@ -139,7 +156,7 @@ fn because(refused: Refused, now: SystemTime) -> Rejection {
 async fn hold<'t>(
     gateway: &Gateway,
     plan: &Plan,
-    caller: &Caller,
+    (caller, accounts): (&Caller, &[Arc<Account>]),
     (asked, all): (&mut Bounds, impl Iterator<Item = &'t Terms> + Clone),
     now: SystemTime,
 ) -> Result<Box<Hold>, Rejection> {
@@ -150,7 +167,7 @@ async fn hold<'t>(
         None if plan.spending.unpriced => Money::ZERO,
         None => return Err(Rejection::Unpriced),
     };
-    let short = match ledger.hold(&caller.accounts, most, now).await {
+    let short = match ledger.hold(accounts, most, now).await {
         Ok(hold) => return Ok(hold),
         Err(refused) => refused,
     };
@@ -168,6 +185,6 @@ async fn hold<'t>(
     let Some(most) = most else {
         return Err(because(short, now));
     };
-    let hold = ledger.hold(&caller.accounts, most, now).await;
+    let hold = ledger.hold(accounts, most, now).await;
     hold.map_err(|refused| because(refused, now))
 }

@@ -16,7 +16,7 @@ use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::provider::unfit::Unfit;
 use crate::route::health::{Blame, Trial};
-use crate::route::{BYTES_PER_TOKEN, Bounds, Resort, Target};
+use crate::route::{BYTES_PER_TOKEN, Bounds, Resort, Target, Terms};
 use crate::telemetry::{End, Entered};
 use crate::usage::{Money, Price, Usage};
 
@@ -153,6 +153,14 @@ impl Tab {
         &self.presence
     }
 
+    /// Makes sure that a target is not known to be too small.
+    fn fits(&self, terms: &Terms) -> Result<(), Cause> {
+        match terms.context {
+            Some(context) if context <= self.too_small => Err(Cause::TooLong(context)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that a try has leave, is below its target's limits and covered, and opens its entry.
     pub(super) async fn begin(
         &mut self,
@@ -161,11 +169,7 @@ impl Tab {
         at: SystemTime,
     ) -> Result<(), Cause> {
         let terms = &target.terms;
-        if let Some(context) = terms.context
-            && context <= self.too_small
-        {
-            return Err(Cause::TooLong(context));
-        }
+        self.fits(terms)?;
         let cooldown = target.provider.cooldown;
         let trial = target.health.enter(cooldown, resort, now);
         let trial = trial.map_err(Cause::Resting)?;

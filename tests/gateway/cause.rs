@@ -314,6 +314,24 @@ async fn a_try_that_was_billed_before_is_entered_beside_the_other_models() {
 }
 
 #[tokio::test]
+async fn it_is_one_of_the_requests_of_a_day_whoever_is_asked() {
+    let (a, b) = (overflows().await, answers().await);
+    let text = provider_at("a", a.address, "")
+        + &provider_at("b", b.address, "")
+        + &model("fast", &["a/x"], "on_context_overflow = \"long\"")
+        + &model("long", &["b/y"], "")
+        + &key("ann", "limits = { rpd = 2 }");
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..2 {
+        let answer = asks(&gateway, "ann", chat("fast")).await;
+        assert_eq!(answer.header("x-tollgate-target"), Some("b/y"));
+    }
+    let refused = asks(&gateway, "ann", chat("fast")).await;
+    assert_eq!(refused.code(), "rate_limit_exceeded");
+    assert_eq!((a.count(), b.count()), (2, 2));
+}
+
+#[tokio::test]
 async fn what_certainly_does_not_fit_is_not_sent() {
     let (a, b) = (answers().await, answers().await);
     let small = "[models.fast]\ntargets = [{ to = \"a/x\", context = 1000 }]\n";

@@ -494,6 +494,17 @@ fn the_requests_of_the_readme_are_answered() {
 }
 
 #[test]
+fn check_warns_of_a_model_that_cannot_be_asked_instead() {
+    let folder = folder_with(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[providers.groq]\n[providers.echo]\n[models.fast]\ntargets = [\"echo/echo\"]\non_budget = \"off\"\n[models.off]\ntargets = [\"groq/x\", \"groq/y\"]\n",
+    );
+    let (code, out, err) = run(folder.path(), &["check"]);
+    assert_eq!(code, 0, "{err}");
+    let want = "models.fast.on_budget: no target of `off` can be asked, so it helps nobody";
+    assert!((out + &err).contains(want), "{want}");
+}
+
+#[test]
 fn check_finds_models_that_are_asked_instead_of_themselves() {
     let folder = folder_with(
         "[providers.echo]\n[models.a]\ntargets = [\"echo/a\"]\non_budget = \"a\"\non_context_overflow = \"lng\"\n[models.b]\ntargets = [\"echo/b\"]\non_context_overflow = \"c\"\non_content_filter = \"a\"\n[models.c]\ntargets = [\"echo/c\"]\non_budget = \"d\"\n[models.d]\ntargets = [\"echo/d\"]\non_content_filter = \"b\"\n[models.long]\ntargets = [\"echo/l\"]\non_budget = \"d\"\n",

@@ -348,6 +348,22 @@ fn a_budget_that_a_price_is_missing_for_is_told_before_it_matters() {
 }
 
 #[test]
+fn what_is_asked_instead_needs_a_price_as_well() {
+    let text = of("x", "")
+        + &model("fast", &[ANVIL])
+        + "on_budget = \"cheap\"\n"
+        + &model("cheap", &["\"x/saw\""])
+        + &key("ann", &format!("models = [\"fast\"]\n{}", budget("1")));
+    let (told, is_fine) = gaps(&text);
+    let want = "models.cheap: no target has a price: callers with a budget are never served";
+    assert!(
+        !is_fine && told.len() == 1 && told[0].starts_with(want),
+        "{told:?}"
+    );
+    assert!(gaps(&text.replace("on_budget = \"cheap\"\n", "")).1);
+}
+
+#[test]
 fn a_provider_with_a_budget_concerns_everybody_on_its_way() {
     let base = of("x", "") + &model("fast", &[ANVIL, "\"x/hammer\""]) + &key("ann", "");
     let budgeted = base.replace("[models", &format!("{}\n[models", budget("1")));
