@@ -23,7 +23,8 @@
 //!    had by nobody but who was let in.
 //! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
-//!    whole, a stream up to its first content, so that what is no answer moves on to the next try.
+//!    whole, a stream up to its first content, so that what is no answer moves on to the next try. What a model's targets
+//!    cannot take another model may, where the operator says so: then money is set aside for that, and it is asked.
 //! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. What it
 //!    cost is durable in the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
 //!    everything back. What a client has left may be read on, by a bounded finisher, for its usage.

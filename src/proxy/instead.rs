@@ -11,7 +11,7 @@ use crate::provider::unfit::Unfit;
 use crate::rejection::Rejection;
 use crate::route::Route;
 use crate::upstream::attempt::Exhausted;
-use crate::upstream::{Cause, Clock, Failure};
+use crate::upstream::{Cause, Clock, Failure, Presence};
 
 /// Why another model may take what this one cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +78,12 @@ impl Hops {
         &mut self,
         plan: &Plan,
         route: &Route,
+        presence: &Presence,
         Turned { rejection, why }: Turned,
     ) -> Result<Arc<Route>, Rejection> {
-        let Some(why) = why.filter(|why| !self.0.contains(why)) else {
+        // Nor is anybody else asked for whoever has left.
+        let is_due = |why: &Why| !self.0.contains(why) && presence.absence().is_none();
+        let Some(why) = why.filter(is_due) else {
             return Err(rejection);
         };
         let name = match why {

@@ -355,7 +355,7 @@ where
         };
         match one(worker, plan, wanted, &mut taken, presence, record).await {
             Ok(answered) => break answered,
-            Err(turned) => route = hops.next(plan, &route, turned)?,
+            Err(turned) => route = hops.next(plan, &route, presence, turned)?,
         }
     };
 

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::leave::request;
 use crate::support::books::Books;
 use crate::support::money::{
     COST, PRICE, Row, asks, bound, budget, column, entries, estimate, key, of, question, spent,
@@ -9,7 +13,7 @@ use crate::support::money::{
 };
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, chat, chat_stream, completion, delta, model, post,
-    provider_at,
+    provider_at, until,
 };
 
 const OVERFLOW: &str = r#"{"error":{"message":"This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
@@ -445,6 +449,27 @@ async fn the_deadline_is_that_of_the_model_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn nobody_else_is_asked_for_a_client_that_has_left() {
+    let slow = Act::After(
+        Duration::from_millis(300),
+        Box::new(Act::status(400, OVERFLOW)),
+    );
+    let (a, b) = (Provider::new([slow]).await, answers().await);
+    let text = provider_at("a", a.address, "on_disconnect = \"finish:5s\"")
+        + &provider_at("b", b.address, "")
+        + &model("fast", &["a/x"], "on_context_overflow = \"long\"")
+        + &model("long", &["b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(&request(&chat("fast"))).await.unwrap();
+    until("the provider has it", || a.count() == 1).await;
+    drop(client);
+    until("it is read on", || gateway.finishing() == 1).await;
+    until("it has ended", || gateway.finishing() == 0).await;
+    assert_eq!(b.count(), 0);
+}
+
+#[tokio::test]
 async fn what_was_set_aside_for_one_model_is_free_for_the_other() {
     // Enough for one of them at a time, and not for both.
     let (a, b) = (overflows().await, answers().await);
@@ -460,4 +485,20 @@ async fn what_was_set_aside_for_one_model_is_free_for_the_other() {
     let answer = asks(&gateway, "ann", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(spent(&gateway, 0, "ann").await, COST);
+}
+
+#[tokio::test]
+async fn what_goes_on_because_it_is_too_long_is_no_retry() {
+    let (a, b) = (overflows().await, answers().await);
+    let text = provider_at("a", a.address, "")
+        + &provider_at("b", b.address, "")
+        + &model("fast", &["a/x", "b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    // More often than an allowance for retries would last.
+    for n in 0..150 {
+        let answer = post(gateway.address, CHAT, "", chat("fast")).await;
+        assert_eq!(answer.header("x-tollgate-target"), Some("b/y"), "{n}");
+    }
+    let up = r#"tollgate_target_up{target="a/x"}"#;
+    assert_eq!(gateway.metric(up), 1.0, "nor does it rest");
 }
