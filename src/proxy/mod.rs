@@ -2,6 +2,7 @@
 //!
 //! Read `forward` from top to bottom and you have read the gateway. Nothing else knows all the rooms.
 
+mod asked;
 mod catalogue;
 mod discover;
 mod funds;
@@ -15,7 +16,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -33,6 +33,7 @@ use crate::rejection::Rejection;
 use crate::response::{self, Alive, Body, Finisher, Opening, Timers};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
+use asked::{patience, readable, wants_stream};
 pub use catalogue::unescape;
 pub use discover::discover;
 use funds::{Taken, Wanted};
@@ -436,57 +437,6 @@ fn admit(
     let place = gateway.state.in_flight.enter(plan.limits.in_flight)?;
     let permit = Some(Permit::new(place, slots));
     Ok(Taken { charge, permit })
-}
-
-/// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
-/// without a browser asking first, but not this one.
-fn readable(headers: &HeaderMap) -> Result<(), Rejection> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes());
-        return Err(Rejection::Encoded(shortened(&encoding)));
-    }
-    let stated = headers.get(header::CONTENT_TYPE);
-    let stated = stated.map_or(&b"nothing"[..], |stated| stated.as_bytes());
-    let kind = stated.split(|byte| *byte == b';').next();
-    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
-        Ok(())
-    } else {
-        let stated = String::from_utf8_lossy(stated);
-        Err(Rejection::NotJson(shortened(&stated)))
-    }
-}
-
-/// Whether the client wants a stream. What is no boolean would be read one way here and another there.
-fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
-    match envelope.value("stream") {
-        None | Some(b"false" | b"null") => Ok(false),
-        Some(b"true") => Ok(true),
-        Some(_) => Err(Rejection::BadMember("stream", "must be true or false")),
-    }
-}
-
-/// How long the client waits for the beginning of an answer, if it says so: `30s`, `250ms`, `2m`, or a number of seconds.
-fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
-    const NAME: &str = "x-tollgate-timeout";
-    let Some(value) = headers.get(NAME) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    let unit = text.find(|c: char| c.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
-    let unit = match unit {
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        _ => f64::NAN,
-    };
-    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
-    let patience = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
-    let patience = patience.filter(|patience| !patience.is_zero());
-    let wrong = Rejection::BadHeader(NAME, "must be a time such as `30s`, `250ms` or `2m`");
-    patience.ok_or(wrong).map(Some)
 }
 
 /// What a client wrote, short enough to be repeated.

@@ -93,6 +93,25 @@ async fn a_stream_that_is_too_long_goes_there_too_however_it_is_said() {
 }
 
 #[tokio::test]
+async fn a_stream_that_has_begun_with_comments_goes_there_still() {
+    let slow = Act::After(
+        Duration::from_millis(500),
+        Box::new(Act::status(400, OVERFLOW)),
+    );
+    let a = Provider::new([slow]).await;
+    let b = Provider::new([Act::events([delta("b"), FINISH.into(), DONE.into()])]).await;
+    let text = provider_at("a", a.address, "keepalive = \"100ms\"")
+        + &provider_at("b", b.address, "")
+        + &model("fast", &["a/x"], "on_context_overflow = \"long\"")
+        + &model("long", &["b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    let answer = post(gateway.address, CHAT, "", chat_stream("fast")).await;
+    let told = answer.text();
+    assert!(told.starts_with(':'), "{told}");
+    assert!(told.contains(&delta("b")) && told.ends_with(DONE), "{told}");
+}
+
+#[tokio::test]
 async fn all_too_long_without_another_model_is_what_the_client_hears() {
     let (a, b) = (overflows().await, overflows().await);
     let text = provider_at("a", a.address, "")

@@ -1,0 +1,60 @@
+//! How is it asked? What a request says of itself, beside what its model is to read.
+
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+
+use super::shortened;
+use crate::envelope::Envelope;
+use crate::rejection::Rejection;
+
+/// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
+/// without a browser asking first, but not this one.
+pub(super) fn readable(headers: &HeaderMap) -> Result<(), Rejection> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(Rejection::Encoded(shortened(&encoding)));
+    }
+    let stated = headers.get(header::CONTENT_TYPE);
+    let stated = stated.map_or(&b"nothing"[..], |stated| stated.as_bytes());
+    let kind = stated.split(|byte| *byte == b';').next();
+    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
+        Ok(())
+    } else {
+        let stated = String::from_utf8_lossy(stated);
+        Err(Rejection::NotJson(shortened(&stated)))
+    }
+}
+
+/// Whether the client wants a stream. What is no boolean would be read one way here and another there.
+pub(super) fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
+    match envelope.value("stream") {
+        None | Some(b"false" | b"null") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => Err(Rejection::BadMember("stream", "must be true or false")),
+    }
+}
+
+/// How long the client waits for the beginning of an answer, if it says so: `30s`, `250ms`, `2m`, or a number of seconds.
+pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    const NAME: &str = "x-tollgate-timeout";
+    let Some(value) = headers.get(NAME) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
+    let unit = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
+    let patience = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
+    let patience = patience.filter(|patience| !patience.is_zero());
+    let wrong = Rejection::BadHeader(NAME, "must be a time such as `30s`, `250ms` or `2m`");
+    patience.ok_or(wrong).map(Some)
+}
