@@ -20,9 +20,10 @@ use crate::wire::{self, Chunks};
 pub(crate) const RAMP: u64 = 500;
 /// The latest that an event may come.
 pub(crate) const LATEST: Duration = Duration::from_millis(50);
-/// Streams that are opened and hung up on before.
-const WARM: u64 = 50;
-/// Between the last stream's opening and the beginning of what is measured; and how long what follows a hang-up may take.
+/// Streams that are opened and hung up on before: few, since the memory that they leave free is used by the first of those
+/// that are measured.
+const WARM: u64 = 10;
+/// Between the last stream's opening and the beginning of what is measured.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// How late events came, of those that were sent while it was measured.

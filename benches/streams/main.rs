@@ -22,7 +22,9 @@
 //! What to bear in mind when reading it: memory is what is resident (`VmRSS`), the most of several looks while all are
 //! open, above what it was after a few streams that were hung up on: code that is used for the first time is no stream's.
 //! How late an event is includes the time that provider and listener, which share a core, wait for each other; the bare
-//! proxy's figures show that share. Both clocks are the machine's calendar clock, so a step of it spoils a run.
+//! proxy's figures show that share. `busy` is how much of a core a proxy used, and `waited` how much of the time it was
+//! ready to run while others had its core: more than a few per cent says the machine was not quiet. Both clocks are the
+//! machine's calendar clock, so a step of it spoils a run.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -35,6 +37,9 @@
 #[path = "../path/bodies.rs"]
 #[allow(dead_code, reason = "the bench of the path needs more of it")]
 mod bodies;
+#[path = "../path/cpu.rs"]
+#[allow(dead_code, reason = "the bench of the path needs more of it")]
+mod cpu;
 #[path = "../path/helper.rs"]
 mod helper;
 #[path = "../path/proxy.rs"]
@@ -53,7 +58,7 @@ mod report;
 
 use std::fs;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -165,6 +170,8 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
     listener
         .line(GRACE + Duration::from_secs(2 * load.ramp()))
         .await?;
+    let began = Instant::now();
+    let cpu = cpu::usage(proxy.pid())?;
     let mut open = 0;
     {
         // It is measured.
@@ -179,6 +186,8 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
             }
         }
     }
+    let cpu = cpu::usage(proxy.pid())?.since(&cpu);
+    let time = began.elapsed();
     let heard = listener.line(GRACE + Duration::from_secs(load.events()));
     Ok(Line {
         name: proxy.name,
@@ -186,6 +195,8 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
         heard: Heard::from_line(&heard.await?)?,
         before,
         open,
+        cpu,
+        time,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Load;
+use crate::cpu::Usage;
 use crate::listener::{Heard, LATEST};
 
 /// What a stream through the gateway may hold above one through the bare proxy, KiB.
@@ -19,6 +20,10 @@ pub(crate) struct Line {
     pub(crate) before: u64,
     /// The most of it while all were open.
     pub(crate) open: u64,
+    /// Processor time while it was measured.
+    pub(crate) cpu: Usage,
+    /// How long that took.
+    pub(crate) time: Duration,
 }
 
 impl Line {
@@ -31,7 +36,7 @@ impl Line {
 /// The table's head.
 pub(crate) fn head() {
     println!(
-        "\n{:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>12}",
+        "\n{:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>12} {:>6} {:>6}",
         "",
         "streams",
         "events",
@@ -41,15 +46,18 @@ pub(crate) fn head() {
         "> 50 ms",
         "before MiB",
         "open MiB",
-        "KiB a stream"
+        "KiB a stream",
+        "busy",
+        "waited"
     );
 }
 
 /// A line of it.
 pub(crate) fn line(line: &Line) {
     let heard = &line.heard;
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / line.time.as_secs_f64();
     println!(
-        "{:<10} {:>8} {:>8} {:>8.2} {:>8.2} {:>8.2} {:>8} {:>10.1} {:>9.1} {:>12.1}",
+        "{:<10} {:>8} {:>8} {:>8.2} {:>8.2} {:>8.2} {:>8} {:>10.1} {:>9.1} {:>12.1} {:>5.1}% {:>5.1}%",
         line.name,
         line.streams,
         heard.events,
@@ -60,6 +68,8 @@ pub(crate) fn line(line: &Line) {
         line.before as f64 / 1024.0,
         line.open as f64 / 1024.0,
         line.each(),
+        share(line.cpu.ran),
+        share(line.cpu.waited),
     );
 }
 
