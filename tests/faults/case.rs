@@ -13,8 +13,8 @@ use crate::upstream::Upstream;
 /// request came back unread.
 const MOST_ASKED: usize = 4;
 
-/// How often a target may fail before it is not asked any more.
-const MOST_FAILURES: usize = 50;
+/// With so many failures in a row a target rests.
+const FAILURES: usize = 5;
 
 /// One fault in one way and one place.
 pub struct Case {
@@ -58,7 +58,13 @@ impl Case {
             )
         };
         let price = "price = { input = 1, output = 2 }";
-        let mut text = provider("a", &format!("{}{}", self.upstream.lines, fault.lines));
+        let more = match self.column {
+            // Long enough to be found at rest.
+            Column::Open => "tries = 1\ncooldown = \"60s\"\n",
+            Column::Alone | Column::Another => "",
+        };
+        let lines = [&*self.upstream.lines, more, fault.lines].concat();
+        let mut text = provider("a", &lines);
         let mut targets = format!("{{ to = \"{stem}-a/x\", {price} }}");
         if self.column != Column::Alone {
             text += &provider("b", &format!("base_url = \"http://{other}/v1\""));
@@ -84,12 +90,12 @@ impl Case {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         if self.column == Column::Open {
-            let line = format!("tollgate_target_up{{target=\"{}-a/x\"}}", self.stem);
-            for _ in 0..MOST_FAILURES {
-                if stage.metrics().await.value(&line) == 0.0 {
-                    break;
-                }
+            for _ in 0..FAILURES {
                 caller.ask(&self.stem, body.clone()).await;
+            }
+            let target = format!("{}-a/x", self.stem);
+            while !stage.metrics().await.rests(&target) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         let asked = self.upstream.count();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::expected::others;
@@ -19,8 +20,13 @@ const SAMPLE: usize = 67;
 /// So many of the last.
 const LAST: usize = 24;
 
-/// So many ask for one answer at once, each for cuts of its own.
+/// So many ask for one answer, each for cuts of its own; where another target stands behind and all bytes are cut, of
+/// models of their own, none of which may be answered by another target more often than its allowance allows.
 const ASKERS: usize = 2;
+const MANY_ASKERS: usize = 12;
+
+/// So many of them ask at once.
+const AT_ONCE: usize = 48;
 
 /// An answer as it was recorded.
 struct Recorded {
@@ -219,8 +225,14 @@ impl Cuts {
             };
             for wire in wires {
                 for is_another in [false, true] {
-                    for n in 0..ASKERS {
-                        let asker = Asker::new(&recorded, *wire, is_another, n, all).await;
+                    let askers_of_it = if all && is_another {
+                        MANY_ASKERS
+                    } else {
+                        ASKERS
+                    };
+                    for n in 0..askers_of_it {
+                        let part = (n, askers_of_it);
+                        let asker = Asker::new(&recorded, *wire, is_another, part, all).await;
                         askers.push(asker);
                     }
                 }
@@ -250,10 +262,14 @@ impl Cuts {
 
     /// Asks for all of them. Gives how many there were, and what was seen.
     pub async fn ask(self, stage: &Arc<Stage>) -> (usize, IsCut) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut asking = JoinSet::new();
         for asker in self.askers {
-            let stage = Arc::clone(stage);
-            asking.spawn(async move { asker.ask(&stage).await });
+            let (stage, places) = (Arc::clone(stage), Arc::clone(&places));
+            asking.spawn(async move {
+                let _place = places.acquire().await.unwrap();
+                asker.ask(&stage).await
+            });
         }
         let mut all = IsCut::default();
         for seen in asking.join_all().await {
@@ -289,14 +305,14 @@ impl Asker {
         recorded: &Arc<Recorded>,
         wire: Wire,
         is_another: bool,
-        n: usize,
+        (n, of): (usize, usize),
         all: bool,
     ) -> Self {
         let (bytes, come) = recorded.over(wire);
         let length = bytes.len();
         let is_asked = |at: &usize| all || at.is_multiple_of(SAMPLE) || at + LAST >= length;
         let (mut cuts, mut acts) = (Vec::new(), Vec::new());
-        for at in (0..=length).filter(is_asked).skip(n).step_by(ASKERS) {
+        for at in (0..=length).filter(is_asked).skip(n).step_by(of) {
             let came = at.checked_sub(1).map_or(0, |last| come[last]);
             cuts.push((at, came, at == length));
             acts.push(Act::Raw(bytes[..at].to_vec()));
@@ -326,7 +342,7 @@ impl Asker {
         };
         format!(
             "[providers.{stem}]\npreset = \"{preset}\"\nbase_url = \"http://{address}/v1\"\napi_key = \"sk-p\"\n\
-             tries = 1\ndone_marker = {marker}\n\
+             tries = 1\ncooldown = \"0s\"\ndone_marker = {marker}\n\
              [models.{stem}]\ntargets = [{{ to = \"{stem}/x\", {price} }}{other}]\n"
         )
     }

@@ -90,14 +90,7 @@ async fn run(all: bool, write: bool) -> bool {
         text += &case.lines(others[usize::from(case.mode == Mode::Whole)].address);
     }
     let stage = Arc::new(Stage::set(&text, &identities).await);
-    let knows_health = stage.metrics().await.tells("tollgate_target_up{");
-    if !knows_health {
-        println!("breaker open: left out, the metric tollgate_target_up says nothing");
-    }
-    let asked = cases
-        .into_iter()
-        .filter(|case| knows_health || case.column != Column::Open);
-    let answered = ask(&stage, asked.collect()).await;
+    let answered = ask(&stage, cases).await;
     let (cut, is_cut) = cuts.ask(&stage).await;
     let metrics = stage.rest().await;
     let entries = stage.entries();
@@ -124,7 +117,7 @@ async fn run(all: bool, write: bool) -> bool {
     );
     if all && write && went_well {
         let cases: Vec<&Case> = answered.iter().map(|(case, _)| case).collect();
-        page::write(&cases, cut, knows_health);
+        page::write(&cases, cut);
     }
     went_well
 }

@@ -35,14 +35,12 @@ of the connection alone; alone and with another target. No cut gives an answer t
 entry: `complete`, `truncated`, or, before there was anything to show, `reset` or `nonsense`.
 ";
 
-const OPEN: &str = "
+const REST: &str = "
 ## An open breaker
 
 A target that has failed so often that its breaker is open (`tollgate_target_up` is 0) is passed over: the client sees the
 other's answer, is charged for that alone, and the target with the fault gets no request.
-";
 
-const TABLE: &str = "
 ## Every fault
 
 | fault | asked for | alone: the client sees | charged | metrics | another: the client sees | charged | metrics |
@@ -53,7 +51,7 @@ const TABLE: &str = "
 type Row = [[String; 3]; 2];
 
 /// Writes it.
-pub fn write(cases: &[&Case], cuts: usize, knows_health: bool) {
+pub fn write(cases: &[&Case], cuts: usize) {
     let mut text = INTRODUCTION.to_owned();
     // The day of `Fri, 20 Nov 2026 10:00:00 GMT`.
     let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -63,10 +61,7 @@ pub fn write(cases: &[&Case], cuts: usize, knows_health: bool) {
         text,
         "\n`cargo test --test faults -- all`, {date}: {ways} cases and {cuts} cuts, all as they must be.\n{CUT}"
     );
-    if knows_health {
-        text.push_str(OPEN);
-    }
-    text.push_str(TABLE);
+    text.push_str(REST);
     for cases in cases.chunk_by(|one, other| one.fault.name == other.fault.name) {
         let name = cases[0].fault.name.replace('|', "\\|");
         let [stream, whole] = [Mode::Stream, Mode::Whole].map(|mode| row(cases, mode));

@@ -172,13 +172,14 @@ pub struct Metrics(HashMap<String, f64>);
 
 impl Metrics {
     /// The value of one line; 0 if there is none.
-    pub fn value(&self, line: &str) -> f64 {
+    fn value(&self, line: &str) -> f64 {
         self.0.get(line).copied().unwrap_or_default()
     }
 
-    /// Whether anything is said under a name.
-    pub fn tells(&self, name: &str) -> bool {
-        self.0.keys().any(|line| line.starts_with(name))
+    /// Whether a target rests: it has failed too often.
+    pub fn rests(&self, target: &str) -> bool {
+        let line = format!("tollgate_target_up{{target=\"{target}\"}}");
+        self.0.get(&line).is_some_and(|up| *up == 0.0)
     }
 
     /// All lines with this beginning whose value is not 0.
