@@ -103,7 +103,7 @@ impl Gateway {
         let seen = self.state.ledger.observe();
         let balances = seen.accounts.iter();
         let metrics = &self.state.telemetry.metrics;
-        metrics.observe(&Observed {
+        metrics.read(&Observed {
             queue: seen.queue,
             late: seen.late,
             up: !seen.unavailable,
@@ -118,8 +118,7 @@ impl Gateway {
                 .collect(),
             targets: plan.targets_up(now),
             limits: plan.limits_left(&self.state, now, (self.wall)()),
-        });
-        metrics.text()
+        })
     }
 
     /// Lets in whoever was made since this was asked last, and no longer whoever was revoked. Reads the ledger: never on a

@@ -3,7 +3,7 @@
 //! Children are looked up once, when a plan is compiled, and kept with the route and the target they belong to. Label
 //! values come from the configuration, never from a client: this crate tells children apart by a hash only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -58,6 +58,8 @@ pub struct Metrics {
     pub lines_lost: IntCounter,
     /// Names of keys that have a label of their own.
     keys: arc_swap::ArcSwap<std::collections::HashSet<Arc<str>>>,
+    /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
+    reading: Mutex<()>,
 }
 
 /// The endpoints that have a histogram of their own, in the order of `RouteMeters::duration`.
@@ -263,6 +265,7 @@ impl Metrics {
                 ),
             ),
             keys: arc_swap::ArcSwap::default(),
+            reading: Mutex::default(),
             registry,
         }
     }
@@ -322,8 +325,16 @@ impl Metrics {
         self.warnings.with_label_values(&[scope, name]).inc();
     }
 
+    /// Everything, as Prometheus reads it, with what was observed just now. Takes milliseconds: never on a thread that
+    /// serves clients.
+    pub fn read(&self, observed: &Observed) -> String {
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.observe(observed);
+        self.text()
+    }
+
     /// Sets what the ledger looks like, as it is read.
-    pub fn observe(&self, observed: &Observed) {
+    fn observe(&self, observed: &Observed) {
         self.ledger_queue.set(whole(observed.queue as u64));
         self.ledger_late.set(whole(observed.late));
         self.ledger_up.set(i64::from(observed.up));
@@ -350,8 +361,8 @@ impl Metrics {
         self.connections.clone()
     }
 
-    /// Everything, as Prometheus reads it. Takes milliseconds: never on a thread that serves clients.
-    pub fn text(&self) -> String {
+    /// Everything, but as it was observed last.
+    pub(super) fn text(&self) -> String {
         let mut text = Vec::new();
         // Writing to memory fails only for a metric without a name.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
@@ -466,6 +477,32 @@ fn status(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_reads_while_others_read_misses_nothing() {
+        let metrics = Metrics::new();
+        let targets = (0..200).map(|n| (format!("p/{n}").into(), true)).collect();
+        let observed = Observed {
+            queue: 0,
+            late: 0,
+            up: true,
+            budgets: Vec::new(),
+            targets,
+            limits: Vec::new(),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let text = metrics.read(&observed);
+                        let lines = text.lines();
+                        let up = lines.filter(|line| line.starts_with("tollgate_target_up{"));
+                        assert_eq!(up.count(), 200);
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn every_metric_is_made_and_has_its_help() {
