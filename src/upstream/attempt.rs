@@ -80,7 +80,7 @@ pub async fn run(
             match next {
                 Next::Nobody => break 'targets,
                 Next::Target if is_last => break 'targets,
-                _ if record.tries >= MOST_TRIES
+                _ if tab.tries() >= MOST_TRIES
                     || !(is_unfit || route.allowance.take(Instant::now())) =>
                 {
                     failures.push(Failure::unasked(target, Cause::Spent));
@@ -100,12 +100,13 @@ async fn worth_asking(route: &Route, deadline: Instant) -> (SmallVec<[&Arc<Targe
     let latest = deadline.min(now + LONGEST_WAIT);
     loop {
         let (targets, resort) = route.worth_asking(now);
-        let waits = route
-            .order()
-            .iter()
-            .filter_map(|target| target.health.look(now).err());
-        match waits.map(|resting| now + resting.wait).min() {
-            Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
+        if !targets.is_empty() {
+            return (targets, resort);
+        }
+        let resting = route.order().iter();
+        let resting = resting.filter_map(|target| target.health.look(now).err());
+        match resting.map(|resting| now + resting.wait).min() {
+            Some(then) if then < latest => sleep_until(then).await,
             _ => return (targets, resort),
         }
         now = Instant::now();

@@ -161,6 +161,11 @@ impl Tab {
         }
     }
 
+    /// How many tries were made, at targets of other models, too.
+    pub(super) fn tries(&self) -> u32 {
+        self.attempt
+    }
+
     /// Makes sure that a try has leave, is below its target's limits and covered, and opens its entry.
     pub(super) async fn begin(
         &mut self,
