@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::comes::{NONSENSE, RESET, SILENCE, STALLED, TRUNCATED, WHOLE_ANSWER, breaks};
+use crate::comes::{
+    FAULT, NONSENSE, RESET, SILENCE, STALLED, TRUNCATED, WHOLE_ANSWER, breaks, clients,
+};
 use crate::fault::{Comes, Fault, SHORT, Told};
 use crate::recorded::{
     DONE, HEARD, JSON, SSE, STREAM, WHOLE, chunks, events, first, good_stream, good_whole,
@@ -237,6 +239,30 @@ pub fn stalls() -> Vec<Fault> {
         &WHOLE_ANSWER,
     ));
     all
+}
+
+/// It does not come for so long that the client hears comments, and then comes to something.
+pub fn behind_comments() -> Vec<Fault> {
+    let late = |act: Act| Act::After(Duration::from_millis(500), Box::new(act));
+    let fails = [
+        Fault::any("behind comments: says nothing at all", &SILENCE, Act::Hang),
+        Fault::any("behind comments: reset", &RESET, late(Act::Reset)),
+        Fault::any("behind comments: 503", &FAULT, late(Act::status(503, "{}"))),
+        Fault::any(
+            "behind comments: 400",
+            &clients(400, "", false),
+            late(Act::status(400, r#"{"error":{"message":"m"}}"#)),
+        ),
+        Fault::both(
+            "behind comments: all is well",
+            &WHOLE_ANSWER,
+            late(good_stream()),
+            late(good_whole()),
+        ),
+        Fault::of("behind comments: closed after content")
+            .streams(late(Act::Cut(first(3))), &TRUNCATED),
+    ];
+    fails.map(Fault::behind_comments).into()
 }
 
 /// It is whole, and comes in an unusual way.

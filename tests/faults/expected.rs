@@ -97,7 +97,11 @@ impl Expected {
                 Self::new(seen, entries, vec![("answered", 1)], Some(end))
             }
         };
-        Some(expected.in_mode(mode, fault.before))
+        let expected = expected.in_mode(mode, fault.before);
+        match fault.comments && mode == Mode::Stream {
+            true => Some(expected.behind_comments()),
+            false => Some(expected),
+        }
     }
 
     fn new(
@@ -133,6 +137,15 @@ impl Expected {
         self
     }
 
+    /// The status has gone out: what would have had another is told in the stream.
+    fn behind_comments(mut self) -> Self {
+        if let Seen::Refused(_, code) = self.seen {
+            self.seen = Seen::InBand(code);
+            more(&mut self.streams, "error", 1);
+        }
+        self
+    }
+
     /// Ends are counted of streams only; what was asked before counts as well.
     fn in_mode(mut self, mode: Mode, before: usize) -> Self {
         if before > 0 {
@@ -148,13 +161,20 @@ impl Expected {
 
     /// For people: what the client sees, what is charged, what the metrics say.
     pub fn told(&self) -> [String; 3] {
+        // Nobody may have answered before the error.
+        let is_begun = self.tries.iter().any(|(outcome, _)| outcome == "answered");
+        let before = if is_begun {
+            "its beginning"
+        } else {
+            "comments"
+        };
         let seen = match &self.seen {
             Seen::Whole if self.another => "the other's answer".to_owned(),
             Seen::Whole => "the whole answer".to_owned(),
             Seen::InBand(code) if code.is_empty() => {
-                "its beginning, then the provider's error".to_owned()
+                format!("{before}, then the provider's error")
             }
-            Seen::InBand(code) => format!("its beginning, then `{code}`"),
+            Seen::InBand(code) => format!("{before}, then `{code}`"),
             Seen::Refused(status, code) if code.is_empty() => {
                 format!("{status}, the provider's reason")
             }

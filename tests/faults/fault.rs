@@ -7,6 +7,10 @@ use crate::{answers, errors, recorded, ways};
 /// The clocks of what stalls. All others are as they are without being told.
 pub const SHORT: &str = "timeouts = { connect = \"1s\", first_content = \"1s\", idle = \"1s\" }";
 
+/// The same, and a client hears that it is waited for.
+const KEPT: &str =
+    "timeouts = { connect = \"1s\", first_content = \"1s\", idle = \"1s\" }\nkeepalive = \"100ms\"";
+
 /// All faults, in the order of an answer's life.
 pub fn all() -> Vec<Fault> {
     let kinds = [
@@ -17,6 +21,7 @@ pub fn all() -> Vec<Fault> {
         answers::in_the_middle(),
         answers::ends(),
         answers::stalls(),
+        answers::behind_comments(),
         answers::lines(),
         errors::statuses(),
         errors::limits(),
@@ -133,6 +138,8 @@ pub struct Fault {
     pub before: usize,
     /// More lines of its provider.
     pub lines: &'static str,
+    /// A client that waits for a stream hears comments, and has its status with the first of them.
+    pub comments: bool,
     /// It also shows what comes of a fault that has made its target's breaker open.
     pub opens: bool,
     pub stream: Option<Play>,
@@ -165,6 +172,7 @@ impl Fault {
             place: Place::Plain,
             before: 0,
             lines: "",
+            comments: false,
             opens: false,
             stream: None,
             whole: None,
@@ -209,6 +217,12 @@ impl Fault {
     pub fn opens(mut self) -> Self {
         self.opens = true;
         self
+    }
+
+    /// Met while comments keep the client waiting.
+    pub fn behind_comments(mut self) -> Self {
+        self.comments = true;
+        self.with(KEPT)
     }
 
     /// With more lines of its provider.

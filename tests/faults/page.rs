@@ -24,6 +24,7 @@ stands behind it. A target is asked up to twice (`tries = 2`, the default) where
 entries of the request; what *metrics* say is `tollgate_tries_total` by `outcome` and, for streams, `tollgate_streams_total`
 by `end`, both of the faulty target, and with the request that went well before on a connection that was kept. Where
 another answers, it has one try `answered` and its stream is `complete`.
+*Behind comments*: the client has waited so long that it hears comments, and has its status (docs/streams.md).
 ";
 
 const CUT: &str = "
