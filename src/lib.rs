@@ -21,13 +21,16 @@
 //!    model's name into a [`route::Route`]; its tokens are charged, and the most that it may cost at its targets is set aside
 //!    in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made without them, and a charge is
 //!    had by nobody but who was let in.
-//! 6. [`upstream::attempt`] goes from target to target: the [`provider`]'s rules splice the body, the client sends it,
+//! 6. [`upstream::attempt`] goes from target to target, but for those that rest after failures ([`route::health`]), and as
+//!    often as the model's [`route::Allowance`] has it: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try. What a model's targets
 //!    cannot take another model may, where the operator says so: then money is set aside for that, and it is asked.
 //! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. What it
 //!    cost is durable in the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
-//!    everything back. What a client has left may be read on, by a bounded finisher, for its usage.
+//!    everything back. What a client has left may be read on, by a bounded finisher, for its usage. One that has heard nothing
+//!    of its stream for too long gets the status and comments, while 6 goes on inside of the body ([`response::Alive`]). How
+//!    an answer ended is told to the health of its target.
 //!
 //! A request with an `Idempotency-Key` asks first whether it has a twin, and reads the record of that one's answer
 //! ([`response::twins`]); the first of them takes the path above, and its answer is recorded on its way out.

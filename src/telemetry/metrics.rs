@@ -17,7 +17,7 @@ pub use super::meters::{RouteMeters, TargetMeters};
 use super::{End, Outcome, Record};
 use crate::usage::{KINDS, Money};
 
-/// The content type of [`Metrics::text`].
+/// The content type of [`Metrics::read`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
 /// More keys than this share the label `other`.
