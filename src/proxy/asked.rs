@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::shortened;
 use crate::envelope::Envelope;
@@ -39,8 +39,8 @@ pub(super) fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
 
 /// How long the client waits for the beginning of an answer, if it says so: `30s`, `250ms`, `2m`, or a number of seconds.
 pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
-    const NAME: &str = "x-tollgate-timeout";
-    let Some(value) = headers.get(NAME) else {
+    const TIMEOUT: HeaderName = HeaderName::from_static("x-tollgate-timeout");
+    let Some(value) = headers.get(TIMEOUT) else {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default().trim();
@@ -55,6 +55,7 @@ pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejectio
     let seconds = number.parse::<f64>().ok().map(|number| number * unit);
     let patience = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
     let patience = patience.filter(|patience| !patience.is_zero());
-    let wrong = Rejection::BadHeader(NAME, "must be a time such as `30s`, `250ms` or `2m`");
-    patience.ok_or(wrong).map(Some)
+    let must = "must be a time such as `30s`, `250ms` or `2m`";
+    let wrong = || Rejection::BadHeader("x-tollgate-timeout", must);
+    patience.ok_or_else(wrong).map(Some)
 }

@@ -398,7 +398,7 @@ async fn one(
         Ok(answer) => Ok((answer, tab)),
         Err(exhausted) => {
             taken.charge = tab.hand_over();
-            tab.close().await;
+            tab.close(Instant::now()).await;
             Err(exhausted.into())
         }
     }

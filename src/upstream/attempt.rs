@@ -211,7 +211,7 @@ async fn watched(
     watch.is_over = true;
     match tried {
         Ok(answer) => {
-            watch.tab.begins(Instant::now());
+            watch.tab.begins();
             watch.record.try_ends(Outcome::Answered);
             Ok(answer)
         }

@@ -264,9 +264,9 @@ impl Tab {
     }
 
     /// The try has an answer that goes to the client, of which more may be to come.
-    pub(super) fn begins(&mut self, now: Instant) {
+    pub(super) fn begins(&mut self) {
         if let Some(bill) = &mut self.bill {
-            bill.trial.begins(now);
+            bill.trial.begins(Instant::now);
         }
     }
 
@@ -327,18 +327,19 @@ impl Tab {
 
     /// The try has come to its end: everything is entered. Gives what was, and a wait until that is durable.
     pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Entered>, Settling) {
+        let now = Instant::now();
         if let Some(bill) = &mut self.bill {
             match end {
-                End::Complete => bill.trial.answered(Instant::now()),
+                End::Complete => bill.trial.answered(now),
                 End::Error | End::Stalled | End::Truncated => {
-                    bill.trial.failed(Blame::Model, Instant::now());
+                    bill.trial.failed(Blame::Model, now);
                 }
                 // That was not the provider's doing.
                 End::BudgetCut | End::ClientGone | End::Shutdown => {}
             }
         }
         let entered = self.enter(end.name(), usage);
-        (entered, self.close())
+        (entered, self.close(now))
     }
 
     /// Nobody reads the try under way any further. What is known of it is entered, with the usage if it has been told;
@@ -353,9 +354,9 @@ impl Tab {
     }
 
     /// No try is under way any more: what the others cost is entered.
-    pub fn close(&mut self) -> Settling {
+    pub fn close(&mut self, now: Instant) -> Settling {
         // Before the last bytes go: whoever has them may ask again at once.
-        self.charge.settle(Instant::now());
+        self.charge.settle(now);
         self.hold.settle()
     }
 
