@@ -228,8 +228,13 @@ const RESETS: [[&str; 2]; 3] = [
     ["x-ratelimit-remaining", "x-ratelimit-reset"],
 ];
 
-/// When the last of the limits begins anew of which nothing remains.
-fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// When the last of the limits begins anew of which nothing remains, if that is in a while: also an answer may say so.
+pub fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    // Most answers say nothing of limits, and names of our own are dear to look for.
+    let mut names = headers.keys();
+    if !names.any(|name| name.as_str().starts_with("x-ratelimit-rem")) {
+        return None;
+    }
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let resets = RESETS.iter().filter_map(|[remaining, reset]| {
         let reset = text(reset).filter(|_| text(remaining) == Some("0"))?;
@@ -243,7 +248,7 @@ fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             _ => duration(reset),
         }
     });
-    resets.max()
+    resets.max().filter(|wait| !wait.is_zero())
 }
 
 /// Reads what a text begins with: `34s`, `6m3.2s`, `250ms`, or a number of seconds.
@@ -337,7 +342,7 @@ mod tests {
             ),
             ("remaining-tokens 0, reset-tokens 6m0s", Some(360_000)),
             ("remaining 0, reset 1800000012500", Some(12_500)),
-            ("remaining 0, reset 1500000000000", Some(0)),
+            ("remaining 0, reset 1500000000000", None),
             ("remaining 0, reset 3", Some(3_000)),
             ("remaining 0, reset soon", None),
             ("remaining 0, reset 99999999999999999999", None),

@@ -71,6 +71,14 @@ impl Health {
         [&self.provider.endpoint, &self.provider.key, &self.model]
     }
 
+    /// Tells the operator that it rests, if it begins to.
+    fn tells(&self, rest: Option<Duration>, why: &str) {
+        if let Some(rest) = rest {
+            let (target, seconds) = (&*self.name, rest.as_secs_f64());
+            tracing::warn!(target, seconds, why, "a target is not asked for a while");
+        }
+    }
+
     /// Whether it would be asked, and if not, when.
     pub fn look(&self, now: Instant) -> Result<(), Resting> {
         self.parts().into_iter().try_for_each(|part| part.look(now))
@@ -113,6 +121,12 @@ impl Trial {
         }
     }
 
+    /// It has answered, and says that it will not do so again for a while.
+    pub fn parks(&mut self, wait: Duration, now: Instant) {
+        let rest = self.health.model.parks(false, wait, now);
+        self.health.tells(rest, "is at its limit");
+    }
+
     /// The answer came to its end, and was well.
     pub fn answered(&mut self, now: Instant) {
         self.found(true, now);
@@ -145,10 +159,7 @@ impl Trial {
                 Blame::Busy(wait) => part.parks(was_trying, wait, now),
                 _ => part.failed(was_trying, self.cooldown, now),
             };
-            if let Some(rest) = rest {
-                let (target, seconds) = (&*health.name, rest.as_secs_f64());
-                tracing::warn!(target, seconds, why, "a target is not asked for a while");
-            }
+            health.tells(rest, why);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::judge::{self, Judged, NoAnswer};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab};
 use crate::envelope::Edits;
-use crate::provider::errors::{Fault, Retry};
+use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
 use crate::route::{Resort, Route, Target};
@@ -207,11 +207,14 @@ async fn watched(
         record,
         is_over: false,
     };
+    let call = this.call;
     let tried = one(client, this, watch.tab, watch.record).await;
     watch.is_over = true;
     match tried {
         Ok(answer) => {
-            watch.tab.begins();
+            watch
+                .tab
+                .begins(errors::reset(&answer.headers, (call.wall)()));
             watch.record.try_ends(Outcome::Answered);
             Ok(answer)
         }

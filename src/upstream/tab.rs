@@ -264,9 +264,14 @@ impl Tab {
     }
 
     /// The try has an answer that goes to the client, of which more may be to come.
-    pub(super) fn begins(&mut self) {
+    ///
+    /// After it the target has no time for so long, if it says so.
+    pub(super) fn begins(&mut self, parks: Option<Duration>) {
         if let Some(bill) = &mut self.bill {
             bill.trial.begins(Instant::now);
+            if let Some(wait) = parks {
+                bill.trial.parks(wait, Instant::now());
+            }
         }
     }
 

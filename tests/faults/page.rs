@@ -40,7 +40,9 @@ const REST: &str = "
 ## An open breaker
 
 A target that has failed so often that its breaker is open (`tollgate_target_up` is 0) is passed over: the client sees the
-other's answer, is charged for that alone, and the target with the fault gets no request.
+other's answer, is charged for that alone, and the target with the fault gets no request. If it is the only one, one request at
+a time is let through to it, for which holds what stands under *alone*, and the others hear 503 `no_target_available`, which
+`tests/gateway/health.rs` shows.
 
 ## Every fault
 

@@ -188,6 +188,83 @@ async fn who_comes_while_the_only_target_has_no_time_waits_for_it_if_that_is_sho
 }
 
 #[tokio::test]
+async fn whoever_answers_and_has_nothing_left_is_left_alone_before_it_says_no() {
+    let last = says("a")
+        .with("x-ratelimit-remaining-requests", "0")
+        .with("x-ratelimit-reset-requests", "600ms");
+    let a = Provider::new([last, says("a")]).await;
+    let b = Provider::new([says("b")]).await;
+    let gateway = two(&a, &b).await;
+    assert!(fast(&gateway).await.text().contains("\"a\""));
+    for _ in 0..3 {
+        assert!(fast(&gateway).await.text().contains("\"b\""));
+    }
+    sleep(Duration::from_millis(600)).await;
+    assert!(fast(&gateway).await.text().contains("\"a\""));
+}
+
+/// Five hundred requests a second, half of them for streams, while a provider goes away for good.
+#[tokio::test]
+async fn a_provider_that_goes_away_under_five_hundred_a_second_costs_no_answer_that_had_not_begun()
+{
+    const REQUESTS: usize = 1_500;
+    let pause = Duration::from_millis(10);
+    let events = [delta("a"), delta("a"), FINISH.into(), DONE.into()];
+    let slow = |stream| match stream {
+        true => Act::Slow(pause, events.to_vec()),
+        false => Act::After(pause, Box::new(says("a"))),
+    };
+    let (a, c) = (
+        Provider::new([slow(false)]).await,
+        Provider::new([slow(true)]).await,
+    );
+    let (b, d) = (
+        Provider::new([slow(false)]).await,
+        Provider::new([slow(true)]).await,
+    );
+    let providers = [("a", &a), ("b", &b), ("c", &c), ("d", &d)];
+    let text: String = providers
+        .map(|(name, it)| provider_at(name, it.address, ""))
+        .concat();
+    let text = text + &model("fast", &["a/x", "b/y"], "") + &model("flow", &["c/x", "d/y"], "");
+    let gateway = Gateway::start(&text).await;
+    let address = gateway.address;
+    let (mut asking, mut dying) = (JoinSet::new(), Some((a, c)));
+    let mut turns = tokio::time::interval(Duration::from_millis(2));
+    for n in 0..REQUESTS {
+        turns.tick().await;
+        if n == REQUESTS / 3 {
+            dying = None;
+        }
+        let body = match n % 2 {
+            0 => chat("fast"),
+            _ => chat_stream("flow"),
+        };
+        asking.spawn(client::post(address, CHAT, "", body));
+    }
+    assert!(dying.is_none());
+    while let Some(answer) = asking.join_next().await {
+        let answer = answer.unwrap();
+        let text = answer.text();
+        assert_eq!(answer.status, 200, "{text}");
+        let has_begun = text.contains("\"content\":\"a\"");
+        let is_stream = text.starts_with("data:");
+        assert!(
+            !is_stream || text.ends_with(DONE) || (has_begun && text.contains("upstream_error")),
+            "{text}"
+        );
+    }
+    let metrics = gateway.metrics();
+    let tries = metrics
+        .lines()
+        .filter(|line| line.starts_with("tollgate_tries_total{"));
+    let tries: f64 = tries
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    assert!(tries <= 1.2 * 1_500.0, "{tries} tries");
+}
+
+#[tokio::test]
 async fn a_key_that_is_refused_is_shown_for_no_model_until_there_is_another_configuration() {
     let a = Provider::new([Act::status(401, FAILS)]).await;
     let b = Provider::new([says("b")]).await;
