@@ -18,6 +18,8 @@ const COMMENT: &str = ": keep-alive\n\n";
 
 /// With so many failures in a row a target rests.
 const FAILURES: usize = 5;
+/// So often it is looked whether it does, a tenth of a second apart.
+const LOOKS: usize = 50;
 
 /// One fault in one way and one place.
 pub struct Case {
@@ -97,7 +99,9 @@ impl Case {
                 caller.ask(&self.stem, body.clone()).await;
             }
             let target = format!("{}-a/x", self.stem);
+            let mut looks = 0..LOOKS;
             while !stage.metrics().await.rests(&target) {
+                assert!(looks.next().is_some(), "{target} does not rest");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
