@@ -305,6 +305,13 @@ async fn answers_that_break_off_are_failures_too() {
         );
     }
     until("it rests", || !is_up(&gateway, "a/x")).await;
+    let b = Provider::new([Act::events([delta("b"), FINISH.into(), DONE.into()])]).await;
+    let gateway = two(&a, &b).await;
+    let before = a.count();
+    for _ in 0..20 {
+        ask(&gateway, chat_stream("fast")).await;
+    }
+    assert_eq!(a.count() - before, 5, "its answers are somebody else's now");
 }
 
 #[tokio::test]
