@@ -29,17 +29,24 @@ pub async fn start() -> Providers {
     let mut running = Vec::new();
     for (name, act) in acts() {
         let provider = Provider::new([act]).await;
-        configuration += &provider_at(name, provider.address, CLOCKS);
+        // Whoever is asked for alone does what it does each time; whoever stands before others may rest.
+        let clocks = format!("cooldown = \"0s\"\n{CLOCKS}");
+        configuration += &provider_at(name, provider.address, &clocks);
+        configuration += &provider_at(&format!("tired-{name}"), provider.address, CLOCKS);
         running.push(provider);
     }
     let shared = Http2::plain(Manners::default(), [Act::Stream(ended(words(20)))]).await;
     let clocks = format!("http2 = true\n{CLOCKS}");
     configuration += &provider_at("shared", shared.address, &clocks);
     configuration += &model("good", &["good/m"], "");
-    configuration += &model("fallback", &["busy/m", "reset/m", "html/m", "good/m"], "");
+    configuration += &model(
+        "fallback",
+        &["tired-busy/m", "tired-reset/m", "tired-html/m", "good/m"],
+        "",
+    );
     configuration += &model(
         "streams",
-        &["busy/m", "hang/m", "stream/m"],
+        &["tired-busy/m", "tired-hang/m", "stream/m"],
         "deadline = \"5s\"",
     );
     configuration += "[keys.ann]\nkey = \"sk-ann\"\n";

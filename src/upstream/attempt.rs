@@ -80,9 +80,8 @@ pub async fn run(
             match next {
                 Next::Nobody => break 'targets,
                 Next::Target if is_last => break 'targets,
-                _ if tab.tries() >= MOST_TRIES
-                    || !(is_unfit || route.allowance.take(Instant::now())) =>
-                {
+                _ if tab.tries() >= MOST_TRIES => break 'targets,
+                _ if !(is_unfit || route.allowance.take(Instant::now())) => {
                     failures.push(Failure::unasked(target, Cause::Spent));
                     break 'targets;
                 }

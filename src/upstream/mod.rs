@@ -156,7 +156,7 @@ pub enum Cause {
     #[error("was not asked: it {0}")]
     Resting(#[source] Resting),
     /// Too many requests for its model are being tried again.
-    #[error("was not asked: too many requests for this model are being tried again")]
+    #[error("was the last to be asked: too many requests for this model are being tried again")]
     Spent,
     /// It gave the request back without having looked at it, as one does who has too much to do.
     #[error("refused the request unread")]
