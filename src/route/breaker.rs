@@ -182,8 +182,10 @@ impl Breaker {
         let mut trouble = self.trouble();
         if was_trying {
             trouble.is_tried = false;
-        } else if trouble.rest.is_some() {
-            // Of one that was asked before: it is known already.
+        }
+        // Of one that was asked before it rests, or, as the last resort, before it has rested: that is known already.
+        let is_known = |(until, _)| !was_trying || until > now;
+        if trouble.rest.is_some_and(is_known) {
             return None;
         }
         self.is_well.store(false, Ordering::Release);
@@ -349,6 +351,8 @@ mod tests {
         let (breaker, _) = resting(now);
         assert_eq!(breaker.enter(now, Resort::Last), Ok(true));
         assert!(breaker.enter(now, Resort::Last).is_err());
+        assert_eq!(breaker.failed(true, FIRST, now), None, "no longer for that");
+        assert_eq!(breaker.enter(now, Resort::Last), Ok(true));
         breaker.tried(true, now);
         assert_eq!(breaker.parks(false, secs(7), now), Some(secs(7)));
         let resting = breaker.enter(now, Resort::Last).unwrap_err();
