@@ -7,7 +7,8 @@ const STREAMS: u64 = 20;
 /// One in so many is for a stream whose client hangs up once it has seen the beginning.
 const HANG_UPS: u64 = 100;
 
-/// With so many requests a key comes at a time, where keys come as people and programs do.
+/// With so many requests a key comes at a time, in the skewed part: a choice, not a measurement of anybody's traffic. With
+/// one at a time the cost is nearly that of the even part.
 const AT_A_TIME: u64 = 4;
 
 /// What one request is.
@@ -48,8 +49,8 @@ pub(crate) fn secret(key: u32) -> String {
 }
 
 /// Whose turn it is. At first all keys come equally often, in an order that changes each time that all have had their turn:
-/// no memory of a key is at hand any more when it comes again, which is the worst that can be. Behind that they come as
-/// people and programs do: the nth of them `1/n` times as often as the first one (Zipf's law), and with a few requests at a
+/// no memory of a key is at hand any more when it comes again, which is the worst that can be. Behind that they come
+/// skewed: the nth of them `1/n` times as often as the first one (Zipf's law), and with a few requests at a
 /// time.
 pub(crate) struct Deal {
     order: Vec<u32>,

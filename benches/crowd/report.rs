@@ -103,8 +103,8 @@ pub(crate) fn judge(crowd: &House, one: &House) -> Vec<String> {
     }
     let ([_, even, skewed], [_, one_even, one_skewed]) = (costs(crowd), costs(one));
     println!(
-        "CPU a request, {} keys to one, once every key was used: {:.2} where all come equally often, {:.2} as \
-         callers do",
+        "CPU a request, {} keys to one, once every key was used: {:.2} where all come equally often, {:.2} \
+         by Zipf's law and four at a time",
         crowd.keys,
         even.all / one_even.all,
         skewed.all / one_skewed.all,
