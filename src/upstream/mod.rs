@@ -427,7 +427,9 @@ impl Client {
                     body = whole;
                     clocks.enter(Phase::Connecting, Instant::now());
                 }
-                Err(Unsent::Lost(Cause::Reset(error))) if was_kept => {
+                Err(Unsent::Lost(Cause::Reset(error)))
+                    if was_kept && !share::is_stream_reset(&error) =>
+                {
                     return Err(Cause::Stale(error));
                 }
                 Err(Unsent::Whole(_, cause) | Unsent::Lost(cause)) => return Err(cause),

@@ -216,6 +216,15 @@ impl Share {
     }
 }
 
+/// Whether the other side has given up this one stream, and not the connection: that is its answer, however long the
+/// connection was kept.
+pub(super) fn is_stream_reset(error: &hyper::Error) -> bool {
+    let why = error
+        .source()
+        .and_then(|why| why.downcast_ref::<h2::Error>());
+    why.is_some_and(|why| why.is_remote() && why.is_reset())
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         // A stream ends when all its parts are dropped, of which the library keeps the one that sends the body until the

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::support::client::{self, Answer};
+use crate::support::http2::{Http2, Manners};
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, model,
     provider_at, until,
@@ -312,6 +313,20 @@ async fn answers_that_break_off_are_failures_too() {
         ask(&gateway, chat_stream("fast")).await;
     }
     assert_eq!(a.count() - before, 5, "its answers are somebody else's now");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_is_a_failure_on_a_connection_that_was_kept_too() {
+    let a = Http2::plain(Manners::default(), [Act::Reset]).await;
+    let more = "http2 = true\ntries = 1";
+    let text = provider_at("a", a.address, more) + &model("fast", &["a/x"], "");
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..5 {
+        assert!(is_up(&gateway, "a/x"));
+        assert_eq!(fast(&gateway).await.status, 502);
+    }
+    assert!(a.connections() < 5, "they were kept");
+    assert!(!is_up(&gateway, "a/x"));
 }
 
 #[tokio::test]
