@@ -15,7 +15,7 @@ use crate::support::Act;
 /// The connection breaks before there is anything to show.
 pub fn before_the_answer() -> Vec<Fault> {
     vec![
-        Fault::any("reset before the head", &RESET, Act::Reset).opens(),
+        Fault::any("reset before the head", &RESET, Act::Reset),
         Fault::any("closed before the head", &RESET, Act::Raw(vec![])),
         Fault::any(
             "closed within the head",

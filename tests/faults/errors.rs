@@ -83,7 +83,7 @@ pub fn limits() -> Vec<Fault> {
             ),
             Act::status(503, "{}").with("retry-after-ms", "20"),
         ),
-        Fault::any("503 without a body", &FAULT, Act::status(503, "")).opens(),
+        Fault::any("503 without a body", &FAULT, Act::status(503, "")),
         Fault::any(
             "503, the body cut",
             &FAULT,

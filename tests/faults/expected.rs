@@ -47,7 +47,7 @@ impl Expected {
     pub fn of(fault: &Fault, mode: Mode, column: Column) -> Option<Self> {
         let play = fault.play(mode)?;
         if column == Column::Open {
-            if !fault.opens {
+            if !fault.opens(mode) {
                 return None;
             }
             return Some(Self::new(Seen::Whole, vec![], vec![], None).helped());

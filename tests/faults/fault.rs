@@ -140,8 +140,6 @@ pub struct Fault {
     pub lines: &'static str,
     /// A client that waits for a stream hears comments, and has its status with the first of them.
     pub comments: bool,
-    /// It also shows what comes of a fault that has made its target's breaker open.
-    pub opens: bool,
     pub stream: Option<Play>,
     pub whole: Option<Play>,
 }
@@ -173,7 +171,6 @@ impl Fault {
             before: 0,
             lines: "",
             comments: false,
-            opens: false,
             stream: None,
             whole: None,
         }
@@ -213,10 +210,15 @@ impl Fault {
         self
     }
 
-    /// Shown also where it has happened so often that its target's breaker is open.
-    pub fn opens(mut self) -> Self {
-        self.opens = true;
-        self
+    /// Whether its target's breaker opens, should it happen again and again. What is busy or wrongly asked does not, and what
+    /// does well before it, or says hello, is not the same again.
+    pub fn opens(&self, mode: Mode) -> bool {
+        let fails = |play: &Play| match &play.comes {
+            Comes::Fails { outcome, .. } => *outcome != "rate_limited",
+            Comes::Breaks { .. } => true,
+            Comes::Whole | Comes::Again(..) | Comes::Clients { .. } => false,
+        };
+        self.before == 0 && !self.comments && self.play(mode).is_some_and(fails)
     }
 
     /// Met while comments keep the client waiting.

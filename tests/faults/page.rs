@@ -42,7 +42,8 @@ const REST: &str = "
 A target that has failed so often that its breaker is open (`tollgate_target_up` is 0) is passed over: the client sees the
 other's answer, is charged for that alone, and the target with the fault gets no request. If it is the only one, one request at
 a time is let through to it, for which holds what stands under *alone*, and the others hear 503 `no_target_available`, which
-`tests/gateway/health.rs` shows.
+`tests/gateway/health.rs` shows. So it was tried with each fault below that is the target's own: not with those that end well,
+are the request's, or say only that it is busy (429); and not behind comments, where it is the same fault.
 
 ## Every fault
 

@@ -24,7 +24,7 @@ pub fn connections() -> Vec<Fault> {
             name: "none: all is well".into(),
             ..well()
         },
-        named("nobody listens", Place::Nowhere, &CONNECT).opens(),
+        named("nobody listens", Place::Nowhere, &CONNECT),
         named(
             "nobody has this name (DNS)",
             Place::Name(format!("{}.invalid", "x".repeat(70))),
