@@ -210,8 +210,8 @@ impl Fault {
         self
     }
 
-    /// Whether its target's breaker opens, should it happen again and again. What is busy or wrongly asked does not, and what
-    /// does well before it, or says hello, is not the same again.
+    /// Whether its target's breaker opens, should it happen again and again: not by what is busy or wrongly asked. What does
+    /// well at first does not happen five times in a row; and behind comments it is the same fault.
     pub fn opens(&self, mode: Mode) -> bool {
         let fails = |play: &Play| match &play.comes {
             Comes::Fails { outcome, .. } => *outcome != "rate_limited",
