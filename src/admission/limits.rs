@@ -195,30 +195,31 @@ impl Charge {
         {
             let amount = gate.limits.tpm.map_or(0, |limit| tokens.min(limit));
             let mut used = gate.used();
-            if let Some((at, amount)) = had.take() {
+            if let Some((at, amount)) = *had {
                 used.tokens.pay_back(at, amount, now);
             }
-            wanted.push((&*gate, used, amount));
+            wanted.push((&*gate, used, amount, had));
         }
-        let refused = wanted.iter_mut().filter_map(|(gate, used, amount)| {
+        let refused = wanted.iter_mut().filter_map(|(gate, used, amount, _)| {
             let limit = gate.limits.tpm?;
             let wait = used.tokens.wait(now, *amount, limit)?;
             Some(gate.limited(What::Tpm, limit, wait))
         });
         if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
+            // What was used of it before is still to be settled.
+            for (_, used, _, had) in &mut wanted {
+                if let Some((at, amount)) = had {
+                    *at = used.tokens.take(now, *amount);
+                }
+            }
             return Err(limited);
         }
-        let mut moments: SmallVec<[_; 2]> = SmallVec::new();
-        for (gate, used, amount) in &mut wanted {
+        for (gate, used, amount, had) in &mut wanted {
             let is_counted = gate.limits.tpm.is_some();
-            moments.push(is_counted.then(|| (used.tokens.take(now, *amount), *amount)));
+            **had = is_counted.then(|| (used.tokens.take(now, *amount), *amount));
             if gate.whose == Whose::Key {
                 left = Gate::lefts(gate.limits, used, now);
             }
-        }
-        drop(wanted);
-        for (taken, tokens) in self.taken.iter_mut().zip(moments) {
-            taken.tokens = tokens;
         }
         Ok(left)
     }
@@ -352,6 +353,36 @@ mod tests {
         Reload(u64, u64, u64),
         /// All that is open ends, and what was taken is read back from what was sent.
         Restart,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_were_used_count_though_more_are_refused() {
+        let (gates, now) = (Gates::default(), Instant::now());
+        let limits = Limits {
+            tpm: Some(100),
+            ..Limits::default()
+        };
+        let gate = [gates.gate(Whose::Key, "ann", limits)];
+        let charge = || enter(&gate, now).unwrap().1;
+        let mut first = charge();
+        first.take(10, now).unwrap();
+        first.spend();
+        first.uses(60);
+        // Another takes all that is left meanwhile.
+        let mut other = charge();
+        other.take(90, now).unwrap();
+        other.spend();
+        other.uses(90);
+        other.settle(now);
+        // Asked for another model, for which there is nothing left.
+        let mut next = first.hand_over();
+        assert!(next.take(50, now).is_err());
+        next.settle(now);
+        let left = gate[0].left(now).iter().map(|left| left.left).sum::<u64>();
+        assert_eq!(left, 0, "150 of 100");
+        advance(MINUTE / 2).await;
+        let sum = gate[0].used().tokens.sum(Instant::now());
+        assert_eq!(sum, 150);
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
