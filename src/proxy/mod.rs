@@ -165,9 +165,8 @@ where
                 _ => End::Error,
             };
             let told = rejection.tell();
-            if record.end != Some(End::ClientGone) {
-                record.code = told.code;
-            }
+            // A provider's own words have a code of ours only where their status does not speak for them.
+            record.code = told.code.or(Some("upstream_error"));
             response::complain(&told.body, end, record)
         }
     }
@@ -313,6 +312,9 @@ where
         .ok_or(Rejection::BadMember("model", "must be given, as a string"))?;
     record.asked = Some(shortened(&model));
     let stream = wants_stream(&envelope)? && endpoint.streams();
+    if stream {
+        presence.listens(Instant::now());
+    }
     let patience = patience(&head.headers)?;
 
     // Where may it go?

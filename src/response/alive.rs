@@ -5,13 +5,14 @@
 //! the same answer gets its own.
 
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::upstream::Presence;
@@ -82,12 +83,17 @@ impl Timers {
             return;
         }
         // Whoever had it is not to be woken by it, nor held on to.
-        let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let _ = poll_timer(&mut sleep, &mut Context::from_waker(Waker::noop()));
         let mut kept = self.kept();
         if kept.len() < KEPT {
             kept.push(sleep);
         }
     }
+}
+
+/// A task that has used up its share of work is told that its timer is not ready, and is not noted for it either.
+fn poll_timer(sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(sleep.as_mut())).poll(cx)
 }
 
 /// What went out first.
@@ -148,7 +154,9 @@ impl Alive {
         if is_fresh {
             self.heard = Instant::now();
         }
-        let due = self.heard + every;
+        // While it was still talking, it waited for nothing.
+        let waits = self.presence.listens_since().unwrap_or(self.heard);
+        let due = self.heard.max(waits) + every;
         let timer = self.timer.get_or_insert_with(|| {
             let kept = home.and_then(|home| home.kept().pop());
             Timer {
@@ -164,7 +172,7 @@ impl Alive {
         if due < timer.sleep.deadline() {
             timer.sleep.as_mut().reset(due);
         }
-        while timer.sleep.as_mut().poll(cx).is_ready() {
+        while poll_timer(&mut timer.sleep, cx).is_ready() {
             if due <= Instant::now() {
                 timer.waker = None;
                 return Poll::Ready(());
@@ -233,6 +241,17 @@ mod tests {
         presence.keeps_alive(None);
         tokio::time::sleep(1_000 * SECOND).await;
         assert!(is_pending(&mut alive), "never");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_still_talking_waits_for_nothing() {
+        let presence = Presence::default();
+        let mut alive = Alive::since(Instant::now(), presence.clone());
+        tokio::time::sleep(40 * SECOND).await;
+        presence.listens(Instant::now());
+        presence.keeps_alive(Some(15 * SECOND));
+        assert_eq!(silence(&mut alive).await, 15 * SECOND);
+        assert_eq!(silence(&mut alive).await, 15 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

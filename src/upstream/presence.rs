@@ -22,6 +22,8 @@ struct Shared {
     finish: AtomicU32,
     /// How long whoever asked may hear nothing, in milliseconds. 0: for ever.
     keepalive: AtomicU32,
+    /// Since when whoever asked has nothing left to say, and listens.
+    listens: OnceLock<Instant>,
     /// The status has gone out, before there was an answer.
     is_begun: AtomicBool,
     /// Why nobody waits any more, and since when.
@@ -43,6 +45,16 @@ impl Presence {
     pub fn keepalive(&self) -> Option<Duration> {
         let millis = self.0.keepalive.load(Ordering::Acquire);
         (millis > 0).then(|| Duration::from_millis(millis.into()))
+    }
+
+    /// Whoever asked has said all: from here on it waits.
+    pub fn listens(&self, now: Instant) {
+        let _ = self.0.listens.set(now);
+    }
+
+    /// Since when whoever asked only waits.
+    pub fn listens_since(&self) -> Option<Instant> {
+        self.0.listens.get().copied()
     }
 
     /// The status goes out, though there is no answer yet.

@@ -208,6 +208,9 @@ async fn a_clients_own_fault_is_told_in_the_providers_words_on_one_line() {
     let error = only_error(&ask(&gateway).await.text());
     let want: serde_json::Value = serde_json::from_str(words).unwrap();
     assert_eq!(error, want);
+    // Its status, which would have said so, is a success.
+    let told = || gateway.metric(r#"tollgate_rejections_total{code="upstream_error"}"#);
+    until("it is told", || told() == 1.0).await;
 }
 
 #[tokio::test]
