@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::unfit::Unfit;
+use super::unfit::{self, Unfit};
 use crate::protocol::ErrorBody;
 
 /// Who must do something about a failure.
@@ -103,9 +103,7 @@ fn is_used_up(said: &ErrorBody) -> bool {
 
 /// Whether its message begins so; `start` in small letters.
 fn begins(said: &ErrorBody, start: &str) -> bool {
-    let message = said.message.as_deref().unwrap_or_default();
-    let head = message.get(..start.len());
-    head.is_some_and(|head| head.eq_ignore_ascii_case(start))
+    unfit::begins(said.message.as_deref().unwrap_or_default(), start)
 }
 
 /// The status of an error that came in the clothes of an answer: the one it names, else what its words stand for, else

@@ -152,7 +152,7 @@ fn is_among(words: &[&str], word: &str) -> bool {
 }
 
 /// Whether a text begins so: `start` is in small letters, and each `#` in it is a number.
-fn begins(text: &str, start: &str) -> bool {
+pub(super) fn begins(text: &str, start: &str) -> bool {
     let mut rest = text;
     for (n, part) in start.split('#').enumerate() {
         if n > 0 {

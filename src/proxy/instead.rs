@@ -13,9 +13,9 @@ use crate::route::Route;
 use crate::upstream::attempt::Exhausted;
 use crate::upstream::{Cause, Clock, Failure, Presence};
 
-/// Why another model may take what this one cannot.
+/// Reason another model may take what this one cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum Reason {
     TooLong,
     Flagged,
     Short,
@@ -24,14 +24,14 @@ enum Why {
 /// A model that did not answer: what its client hears, unless another does.
 pub(super) struct Turned {
     rejection: Rejection,
-    why: Option<Why>,
+    why: Option<Reason>,
 }
 
 impl From<Rejection> for Turned {
     fn from(rejection: Rejection) -> Self {
         let why = match &rejection {
-            Rejection::TooLong { .. } => Some(Why::TooLong),
-            Rejection::Budget(Refused::Short { .. }) => Some(Why::Short),
+            Rejection::TooLong { .. } => Some(Reason::TooLong),
+            Rejection::Budget(Refused::Short { .. }) => Some(Reason::Short),
             _ => None,
         };
         Self { rejection, why }
@@ -40,13 +40,13 @@ impl From<Rejection> for Turned {
 
 impl From<Exhausted> for Turned {
     fn from(exhausted: Exhausted) -> Self {
-        let why = Why::of(&exhausted.0);
+        let why = Reason::of(&exhausted.0);
         let rejection = exhausted.into();
         Self { rejection, why }
     }
 }
 
-impl Why {
+impl Reason {
     /// What would help is enough, whatever else went wrong: one target said that it is too long, and the others were down.
     fn of(failures: &[Failure]) -> Option<Self> {
         let last = failures.last()?;
@@ -70,7 +70,7 @@ impl Why {
 
 /// For what other models were asked so far: at most once for each cause.
 #[derive(Default)]
-pub(super) struct Hops(SmallVec<[Why; 3]>);
+pub(super) struct Hops(SmallVec<[Reason; 3]>);
 
 impl Hops {
     /// Where to ask instead; or what the client hears. A model that cannot be asked at all helps nobody.
@@ -82,14 +82,14 @@ impl Hops {
         Turned { rejection, why }: Turned,
     ) -> Result<Arc<Route>, Rejection> {
         // Nor is anybody else asked for whoever has left.
-        let is_due = |why: &Why| !self.0.contains(why) && presence.absence().is_none();
+        let is_due = |why: &Reason| !self.0.contains(why) && presence.absence().is_none();
         let Some(why) = why.filter(is_due) else {
             return Err(rejection);
         };
         let name = match why {
-            Why::TooLong => &route.instead.too_long,
-            Why::Flagged => &route.instead.flagged,
-            Why::Short => &route.instead.short,
+            Reason::TooLong => &route.instead.too_long,
+            Reason::Flagged => &route.instead.flagged,
+            Reason::Short => &route.instead.short,
         };
         let next = name.as_ref().and_then(|name| plan.models.get(name));
         match next.filter(|next| !next.order().is_empty()) {
