@@ -15,7 +15,7 @@ use crate::admission::Permit;
 use crate::ledger::Settling;
 use crate::protocol::{Complaint, Decoder, Ended, Pieces, Skimmer};
 use crate::telemetry::{End, Record};
-use crate::upstream::{Answer, AnswerBody, Begun, Broken as Cause, Inflow, Tab};
+use crate::upstream::{Answer, AnswerBody, Begun, Broken as Cause, Clock, Inflow, Tab};
 use crate::usage::Usage;
 
 /// An answer that did not come to its end, and that there is no way left to say so but to break the connection.
@@ -283,6 +283,10 @@ impl Flow {
                 Some(Err(_)) | None => self.inflow = None,
             }
             return Poll::Ready(Ok(true));
+        }
+        if let Some(Err(Cause::Clock(Clock::Total))) = &piece {
+            // A client that reads slowly uses its time up as well.
+            self.tab.excuses();
         }
         match (piece, &mut self.reader) {
             (Some(Ok(piece)), Reader::Long(skimmer)) => {

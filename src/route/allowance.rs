@@ -6,13 +6,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// In thousandths of a retry, as all that follows: what an answer earns.
 const EARNED: u64 = 150;
-/// What a second brings.
-const A_SECOND: u64 = 1_000;
+/// Time that brings one, so that a second brings a retry.
+const A_THOUSANDTH: Duration = Duration::from_millis(1);
 /// The most that is kept: so many retries can be made at once.
 const MOST: u64 = 100_000;
 /// What a retry takes.
@@ -42,13 +43,14 @@ impl Allowance {
     /// Takes a retry. False if there is none.
     pub fn take(&self, now: Instant) -> bool {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = since
-            .replace(now)
-            .map(|since| now.saturating_duration_since(since));
-        let millis = idle.map_or(0, |idle| {
-            u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)
-        });
-        self.add(millis.min(MOST).saturating_mul(A_SECOND) / 1_000);
+        let idle = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let brought = u64::try_from(idle.as_millis())
+            .unwrap_or(u64::MAX)
+            .min(MOST);
+        // What is less than a thousandth is brought next time.
+        let rest = idle.saturating_sub(Duration::from_millis(brought));
+        *since = Some(now.checked_sub(rest.min(A_THOUSANDTH)).unwrap_or(now));
+        self.add(brought);
         let taken = |left: u64| left.checked_sub(RETRY);
         let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
         self.left.fetch_update(set, fetch, taken).is_ok()
@@ -65,8 +67,6 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -97,5 +97,17 @@ mod tests {
         while allowance.take(now) {}
         assert!(allowance.take(now + Duration::from_secs(1)));
         assert!(!allowance.take(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn time_brings_as_much_however_often_it_is_asked_for() {
+        let (allowance, mut now) = (Allowance::default(), Instant::now());
+        while allowance.take(now) {}
+        let mut retries = 0;
+        for _ in 0..20_000 {
+            now += Duration::from_micros(500);
+            retries += u32::from(allowance.take(now));
+        }
+        assert_eq!(retries, 10, "ten seconds");
     }
 }

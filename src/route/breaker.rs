@@ -41,13 +41,28 @@ struct Trouble {
     row: u32,
     /// When the window began, and failures since.
     window: Option<(Instant, u32)>,
-    /// Until when it rests, and why. Afterwards it waits to be tried.
-    rest: Option<(Instant, Why)>,
+    rest: Option<Rest>,
     /// A request is trying it.
     is_tried: bool,
     /// How often it has rested lately, and since when it works again.
     rests: u32,
     works_since: Option<Instant>,
+}
+
+/// It is not asked until then.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    why: Why,
+    /// Afterwards one request tries it. Else it is back by the clock, as it said itself.
+    is_tried_first: bool,
+}
+
+impl Rest {
+    /// Whether it is over, with nothing left to be found out.
+    fn is_past(&self, now: Instant) -> bool {
+        self.until <= now && !self.is_tried_first
+    }
 }
 
 /// Why something is not asked.
@@ -124,6 +139,7 @@ impl Breaker {
             return Ok(false);
         }
         let mut trouble = self.trouble();
+        trouble.rest = trouble.rest.filter(|rest| !rest.is_past(now));
         match trouble.look(now) {
             Ok(()) => {}
             Err(resting)
@@ -148,6 +164,15 @@ impl Breaker {
         }
     }
 
+    /// It did its part in what came to nothing by another's fault, or in an answer that has begun.
+    pub(super) fn worked(&self, was_trying: bool, now: Instant) {
+        if was_trying {
+            self.tried(true, now);
+        } else if !self.is_well() {
+            self.trouble().row = 0;
+        }
+    }
+
     /// It answered, and all of it was well.
     pub(super) fn answered(&self, now: Instant) {
         self.answers.fetch_add(1, Ordering::Relaxed);
@@ -156,6 +181,7 @@ impl Breaker {
         }
         let mut trouble = self.trouble();
         trouble.row = 0;
+        trouble.rest = trouble.rest.filter(|rest| !rest.is_past(now));
         let is_over = trouble
             .window
             .is_none_or(|(began, _)| now.duration_since(began) >= WINDOW);
@@ -183,11 +209,13 @@ impl Breaker {
         if was_trying {
             trouble.is_tried = false;
         }
+        let rest = trouble.rest.filter(|rest| !rest.is_past(now));
         // Of one that was asked before it rests, or, as the last resort, before it has rested: that is known already.
-        let is_known = |(until, _)| !was_trying || until > now;
-        if trouble.rest.is_some_and(is_known) {
+        if rest.is_some_and(|rest| !was_trying || rest.until > now) {
             return None;
         }
+        let is_no_better = rest.is_some_and(|rest| rest.why == Why::Failing);
+        trouble.rest = None;
         self.is_well.store(false, Ordering::Release);
         trouble.row += 1;
         let (began, failed) = match trouble.window {
@@ -200,35 +228,46 @@ impl Breaker {
         trouble.window = Some((began, failed));
         let all = failed.saturating_add(self.answers.load(Ordering::Relaxed));
         let is_half = all >= MANY && failed >= all / 2;
-        if !(was_trying || trouble.row >= self.row || is_half) {
+        if !(is_no_better || trouble.row >= self.row || is_half) {
             return None;
         }
         let is_forgotten = |since| now.duration_since(since) >= FORGETS;
-        if !was_trying && trouble.works_since.is_none_or(is_forgotten) {
+        if !is_no_better && trouble.works_since.is_none_or(is_forgotten) {
             trouble.rests = 0;
         }
         let rest = self.length(first, trouble.rests, now);
         trouble.rests = trouble.rests.saturating_add(1);
         (trouble.row, trouble.window) = (0, None);
-        trouble.rest = Some((now + rest, Why::Failing));
+        trouble.rest = Some(Rest {
+            until: now + rest,
+            why: Why::Failing,
+            is_tried_first: true,
+        });
         Some(rest)
     }
 
-    /// It says itself that it will not answer for so long. Gives for how long that is believed, if it is news.
+    /// It says itself that it will not answer for so long. Gives for how long that is believed, if it is news. Whoever was
+    /// believed less than it said is tried by one request afterwards.
     pub(super) fn parks(&self, was_trying: bool, wait: Duration, now: Instant) -> Option<Duration> {
-        let wait = wait.min(PARKED);
+        let believed = wait.min(PARKED);
         let mut trouble = self.trouble();
         if was_trying {
             trouble.is_tried = false;
         }
-        let until = now + wait;
-        if trouble.rest.is_some_and(|(known, _)| known >= until) {
+        let known = trouble.rest.filter(|rest| !rest.is_past(now));
+        let until = now + believed;
+        if known.is_some_and(|rest| rest.until >= until) {
             return None;
         }
-        let is_news = trouble.rest.is_none_or(|(known, _)| known <= now);
         self.is_well.store(false, Ordering::Release);
-        trouble.rest = Some((until, Why::Parked));
-        is_news.then_some(wait)
+        trouble.rest = Some(Rest {
+            until,
+            why: Why::Parked,
+            is_tried_first: wait > believed || known.is_some_and(|rest| rest.why == Why::Failing),
+        });
+        known
+            .is_none_or(|rest| rest.until <= now)
+            .then_some(believed)
     }
 
     /// A quarter of it is left to chance, so that gateways that fell silent together do not come back together.
@@ -242,15 +281,16 @@ impl Breaker {
 
 impl Trouble {
     fn look(&self, now: Instant) -> Result<(), Resting> {
-        let Some((until, why)) = self.rest else {
+        let Some(rest) = self.rest.filter(|rest| !rest.is_past(now)) else {
             return Ok(());
         };
-        let wait = until.saturating_duration_since(now);
+        let wait = rest.until.saturating_duration_since(now);
         if wait.is_zero() && !self.is_tried {
             return Ok(());
         }
         // Whoever tries it will know in a moment.
         let wait = wait.max(Duration::from_millis(500));
+        let why = rest.why;
         Err(Resting { wait, why })
     }
 }
@@ -361,7 +401,14 @@ mod tests {
             why: Why::Parked,
         };
         assert_eq!(resting, want);
-        assert_eq!(breaker.enter(now + secs(7), Resort::Other), Ok(true));
+        let later = now + secs(7);
+        for _ in 0..2 {
+            assert_eq!(
+                breaker.enter(later, Resort::Other),
+                Ok(false),
+                "by the clock"
+            );
+        }
     }
 
     #[test]
@@ -371,6 +418,30 @@ mod tests {
         assert_eq!(breaker.parks(false, secs(86_400), now), Some(PARKED));
         assert_eq!(breaker.parks(false, secs(5), now), None);
         assert_eq!(breaker.look(now).unwrap_err().wait, PARKED);
+        let later = now + PARKED;
+        assert_eq!(
+            breaker.enter(later, Resort::Other),
+            Ok(true),
+            "it said more"
+        );
+        assert!(breaker.enter(later, Resort::Other).is_err());
+        assert_eq!(
+            breaker.failed(true, FIRST, later),
+            None,
+            "one failure is one"
+        );
+        assert_eq!(breaker.enter(later, Resort::Other), Ok(false));
+    }
+
+    #[test]
+    fn failures_with_what_works_between_them_are_not_in_a_row() {
+        let now = Instant::now();
+        let breaker = Breaker::new(3);
+        for _ in 0..9 {
+            assert_eq!(breaker.failed(false, FIRST, now), None);
+            breaker.worked(false, now);
+        }
+        assert_eq!(breaker.look(now), Ok(()));
     }
 
     #[test]
@@ -406,8 +477,8 @@ mod tests {
         assert_eq!(breaker.look(now), Ok(()));
         breaker.parks(false, secs(1), now);
         assert!(breaker.look(now).is_err());
-        assert_eq!(breaker.enter(now + secs(1), Resort::Other), Ok(true));
-        assert_eq!(breaker.failed(true, Duration::ZERO, now + secs(1)), None);
+        assert_eq!(breaker.enter(now + secs(1), Resort::Other), Ok(false));
+        assert_eq!(breaker.failed(false, Duration::ZERO, now + secs(1)), None);
         assert_eq!(breaker.look(now + secs(1)), Ok(()));
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
-use super::breaker::{Breaker, Resort, Resting};
+use super::breaker::{Breaker, Resort, Resting, Why};
 
 /// With so many failures in a row a model, or an endpoint, rests.
 const ROW: u32 = 5;
@@ -52,7 +52,9 @@ pub enum Blame {
     Model,
     /// It says itself that it will not answer for so long.
     Busy(Duration),
-    /// Nobody's of these: there was something wrong with the request, or it was given up.
+    /// The client's: it was reached, and knows us.
+    Request,
+    /// Nobody's that is known: it was given up.
     Nobody,
 }
 
@@ -79,9 +81,20 @@ impl Health {
         }
     }
 
-    /// Whether it would be asked, and if not, when.
+    /// Whether it would be asked, and if not, when: as soon as no part of it rests. What is parked is asked by nobody until
+    /// then.
     pub fn look(&self, now: Instant) -> Result<(), Resting> {
-        self.parts().into_iter().try_for_each(|part| part.look(now))
+        let parts = self.parts().into_iter();
+        let resting = parts.filter_map(|part| part.look(now).err());
+        let both = |one: Resting, other: Resting| Resting {
+            wait: one.wait.max(other.wait),
+            why: if one.why == Why::Parked {
+                one.why
+            } else {
+                other.why
+            },
+        };
+        resting.reduce(both).map_or(Ok(()), Err)
     }
 
     /// Leave to ask it. If it then rests, it does so for about `cooldown` at first, or never, if that is zero.
@@ -114,10 +127,22 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// An answer has begun: whatever was tried works again. Most try nothing, and need no clock.
+    /// An answer has begun: whatever was tried works again, and it was reached, and knows us. Most find nothing else, and
+    /// need no clock.
     pub fn begins(&mut self, now: impl FnOnce() -> Instant) {
-        if self.tries != [false; 3] {
-            self.found(true, now());
+        let [endpoint, key, _] = self.health.parts();
+        if self.tries != [false; 3] || !endpoint.is_well() || !key.is_well() {
+            let now = now();
+            self.worked(2, now);
+            self.found(true, now);
+        }
+    }
+
+    /// The first parts did what was theirs to do.
+    fn worked(&mut self, parts: usize, now: Instant) {
+        let all = self.health.parts().into_iter().zip(&mut self.tries);
+        for (part, tries) in all.take(parts) {
+            part.worked(std::mem::take(tries), now);
         }
     }
 
@@ -138,29 +163,26 @@ impl Trial {
 
     /// It came to nothing, or broke off.
     pub fn failed(&mut self, blame: Blame, now: Instant) {
-        let (stage, why) = match blame {
-            Blame::Endpoint => (0, "cannot be reached"),
-            Blame::Key => (1, "refuses our key"),
-            Blame::Model => (2, "fails"),
-            Blame::Busy(_) => (2, "is at its limit"),
+        let health = Arc::clone(&self.health);
+        let [endpoint, key, model] = health.parts();
+        let [_, _, tries_model] = self.tries;
+        // Whoever refuses us was reached, and whoever fails knows us.
+        let (reached, part, why) = match blame {
+            Blame::Endpoint => (0, endpoint, "cannot be reached"),
+            Blame::Key => (1, key, "refuses our key"),
+            Blame::Model => (2, model, "fails"),
+            Blame::Busy(wait) => {
+                self.worked(2, now);
+                health.tells(model.parks(tries_model, wait, now), "is at its limit");
+                self.tries = [false; 3];
+                return;
+            }
+            Blame::Request => return self.worked(2, now),
             Blame::Nobody => return,
         };
-        let health = Arc::clone(&self.health);
-        for (n, (part, tries)) in health.parts().into_iter().zip(&mut self.tries).enumerate() {
-            // Whoever refuses us was reached, and whoever fails knows us.
-            if n < stage && std::mem::take(tries) {
-                part.tried(true, now);
-            }
-            if n != stage {
-                continue;
-            }
-            let was_trying = std::mem::take(tries);
-            let rest = match blame {
-                Blame::Busy(wait) => part.parks(was_trying, wait, now),
-                _ => part.failed(was_trying, self.cooldown, now),
-            };
-            health.tells(rest, why);
-        }
+        self.worked(reached, now);
+        let was_trying = self.tries.get_mut(reached).is_some_and(std::mem::take);
+        health.tells(part.failed(was_trying, self.cooldown, now), why);
     }
 
     fn found(&mut self, works: bool, now: Instant) {
@@ -237,7 +259,6 @@ impl Healths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::breaker::Why;
 
     const COOLDOWN: Duration = Duration::from_secs(2);
 
@@ -261,6 +282,7 @@ mod tests {
             (Blame::Endpoint, ROW, [true, true]),
             (Blame::Key, REFUSALS, [true, true]),
             (Blame::Busy(Duration::from_secs(9)), 1, [true, false]),
+            (Blame::Request, 100, [false, false]),
             (Blame::Nobody, 100, [false, false]),
         ] {
             let (one, other) = targets();
@@ -286,6 +308,41 @@ mod tests {
         // It was reached.
         trial.failed(Blame::Model, now);
         assert_eq!((one.look(now), other.look(now)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn who_says_no_was_reached_and_who_is_busy_knows_us() {
+        let now = Instant::now();
+        for (blame, parts) in [
+            (Blame::Key, [true, false]),
+            (Blame::Busy(Duration::ZERO), [true, true]),
+            (Blame::Request, [true, true]),
+            (Blame::Nobody, [false, false]),
+        ] {
+            let (one, _) = targets();
+            for _ in 1..ROW {
+                one.provider.endpoint.failed(false, COOLDOWN, now);
+            }
+            one.provider.key.failed(false, COOLDOWN, now);
+            fail(&one, blame, 1, now);
+            let rests = one.provider.endpoint.failed(false, COOLDOWN, now);
+            assert_eq!(rests.is_none(), parts[0], "{blame:?}: the endpoint");
+            // Two refusals are one too few, and the third of three is not.
+            let rests = one.provider.key.failed(false, COOLDOWN, now);
+            assert_eq!(rests.is_some(), blame == Blame::Key, "{blame:?}: the key");
+        }
+    }
+
+    #[test]
+    fn of_all_that_rests_the_longest_counts_and_nobody_goes_past_what_is_parked() {
+        let now = Instant::now();
+        let (one, _) = targets();
+        fail(&one, Blame::Busy(Duration::from_secs(600)), 1, now);
+        for _ in 0..ROW {
+            one.provider.endpoint.failed(false, COOLDOWN, now);
+        }
+        let resting = one.look(now).unwrap_err();
+        assert_eq!((resting.wait.as_secs(), resting.why), (600, Why::Parked));
     }
 
     #[test]

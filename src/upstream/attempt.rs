@@ -13,7 +13,7 @@ use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
-use crate::route::{Resort, Route, Target};
+use crate::route::{Resort, Resting, Route, Target, Why};
 use crate::telemetry::{Outcome, Record};
 use crate::usage::Usage;
 
@@ -41,8 +41,7 @@ pub async fn run(
     record: &mut Record,
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
-    let (targets, resort) = worth_asking(route, deadline).await;
-    let mut failures = resting(route, &targets);
+    let (targets, resort, mut failures) = awaited(route, deadline).await;
     'targets: for (n, target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
@@ -62,7 +61,9 @@ pub async fn run(
             };
             let failure = match watched(client, this, tab, record).await {
                 Ok(answer) => {
-                    route.allowance.earn();
+                    if answer.body.has_content() {
+                        route.allowance.earn();
+                    }
                     return Ok(answer);
                 }
                 Err(failure) => failure,
@@ -72,7 +73,7 @@ pub async fn run(
                 // Nobody is asked for whoever has left.
                 Next::Nobody
             } else {
-                next(&failure, (tried, target.provider.tries), is_last, call)
+                next(&failure, (tried, target), is_last, call)
             };
             // What does not fit says nothing of how its targets are: where it goes next is no retry.
             let is_unfit = failure.unfit().is_some();
@@ -93,31 +94,31 @@ pub async fn run(
     Err(Exhausted(failures))
 }
 
-/// Who is worth asking. If every target says itself that it has no time, and one will have some soon, that is waited for.
-async fn worth_asking(route: &Route, deadline: Instant) -> (SmallVec<[&Arc<Target>; 4]>, Resort) {
+/// Who is worth asking, and why the others are not. If every target says itself that it has no time, and one will have some
+/// soon, that is waited for.
+async fn awaited(
+    route: &Route,
+    deadline: Instant,
+) -> (SmallVec<[&Arc<Target>; 4]>, Resort, Vec<Failure>) {
     let mut now = Instant::now();
     let latest = deadline.min(now + LONGEST_WAIT);
     loop {
         let (targets, resort) = route.worth_asking(now);
-        if !targets.is_empty() {
-            return (targets, resort);
-        }
-        let resting = route.order().iter();
-        let resting = resting.filter_map(|target| target.health.look(now).err());
-        match resting.map(|resting| now + resting.wait).min() {
-            Some(then) if then < latest => sleep_until(then).await,
-            _ => return (targets, resort),
+        let failures = match targets.len() == route.order().len() {
+            true => Vec::new(),
+            false => resting(route, &targets, now),
+        };
+        let wait = failures.iter().filter_map(|failure| failure.wait).min();
+        match wait.map(|wait| now + wait) {
+            Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
+            _ => return (targets, resort, failures),
         }
         now = Instant::now();
     }
 }
 
 /// Those that are not worth asking now, and why.
-fn resting(route: &Route, asked: &[&Arc<Target>]) -> Vec<Failure> {
-    if asked.len() == route.order().len() {
-        return Vec::new();
-    }
-    let now = Instant::now();
+fn resting(route: &Route, asked: &[&Arc<Target>], now: Instant) -> Vec<Failure> {
     let targets = route.order().iter();
     let others = targets.filter(|target| !asked.iter().any(|asked| Arc::ptr_eq(asked, target)));
     let failures = others.filter_map(|target| {
@@ -137,19 +138,28 @@ enum Next {
     Nobody,
 }
 
-/// Who is asked after the last of so many tries of so many.
-fn next(failure: &Failure, (tried, most): (u32, u32), is_last: bool, call: &Call<'_>) -> Next {
+/// Who is asked after so many tries of a target.
+fn next(
+    failure: &Failure,
+    (tried, target): (u32, &Target),
+    is_last: bool,
+    call: &Call<'_>,
+) -> Next {
     let is_out_of_time = matches!(failure.cause, Cause::Clock(Clock::Deadline));
+    let now = Instant::now();
+    let fails = |resting: Resting| resting.why == Why::Failing;
     match failure.retry {
         _ if is_out_of_time => Next::Nobody,
         Retry::Never => Next::Nobody,
         Retry::Elsewhere => Next::Target,
-        Retry::Here if tried == most => Next::Target,
+        Retry::Here if tried == target.provider.tries => Next::Target,
         // Whoever cannot be reached now will hardly be in half a second; another can.
         Retry::Here if matches!(failure.cause, Cause::Connect(_)) && !is_last => Next::Target,
+        // This was once too often.
+        Retry::Here if target.health.look(now).is_err_and(fails) => Next::Target,
         Retry::Here => match pause(tried, failure.wait, is_last, random(call)) {
             // Whoever is next can be asked without a pause.
-            Some(pause) if Instant::now() + pause < call.deadline => Next::Here(pause),
+            Some(pause) if now + pause < call.deadline => Next::Here(pause),
             _ => Next::Target,
         },
     }
@@ -211,9 +221,12 @@ async fn watched(
     watch.is_over = true;
     match tried {
         Ok(answer) => {
-            watch
-                .tab
-                .begins(errors::reset(&answer.headers, (call.wall)()));
+            if answer.body.has_content() {
+                watch.tab.begins();
+            }
+            if let Some(wait) = errors::reset(&answer.headers, (call.wall)()) {
+                watch.tab.parks(wait);
+            }
             watch.record.try_ends(Outcome::Answered);
             Ok(answer)
         }
@@ -263,7 +276,8 @@ async fn one(
     tab: &mut Tab,
     record: &mut Record,
 ) -> Result<Box<Answer>, Box<Failed>> {
-    let fail = |cause| failed(target, call, cause);
+    let is_pressed = call.is_hurried || tab.tries() > 1;
+    let fail = |cause| failed(target, is_pressed, cause);
     let refuse = |refused: Refused| Failure {
         target: Arc::clone(&target.name),
         cause: Cause::Refused(refused),
@@ -326,12 +340,13 @@ async fn one(
     }
 }
 
-/// What did not come to an answer, though the target said nothing against it.
-fn failed(target: &Target, call: &Call<'_>, cause: Cause) -> Failure {
+/// What did not come to an answer, though the target said nothing against it. It `is_pressed` if it did not have all the
+/// time that its route gives.
+fn failed(target: &Target, is_pressed: bool, cause: Cause) -> Failure {
     Failure {
         target: Arc::clone(&target.name),
         fault: match cause {
-            Cause::Clock(Clock::Deadline) if call.is_hurried => Fault::Client,
+            Cause::Clock(Clock::Deadline) if is_pressed => Fault::Client,
             _ => Fault::Provider,
         },
         retry: match cause {

@@ -102,6 +102,16 @@ pub enum AnswerBody {
     Stream(Box<Begun>, Box<dyn Decoder>),
 }
 
+impl AnswerBody {
+    /// Whether its client sees that it is an answer. A stream may be passed on before that, for it took its time.
+    fn has_content(&self) -> bool {
+        match self {
+            Self::Whole(..) | Self::Long(..) => true,
+            Self::Stream(_, decoder) => decoder.progress().content,
+        }
+    }
+}
+
 /// An answer of which there is more to come.
 pub struct Begun {
     /// What has come.
@@ -226,7 +236,7 @@ impl Failure {
     fn blame(&self) -> Blame {
         match (&self.cause, self.fault) {
             (Cause::Connect(_) | Cause::Clock(Clock::Connect), _) => Blame::Endpoint,
-            // Its client waited for less long than the route would have.
+            // Its client waited for less long than the route would have, or others had taken the time.
             (Cause::Clock(Clock::Deadline), Fault::Client) => Blame::Nobody,
             (Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_), _) => Blame::Model,
             (Cause::Status(_), Fault::Credentials) => Blame::Key,
@@ -238,8 +248,9 @@ impl Failure {
                 (Some(wait), _) => Blame::Busy(wait),
                 // A quota that is used up.
                 (None, Retry::Elsewhere) => Blame::Model,
-                (None, _) => Blame::Nobody,
+                (None, _) => Blame::Request,
             },
+            (Cause::Status(_), Fault::Client) => Blame::Request,
             _ => Blame::Nobody,
         }
     }

@@ -92,11 +92,20 @@ struct Bill {
     /// What it takes of its target's limits.
     charge: Charge,
     _slots: Slots,
-    /// Tells the target's health what comes of it.
-    trial: Trial,
+    /// Tells the target's health what comes of it. None: that says nothing of it.
+    trial: Option<Trial>,
+    /// Its first content is there, which the target's health knows.
+    has_begun: bool,
 }
 
 impl Bill {
+    fn begins(&mut self) {
+        self.has_begun = true;
+        if let Some(trial) = &mut self.trial {
+            trial.begins(Instant::now);
+        }
+    }
+
     /// What has been used, of a request of so many bytes.
     fn estimate(&self, length: u64) -> Usage {
         Usage {
@@ -217,7 +226,8 @@ impl Tab {
             passed: 0,
             charge,
             _slots: slots,
-            trial,
+            trial: Some(trial),
+            has_begun: false,
         });
         let version = terms.price.as_ref().map(|price| &price.version);
         self.hold.begin(Entry {
@@ -263,16 +273,29 @@ impl Tab {
         self.presence.absence().is_none()
     }
 
-    /// The try has an answer that goes to the client, of which more may be to come.
-    ///
-    /// After it the target has no time for so long, if it says so.
-    pub(super) fn begins(&mut self, parks: Option<Duration>) {
+    /// The try has an answer, of which more may be to come.
+    pub(super) fn begins(&mut self) {
         if let Some(bill) = &mut self.bill {
-            bill.trial.begins(Instant::now);
-            if let Some(wait) = parks {
-                bill.trial.parks(wait, Instant::now());
-            }
+            bill.begins();
         }
+    }
+
+    /// It says that its target will have no time for so long.
+    pub(super) fn parks(&mut self, wait: Duration) {
+        if let Some(trial) = self.trial() {
+            trial.parks(wait, Instant::now());
+        }
+    }
+
+    /// What ends the answer now is no fault of its target.
+    pub fn excuses(&mut self) {
+        if let Some(bill) = &mut self.bill {
+            bill.trial = None;
+        }
+    }
+
+    fn trial(&mut self) -> Option<&mut Trial> {
+        self.bill.as_mut()?.trial.as_mut()
     }
 
     /// The try came to nothing. Gives what was entered all the same.
@@ -291,8 +314,8 @@ impl Tab {
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
-        if let Some(bill) = &mut self.bill {
-            bill.trial.failed(failure.blame(), Instant::now());
+        if let Some(trial) = self.trial() {
+            trial.failed(failure.blame(), Instant::now());
         }
         if usage.is_some() || is_billed {
             return self.enter(failure.outcome().name(), usage);
@@ -306,6 +329,9 @@ impl Tab {
         let Some(bill) = &mut self.bill else {
             return false;
         };
+        if progress.content && !bill.has_begun {
+            bill.begins();
+        }
         bill.said = progress.said;
         bill.told = (progress.usage, progress.told_all);
         if progress.told_all {
@@ -333,14 +359,12 @@ impl Tab {
     /// The try has come to its end: everything is entered. Gives what was, and a wait until that is durable.
     pub fn ends(&mut self, end: End, usage: Option<Usage>) -> (Option<Entered>, Settling) {
         let now = Instant::now();
-        if let Some(bill) = &mut self.bill {
+        if let Some(trial) = self.trial() {
             match end {
-                End::Complete => bill.trial.answered(now),
-                End::Error | End::Stalled | End::Truncated => {
-                    bill.trial.failed(Blame::Model, now);
-                }
+                End::Complete => trial.answered(now),
                 // That was not the provider's doing.
                 End::BudgetCut | End::ClientGone | End::Shutdown => {}
+                End::Error | End::Stalled | End::Truncated => trial.failed(Blame::Model, now),
             }
         }
         let entered = self.enter(end.name(), usage);

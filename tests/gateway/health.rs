@@ -330,6 +330,64 @@ async fn a_stream_that_is_reset_is_a_failure_on_a_connection_that_was_kept_too()
 }
 
 #[tokio::test]
+async fn a_stream_that_is_passed_on_without_content_does_not_end_a_rest() {
+    let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    let dead = std::iter::repeat_n(fails(), 5);
+    let a = Provider::new(dead.chain([Act::Stall(vec![role.into()])])).await;
+    let b = Provider::new([Act::events([delta("b"), FINISH.into(), DONE.into()])]).await;
+    let more =
+        "tries = 1\ncooldown = \"300ms\"\nprelude = \"20ms\"\ntimeouts = { idle = \"400ms\" }";
+    let text = provider_at("a", a.address, more)
+        + &provider_at("b", b.address, ONCE)
+        + &model("fast", &["a/x", "b/y"], "");
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..5 {
+        ask(&gateway, chat_stream("fast")).await;
+    }
+    sleep(COOLDOWN).await;
+    let (trying, others) = tokio::join!(ask(&gateway, chat_stream("fast")), async {
+        until("somebody tries it", || a.count() == 6).await;
+        sleep(Duration::from_millis(100)).await;
+        ask(&gateway, chat_stream("fast")).await
+    });
+    assert!(
+        trying.text().contains("upstream_timeout"),
+        "{}",
+        trying.text()
+    );
+    assert!(others.text().contains("\"b\""), "{}", others.text());
+    assert_eq!(a.count(), 6, "it said hello, and no more");
+}
+
+#[tokio::test]
+async fn who_had_no_time_left_is_not_blamed_for_those_who_took_it() {
+    let slow = Act::After(Duration::from_millis(250), Box::new(fails()));
+    let a = Provider::new([slow]).await;
+    let b = Provider::new([Act::Hang]).await;
+    let never = "tries = 1\ncooldown = \"0s\"";
+    let text = provider_at("a", a.address, never)
+        + &provider_at("b", b.address, ONCE)
+        + &model("fast", &["a/x", "b/y"], "deadline = \"300ms\"");
+    let gateway = Gateway::start(&text).await;
+    for _ in 0..6 {
+        assert_eq!(fast(&gateway).await.status, 504);
+    }
+    assert!(b.count() > 4 && is_up(&gateway, "b/y"));
+}
+
+#[tokio::test]
+async fn all_who_waited_for_a_limit_are_served_at_once_when_it_begins_anew() {
+    let busy = Act::status(429, FAILS).with("retry-after-ms", "300");
+    let slow = Act::After(Duration::from_millis(700), Box::new(says("a")));
+    let a = Provider::new(std::iter::repeat_n(busy, 8).chain([slow])).await;
+    let text = provider_at("a", a.address, "tries = 2") + &model("fast", &["a/x"], "");
+    let gateway = Gateway::start(&text).await;
+    for answer in crowd(&gateway, 8, 8).await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_request_is_nobodys_fault() {
     let wrong = [
         Act::status(
