@@ -87,7 +87,9 @@ pub async fn run(
                     break 'targets;
                 }
                 Next::Target => continue 'targets,
-                Next::Here(pause) => sleep_until(Instant::now() + pause).await,
+                Next::Here(pause) => {
+                    wait((target, is_last), Instant::now() + pause, deadline).await;
+                }
             }
         }
     }
@@ -114,6 +116,22 @@ async fn awaited(
             _ => return (targets, resort, failures),
         }
         now = Instant::now();
+    }
+}
+
+/// Waits until then before a target is asked again, and if it is the last, for longer where it told others meanwhile that
+/// it will have time a little later.
+async fn wait((target, is_last): (&Target, bool), mut then: Instant, deadline: Instant) {
+    let latest = deadline.min(then + LONGEST_WAIT);
+    loop {
+        sleep_until(then).await;
+        let now = Instant::now();
+        match target.health.look(now) {
+            Err(rest) if is_last && rest.why == Why::Parked && now + rest.wait < latest => {
+                then = now + rest.wait;
+            }
+            _ => return,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -377,14 +378,24 @@ async fn who_had_no_time_left_is_not_blamed_for_those_who_took_it() {
 
 #[tokio::test]
 async fn all_who_waited_for_a_limit_are_served_at_once_when_it_begins_anew() {
-    let busy = Act::status(429, FAILS).with("retry-after-ms", "300");
+    let (open, gate) = watch::channel(());
+    // Nobody is told before all have asked, and each is told of a later time.
+    let busy = (0..8).map(|n| {
+        let busy = Act::status(429, FAILS).with("retry-after-ms", &format!("{}", 300 + 20 * n));
+        Act::Told(gate.clone(), Box::new(busy))
+    });
     let slow = Act::After(Duration::from_millis(700), Box::new(says("a")));
-    let a = Provider::new(std::iter::repeat_n(busy, 8).chain([slow])).await;
+    let a = Provider::new(busy.chain([slow])).await;
     let text = provider_at("a", a.address, "tries = 2") + &model("fast", &["a/x"], "");
     let gateway = Gateway::start(&text).await;
-    for answer in crowd(&gateway, 8, 8).await {
+    let (answers, ()) = tokio::join!(crowd(&gateway, 8, 8), async {
+        until("all have asked", || a.count() == 8).await;
+        open.send(()).unwrap();
+    });
+    for answer in answers {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
+    assert_eq!(a.count(), 16);
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ pub enum Act {
     Slow(Duration, Vec<String>),
     /// Says nothing for so long, and then does this.
     After(Duration, Box<Act>),
+    /// Says nothing until it is told to go on, and then does this.
+    Told(watch::Receiver<()>, Box<Act>),
     /// Does this, and breaks the connection with a reset.
     #[allow(dead_code, reason = "only the fault suite, which shares this, does so")]
     Snap(Box<Act>),
@@ -347,24 +349,31 @@ async fn read_request(
     }))
 }
 
+/// An answer of known length.
+fn answer(status: u16, headers: &[(&str, String)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
 /// Whether the connection is good for another request.
 async fn perform(stream: &mut impl Wire, act: Act, shared: &Shared) -> std::io::Result<bool> {
     match act {
         Act::Answer(status, headers, body) => {
-            let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
-            for (name, value) in headers {
-                head.push_str(&format!("{name}: {value}\r\n"));
-            }
-            stream
-                .write_all(&[head.as_bytes(), b"\r\n", &body].concat())
-                .await?;
-            Ok(true)
+            let answer = answer(status, &headers, &body);
+            stream.write_all(&answer).await.map(|()| true)
         }
         Act::Stream(pieces) => whole(stream, &pieces, PAUSE, shared).await,
         Act::Pieces(pause, pieces) => whole(stream, &pieces, pause, shared).await,
         Act::Slow(pause, pieces) => whole(stream, &pieces, pause, shared).await,
         Act::After(pause, act) => {
             tokio::time::sleep(pause).await;
+            Box::pin(perform(stream, *act, shared)).await
+        }
+        Act::Told(mut gate, act) => {
+            let _ = gate.changed().await;
             Box::pin(perform(stream, *act, shared)).await
         }
         Act::Snap(act) => {
