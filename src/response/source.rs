@@ -100,7 +100,11 @@ impl Source {
     /// Its client has left, and it goes on all the same.
     pub(super) fn is_left(&mut self, since: Instant) {
         match self {
-            Self::Whole(whole) => whole.record.ends_early(Some((End::ClientGone, since))),
+            Self::Whole(whole) => {
+                // What it would have heard is not how it ended.
+                whole.record.end.take_if(|_| whole.bytes.is_some());
+                whole.record.ends_early(Some((End::ClientGone, since)));
+            }
             Self::Early(early) => early.left = Some(since),
             Self::Relay(relay) => relay.is_left(since),
             Self::Lead(_) | Self::Follow(_) => {}

@@ -443,6 +443,26 @@ async fn an_answer_that_failed_in_band_is_no_answer_for_a_retry() {
 }
 
 #[tokio::test]
+async fn whoever_left_while_it_waited_has_left_whatever_its_twins_hear() {
+    for act in [
+        Act::events(stream("a")),
+        Act::status(500, r#"{"error":{"message":"no"}}"#),
+    ] {
+        let (open, gate) = watch::channel(());
+        let provider = Provider::new([Act::Told(gate, Box::new(act))]).await;
+        let lines = "keepalive = \"200ms\"";
+        let gateway = Gateway::start(&with(&[&provider], lines)).await;
+        let mut first = under(&gateway, "k").await;
+        assert_eq!(first.piece().await.unwrap().unwrap(), COMMENT);
+        drop(first);
+        until("it is read on", || gateway.finishing() == 1).await;
+        drop(open);
+        until("it is told", || requests(&gateway, 200) == 1.0).await;
+        assert_eq!(ended(&gateway, "a/m", "client_gone"), 1.0);
+    }
+}
+
+#[tokio::test]
 async fn what_comes_before_the_content_is_held_for_so_long() {
     let lines = "prelude = \"200ms\"\nkeepalive = \"0s\"\ntimeouts = { idle = \"700ms\" }";
     let a = Provider::new([Act::Stall(vec![": ping\n\n".into(), ROLE.into()])]).await;
