@@ -30,7 +30,7 @@ use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
-use crate::response::{self, Alive, Body, Finisher, Opening, Timers};
+use crate::response::{self, Body, Finisher, Opening, Timers};
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{patience, readable, wants_stream};
@@ -38,7 +38,7 @@ pub use catalogue::unescape;
 pub use discover::discover;
 use funds::{Taken, Wanted};
 use instead::{Hops, Turned};
-use wait::{Noted, Outcome, Places, Wait, Waiter};
+use wait::{Asking, Noted, Outcome, Places, Wait};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
 const LOGGED: usize = 200;
@@ -116,31 +116,29 @@ where
 {
     let presence = Presence::default();
     let (asker, known) = (Arc::clone(&worker), presence.clone());
-    let waiter = Waiter {
-        alive: Alive::since(opened.record.began, presence.clone()),
-        opening: Opening {
-            id: opened.record.id,
-            // Whoever comes from a page that may not ask is turned away long before its answer is waited for.
-            page: request.headers().get(header::ORIGIN).cloned(),
-        },
+    let opening = Opening {
+        id: opened.record.id,
+        // Whoever comes from a page that may not ask is turned away long before its answer is waited for.
+        page: request.headers().get(header::ORIGIN).cloned(),
     };
-    let ask = || ask(asker, request, opened, known);
-    Wait::new(ask, waiter, presence, worker)
+    Wait {
+        asking: Asking::new(|| ask(asker, request, opened, known), presence, worker),
+        opening,
+        alive: None,
+    }
 }
 
 async fn answered<F>(waiting: &mut Wait<F>) -> Response<Body>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let (answered, record) = match poll_fn(|cx| waiting.poll_heard(cx)).await {
-        Ok(outcome) => outcome,
-        Err((Waiter { opening, alive }, rest)) => {
-            return response::begin(opening, alive, late(rest));
-        }
+    let Some((answered, record)) = poll_fn(|cx| waiting.poll_heard(cx)).await else {
+        let rest = late(waiting.asking.hand_over());
+        return response::begin(&waiting.opening, waiting.alive.take(), rest);
     };
     match answered {
         Ok(Answered::Relayed(answer, permit, tab)) => {
-            let (alive, finisher) = (waiting.alive(), waiting.finisher());
+            let (finisher, alive) = (waiting.asking.finisher(), waiting.alive.take());
             response::relay(answer, permit, tab, record, finisher, alive)
         }
         Ok(Answered::Said(said)) => response::say(*said, record),
@@ -149,14 +147,14 @@ where
 }
 
 /// What follows a status that went out before there was an answer.
-async fn late<F>(mut waiting: Wait<F>) -> Body
+async fn late<F>(mut asking: Asking<F>) -> Body
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let (answered, mut record) = poll_fn(|cx| waiting.poll_outcome(cx)).await;
+    let (answered, mut record) = poll_fn(|cx| asking.poll_outcome(cx)).await;
     match answered {
         Ok(Answered::Relayed(answer, permit, tab)) => {
-            response::relay(answer, permit, tab, record, waiting.finisher(), None).into_body()
+            response::go_on(answer.body, permit, tab, record, asking.finisher())
         }
         Ok(Answered::Said(said)) => response::say(*said, record).into_body(),
         Err(rejection) => {

@@ -64,34 +64,47 @@ impl Drop for Noted<'_> {
     }
 }
 
-/// Whoever waits, and has heard nothing yet.
-pub(super) struct Waiter {
+/// A client that waits, and has heard nothing yet.
+pub(super) struct Wait<F: Future<Output = Outcome> + Send + 'static> {
+    pub(super) asking: Asking<F>,
     pub(super) opening: Opening,
-    pub(super) alive: Alive,
+    /// None before whoever is asked says how long it may hear nothing.
+    pub(super) alive: Option<Box<Alive>>,
 }
 
-/// Waits for what a request comes to, for as long as the client does.
-pub(super) struct Wait<F: Future<Output = Outcome> + Send + 'static> {
+impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
+    /// What it waits for; or None, should it have heard nothing for too long before that.
+    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
+        if let Poll::Ready(outcome) = self.asking.poll_outcome(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        let Asking {
+            presence, worker, ..
+        } = &self.asking;
+        if presence.keepalive().is_none() {
+            return Poll::Pending;
+        }
+        let alive = self
+            .alive
+            .get_or_insert_with(|| Box::new(Alive::of(presence)));
+        alive.poll_silence(Some(&worker.timers), cx).map(|()| None)
+    }
+}
+
+/// What a request comes to, for as long as somebody waits for it.
+pub(super) struct Asking<F: Future<Output = Outcome> + Send + 'static> {
     /// None once it is known.
-    asking: Option<Place<F>>,
-    /// None once it has heard something.
-    waiter: Option<Waiter>,
+    place: Option<Place<F>>,
     presence: Presence,
     worker: Arc<Worker>,
 }
 
-impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
-    pub(super) fn new(
-        ask: impl FnOnce() -> F,
-        waiter: Waiter,
-        presence: Presence,
-        worker: Arc<Worker>,
-    ) -> Self {
+impl<F: Future<Output = Outcome> + Send + 'static> Asking<F> {
+    pub(super) fn new(ask: impl FnOnce() -> F, presence: Presence, worker: Arc<Worker>) -> Self {
         let mut place = worker.places.take();
         place.set(Some(ask()));
         Self {
-            asking: Some(place),
-            waiter: Some(waiter),
+            place: Some(place),
             presence,
             worker,
         }
@@ -102,41 +115,23 @@ impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
         &self.worker.finisher
     }
 
-    /// How long the client has heard nothing.
-    pub(super) fn alive(&mut self) -> Option<Alive> {
-        self.waiter.take().map(|waiter| waiter.alive)
-    }
-
-    /// What it comes to; or, should the client have heard nothing for too long before that, what it waits on with.
-    pub(super) fn poll_heard(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Outcome, (Waiter, Self)>> {
-        if let Poll::Ready(outcome) = self.poll_outcome(cx) {
-            return Poll::Ready(Ok(outcome));
-        }
-        let Some(waiter) = &mut self.waiter else {
-            return Poll::Pending;
-        };
-        let timers = Some(&self.worker.timers);
-        ready!(waiter.alive.poll_silence(timers, cx));
-        let rest = Self {
-            asking: self.asking.take(),
-            waiter: None,
+    /// The same, for somebody else to wait for.
+    pub(super) fn hand_over(&mut self) -> Self {
+        Self {
+            place: self.place.take(),
             presence: self.presence.clone(),
             worker: Arc::clone(&self.worker),
-        };
-        let waiter = self.waiter.take();
-        waiter.map_or(Poll::Pending, |waiter| Poll::Ready(Err((waiter, rest))))
+        }
     }
 
     /// What it comes to.
+    #[inline]
     pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(asking) = self.asking.as_mut().and_then(|it| it.as_mut().as_pin_mut()) else {
+        let Some(asking) = self.place.as_mut().and_then(|it| it.as_mut().as_pin_mut()) else {
             return Poll::Pending;
         };
         let outcome = ready!(asking.poll(cx));
-        if let Some(mut place) = self.asking.take() {
+        if let Some(mut place) = self.place.take() {
             place.set(None);
             self.worker.places.leave(place);
         }
@@ -144,9 +139,9 @@ impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
     }
 }
 
-impl<F: Future<Output = Outcome> + Send + 'static> Drop for Wait<F> {
+impl<F: Future<Output = Outcome> + Send + 'static> Drop for Asking<F> {
     fn drop(&mut self) {
-        let Some(mut place) = self.asking.take() else {
+        let Some(mut place) = self.place.take() else {
             return;
         };
         let finisher = self.finisher();

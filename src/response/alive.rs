@@ -27,7 +27,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Alive {
     /// Knows how long that may be.
     presence: Presence,
-    /// When it last heard something; before that, when it asked.
+    /// When it last heard something; before that, when it had said all, for until then it waits for nothing.
     heard: Instant,
     /// It has heard something since; when, nobody has looked yet.
     is_fresh: bool,
@@ -104,11 +104,11 @@ enum First {
 }
 
 impl Alive {
-    /// A client that has heard nothing since then; `presence` knows for how long it may.
-    pub fn since(heard: Instant, presence: Presence) -> Self {
+    /// A client that has heard nothing since it has said all; `presence` knows for how long it may.
+    pub fn of(presence: &Presence) -> Self {
         Self {
-            presence,
-            heard,
+            heard: presence.listens_since().unwrap_or_else(Instant::now),
+            presence: presence.clone(),
             is_fresh: false,
             first: None,
             timer: None,
@@ -118,8 +118,9 @@ impl Alive {
     /// A client that may hear nothing for so long. None: for ever.
     pub(super) fn every(every: Option<Duration>, now: Instant) -> Self {
         let presence = Presence::default();
+        presence.listens(now);
         presence.keeps_alive(every);
-        Self::since(now, presence)
+        Self::of(&presence)
     }
 
     /// How long the client may hear nothing. None: for ever.
@@ -154,9 +155,7 @@ impl Alive {
         if is_fresh {
             self.heard = Instant::now();
         }
-        // While it was still talking, it waited for nothing.
-        let waits = self.presence.listens_since().unwrap_or(self.heard);
-        let due = self.heard.max(waits) + every;
+        let due = self.heard + every;
         let timer = self.timer.get_or_insert_with(|| {
             let kept = home.and_then(|home| home.kept().pop());
             Timer {
@@ -231,7 +230,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_as_long_as_whoever_is_asked_now_says() {
         let presence = Presence::default();
-        let mut alive = Alive::since(Instant::now(), presence.clone());
+        presence.listens(Instant::now());
+        let mut alive = Alive::of(&presence);
         tokio::time::sleep(100 * SECOND).await;
         assert!(is_pending(&mut alive), "nobody is asked");
         presence.keeps_alive(Some(120 * SECOND));
@@ -244,23 +244,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_is_still_talking_waits_for_nothing() {
+    async fn it_waits_since_it_has_said_all() {
         let presence = Presence::default();
-        let mut alive = Alive::since(Instant::now(), presence.clone());
-        tokio::time::sleep(40 * SECOND).await;
         presence.listens(Instant::now());
         presence.keeps_alive(Some(15 * SECOND));
-        assert_eq!(silence(&mut alive).await, 15 * SECOND);
+        tokio::time::sleep(5 * SECOND).await;
+        let mut alive = Alive::of(&presence);
+        assert_eq!(silence(&mut alive).await, 10 * SECOND);
         assert_eq!(silence(&mut alive).await, 15 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_serves_many_clients_and_wakes_none_that_has_left() {
-        let (home, presence) = (Arc::new(Timers::default()), Presence::default());
-        presence.keeps_alive(Some(15 * SECOND));
+        let home = Arc::new(Timers::default());
+        let asking = || {
+            let presence = Presence::default();
+            presence.listens(Instant::now());
+            presence.keeps_alive(Some(15 * SECOND));
+            Alive::of(&presence)
+        };
         let began = Instant::now();
         for n in 0..100 {
-            let mut alive = Alive::since(Instant::now(), presence.clone());
+            let mut alive = asking();
             let held = Arc::new(Flag);
             let waker = Waker::from(Arc::clone(&held));
             let mut cx = Context::from_waker(&waker);
@@ -274,7 +279,7 @@ mod tests {
             tokio::time::sleep(SECOND).await;
         }
         // One that was left is as good as a new one.
-        let mut alive = Alive::since(Instant::now(), presence);
+        let mut alive = asking();
         let silent = poll_fn(|cx| alive.poll_silence(Some(&home), cx));
         silent.await;
         assert_eq!(began.elapsed(), 115 * SECOND);

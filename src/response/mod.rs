@@ -41,7 +41,7 @@ use source::{Early, Source};
 pub struct Body {
     source: Source,
     /// Of a stream only.
-    alive: Option<Alive>,
+    alive: Option<Box<Alive>>,
 }
 
 /// What the head of an answer says that has not come yet.
@@ -85,7 +85,7 @@ pub fn relay(
     tab: Box<Tab>,
     mut record: Box<Record>,
     finisher: &Arc<Finisher>,
-    alive: Option<Alive>,
+    alive: Option<Box<Alive>>,
 ) -> Response<Body> {
     let Answer {
         status,
@@ -97,60 +97,77 @@ pub fn relay(
     if let Some(permit) = &permit {
         limits::tell(&permit.left, &mut headers);
     }
-    if !tab.presence().is_begun() {
-        record.status = status.as_u16();
-    }
-    let body = match body {
-        AnswerBody::Whole(bytes, _) => {
-            record.content = Some(Instant::now());
+    record.status = status.as_u16();
+    let mut is_stream = false;
+    match &body {
+        AnswerBody::Whole(..) => {
             headers.remove(header::CONTENT_LENGTH);
             if let Some(cost) = record.cost.and_then(amount) {
                 headers.insert(COST, cost);
             }
-            whole(bytes, record, permit)
         }
-        AnswerBody::Long(begun, skimmer) => {
-            record.content = Some(Instant::now());
-            let reader = Reader::Long(skimmer);
-            let flow = Flow::new(*begun, reader, tab, record);
-            let source = Source::Relay(Relay::new(flow, permit, finisher));
-            Body {
-                source,
-                alive: None,
-            }
-        }
-        AnswerBody::Stream(begun, decoder) => {
+        AnswerBody::Long(..) => {}
+        AnswerBody::Stream(..) => {
+            is_stream = true;
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            let reader = Reader::Stream(decoder, finisher.closing().clone());
-            let flow = Flow::new(*begun, reader, tab, record);
-            let source = Source::Relay(Relay::new(flow, permit, finisher));
-            Body { source, alive }
         }
-    };
-    let mut response = Response::new(body);
+    }
+    let alive = is_stream.then(|| alive.unwrap_or_else(|| Box::new(Alive::of(tab.presence()))));
+    let Body { source, .. } = go_on(body, permit, tab, record, finisher);
+    let mut response = Response::new(Body { source, alive });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
+/// The same, for a client that has had a head before.
+pub fn go_on(
+    body: AnswerBody,
+    permit: Option<Permit>,
+    tab: Box<Tab>,
+    mut record: Box<Record>,
+    finisher: &Arc<Finisher>,
+) -> Body {
+    let (begun, reader) = match body {
+        AnswerBody::Whole(bytes, _) => {
+            record.content = Some(Instant::now());
+            return whole(bytes, record, permit);
+        }
+        AnswerBody::Long(begun, skimmer) => {
+            record.content = Some(Instant::now());
+            (begun, Reader::Long(skimmer))
+        }
+        AnswerBody::Stream(begun, decoder) => {
+            (begun, Reader::Stream(decoder, finisher.closing().clone()))
+        }
+    };
+    let flow = Flow::new(*begun, reader, tab, record);
+    Body {
+        source: Source::Relay(Relay::new(flow, permit, finisher)),
+        alive: None,
+    }
+}
+
 /// The status, and a body that waits for the answer: its client has heard nothing for too long. What is not known yet is
 /// not in the head: neither the target nor what is left of limits.
 pub fn begin(
-    Opening { id, page }: Opening,
-    alive: Alive,
+    Opening { id, page }: &Opening,
+    alive: Option<Box<Alive>>,
     coming: impl Future<Output = Body> + Send + 'static,
 ) -> Response<Body> {
-    alive.begins();
+    if let Some(alive) = &alive {
+        alive.begins();
+    }
     let mut response = Response::new(Body {
         source: Source::Early(Early::new(coming)),
-        alive: Some(alive),
+        alive,
     });
     let headers = response.headers_mut();
     let stream = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, stream);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    open(headers, id, page.as_ref());
+    open(headers, *id, page.as_ref());
     response
 }
 

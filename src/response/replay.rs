@@ -89,7 +89,7 @@ impl Head {
             headers,
             length: stated.or(http_body::Body::size_hint(response.body()).exact()),
             is_stream: response.body().source.is_stream(),
-            keepalive: response.body().alive.as_ref().and_then(Alive::keepalive),
+            keepalive: response.body().alive.as_ref().and_then(|it| it.keepalive()),
         }
     }
 
@@ -292,7 +292,9 @@ pub fn follow(
     let mut response = Response::new(Body {
         source: Source::Follow(Box::new(follow)),
         // Of its own: what the first is told while it hears nothing is not recorded.
-        alive: head.is_stream.then(|| Alive::every(head.keepalive, now)),
+        alive: head
+            .is_stream
+            .then(|| Box::new(Alive::every(head.keepalive, now))),
     });
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
