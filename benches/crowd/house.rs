@@ -14,6 +14,7 @@ use crate::callers::Part;
 use crate::cpu::{self, Usage};
 use crate::deal::secret;
 use crate::helper::{Helper, Pins, pinned};
+use crate::memory;
 use crate::proxy::{Proxy, free_ports};
 
 /// Between two looks at the process while it is under load.
@@ -206,15 +207,12 @@ impl Site {
 
     /// Looks at it.
     pub(crate) fn look(&self) -> Result<Look> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.proxy.pid()))?;
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let memory = memory.and_then(|text| text.split_whitespace().next());
         let length = |ending: &str| {
             let file = self.folder.join(format!("tollgate.db{ending}"));
             fs::metadata(file).map_or(0, |it| it.len())
         };
         Ok(Look {
-            memory: memory.context("VmRSS")?.parse()?,
+            memory: memory::resident(self.proxy.pid())?.into(),
             file: length(""),
             log: length("-wal"),
             tail: length(".tail0") + length(".tail1"),

@@ -40,6 +40,8 @@ mod client;
 mod cpu;
 #[path = "../path/helper.rs"]
 mod helper;
+#[path = "../streams/memory.rs"]
+mod memory;
 #[path = "../path/pacer.rs"]
 mod pacer;
 #[path = "../path/proxy.rs"]

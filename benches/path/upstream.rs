@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::bodies;
 use crate::pacer::Pacer;
-use crate::wire::{self, Framing};
+use crate::wire;
 
 /// Every answer it has. Of two, the second has the usage chunk.
 struct Answers {
@@ -95,31 +95,13 @@ async fn connection(socket: TcpStream, answers: &Answers, pacer: &Pacer) -> Resu
     }
 }
 
-/// Reads one whole request to the front of `buf` and says how long it is;
-/// nothing if the client closed the connection instead.
+/// Reads a request as the wire has it, and makes sure that it is one for which there are answers.
 async fn request(from: &mut OwnedReadHalf, buf: &mut BytesMut) -> Result<Option<usize>> {
-    let mut whole = None;
-    loop {
-        if whole.is_none()
-            && let Some(head) = wire::head(buf)?
-        {
-            if !buf.starts_with(b"POST /v1/chat/completions HTTP/1.1\r\n") {
-                bail!("only POST /v1/chat/completions is served");
-            }
-            let Framing::Length(len) = head.framing else {
-                bail!("a request without Content-Length");
-            };
-            whole = Some(head.len + len);
-        }
-        if let Some(whole) = whole
-            && buf.len() >= whole
-        {
-            return Ok(Some(whole));
-        }
-        if from.read_buf(buf).await? == 0 {
-            return Ok(None);
-        }
+    let len = wire::request(from, buf).await?;
+    if len.is_some() && !buf.starts_with(b"POST /v1/chat/completions HTTP/1.1\r\n") {
+        bail!("only POST /v1/chat/completions is served");
     }
+    Ok(len)
 }
 
 fn choose(request: &[u8], answers: &Answers) -> Reply {

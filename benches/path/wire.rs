@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, BytesMut};
 use memchr::{memchr, memchr_iter, memmem};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Longer heads than this are a mistake.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -61,6 +62,33 @@ pub(crate) fn head(buf: &[u8]) -> Result<Option<Head>> {
         framing,
         ok: first.starts_with(b"HTTP/1.1 200 "),
     }))
+}
+
+/// Reads one whole request to the front of `buf` and says how long it is; nothing if the client closed the connection
+/// instead.
+pub(crate) async fn request(
+    from: &mut (impl AsyncRead + Unpin),
+    buf: &mut BytesMut,
+) -> Result<Option<usize>> {
+    let mut whole = None;
+    loop {
+        if whole.is_none()
+            && let Some(head) = head(buf)?
+        {
+            let Framing::Length(len) = head.framing else {
+                bail!("a request without Content-Length");
+            };
+            whole = Some(head.len + len);
+        }
+        if let Some(whole) = whole
+            && buf.len() >= whole
+        {
+            return Ok(Some(whole));
+        }
+        if from.read_buf(buf).await? == 0 {
+            return Ok(None);
+        }
+    }
 }
 
 /// Where in a chunked body the reader stands.

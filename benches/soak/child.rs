@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::memory;
 use crate::support::client;
 
 /// The running program.
@@ -140,20 +141,11 @@ impl Child {
             lines.map(|(_, count)| count).sum()
         };
         let folder = format!("/proc/{}", self.process.id());
-        let status = fs::read_to_string(format!("{folder}/status")).expect("it has ended");
-        let number = |name: &str| -> u32 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap()
-                .split_whitespace()
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
+        let count = |what: &str| fs::read_dir(format!("{folder}/{what}")).unwrap().count();
         Sample {
-            memory: number("VmRSS:").into(),
-            files: fs::read_dir(format!("{folder}/fd")).unwrap().count(),
-            threads: number("Threads:") as usize,
+            memory: memory::resident(self.process.id()).unwrap().into(),
+            files: count("fd"),
+            threads: count("task"),
             in_flight: sum("tollgate_in_flight"),
             connections: sum("tollgate_connections"),
         }

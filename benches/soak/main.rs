@@ -42,6 +42,8 @@
 )]
 #[path = "../../tests/gateway/support/mod.rs"]
 mod support;
+#[path = "../streams/memory.rs"]
+mod memory;
 
 mod child;
 mod clients;

@@ -53,10 +53,10 @@ mod bare;
 mod event;
 mod files;
 mod listener;
+mod memory;
 mod provider;
 mod report;
 
-use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,7 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
     let mut listener = Helper::start(pins.load, &words)?;
     // It is warm.
     listener.line(GRACE).await?;
-    let before = resident(proxy.pid())?;
+    let before = memory::resident(proxy.pid())?;
     listener.tell("go")?;
     // All are open.
     listener
@@ -182,7 +182,7 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
                     line?;
                     break;
                 }
-                () = tokio::time::sleep(LOOK) => open = open.max(resident(proxy.pid())?),
+                () = tokio::time::sleep(LOOK) => open = open.max(memory::resident(proxy.pid())?),
             }
         }
     }
@@ -198,12 +198,4 @@ async fn watch(pins: &Pins, load: Load, proxy: &Proxy) -> Result<Line> {
         cpu,
         time,
     })
-}
-
-/// Memory of a process that is resident, KiB.
-fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|text| text.split_whitespace().next());
-    Ok(number.context("VmRSS")?.parse()?)
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::Event;
-use crate::wire::{self, Framing};
+use crate::wire;
 
 /// Between two events.
 const PACE: Duration = Duration::from_secs(1);
@@ -71,7 +71,8 @@ async fn connection(
 ) -> Result<()> {
     socket.set_nodelay(true)?;
     let mut buf = BytesMut::with_capacity(4 * 1024);
-    while request(&mut socket, &mut buf).await? {
+    while let Some(len) = wire::request(&mut socket, &mut buf).await? {
+        buf.advance(len);
         let mut due = Instant::now() + first;
         let begin = HEAD.to_owned() + &chunk(&Event::now(0).text());
         socket.write_all(begin.as_bytes()).await?;
@@ -85,24 +86,6 @@ async fn connection(
         socket.write_all(end.as_bytes()).await?;
     }
     Ok(())
-}
-
-/// Reads one request; false if the connection was closed instead.
-async fn request(socket: &mut TcpStream, buf: &mut BytesMut) -> Result<bool> {
-    loop {
-        if let Some(head) = wire::head(buf)? {
-            let Framing::Length(len) = head.framing else {
-                bail!("a request without Content-Length");
-            };
-            if buf.len() >= head.len + len {
-                buf.advance(head.len + len);
-                return Ok(true);
-            }
-        }
-        if socket.read_buf(buf).await? == 0 {
-            return Ok(false);
-        }
-    }
 }
 
 /// What comes after the last event with content: why it ended, what was used, and that it is done.

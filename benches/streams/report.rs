@@ -17,9 +17,9 @@ pub(crate) struct Line {
     pub(crate) streams: u64,
     pub(crate) heard: Heard,
     /// Memory before there was a stream, KiB.
-    pub(crate) before: u64,
+    pub(crate) before: u32,
     /// The most of it while all were open.
-    pub(crate) open: u64,
+    pub(crate) open: u32,
     /// Processor time while it was measured.
     pub(crate) cpu: Usage,
     /// How long that took.
@@ -29,7 +29,7 @@ pub(crate) struct Line {
 impl Line {
     /// What a stream holds, KiB.
     fn each(&self) -> f64 {
-        (self.open as f64 - self.before as f64) / self.streams as f64
+        (f64::from(self.open) - f64::from(self.before)) / self.streams as f64
     }
 }
 
@@ -65,8 +65,8 @@ pub(crate) fn line(line: &Line) {
         milliseconds(heard.p99),
         milliseconds(heard.max),
         heard.late,
-        line.before as f64 / 1024.0,
-        line.open as f64 / 1024.0,
+        f64::from(line.before) / 1024.0,
+        f64::from(line.open) / 1024.0,
         line.each(),
         share(line.cpu.ran),
         share(line.cpu.waited),
