@@ -105,10 +105,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        // `provider`: why a request fits no target of a model decides which other model is asked.
+        // `config`: clients write a span of time as it is written there. `provider`: why a request fits no target of a
+        // model decides which other model is asked.
         "proxy",
         &[
             "admission",
+            "config",
             "envelope",
             "gateway",
             "ledger",

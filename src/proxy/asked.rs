@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 
 use super::shortened;
+use crate::config;
 use crate::envelope::Envelope;
 use crate::rejection::Rejection;
 
@@ -37,23 +38,18 @@ pub(super) fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
     }
 }
 
-/// How long the client waits for the beginning of an answer, if it says so: `30s`, `250ms`, `2m`, or a number of seconds.
+/// How long the client waits for the beginning of an answer, if it says so: a time as it is configured, or a number of
+/// seconds.
 pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
     const TIMEOUT: HeaderName = HeaderName::from_static("x-tollgate-timeout");
     let Some(value) = headers.get(TIMEOUT) else {
         return Ok(None);
     };
-    let text = value.to_str().unwrap_or_default().trim();
-    let unit = text.find(|c: char| c.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
-    let unit = match unit {
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        _ => f64::NAN,
+    let text = value.to_str().unwrap_or_default();
+    let patience = match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => config::duration(text).ok(),
     };
-    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
-    let patience = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
     let patience = patience.filter(|patience| !patience.is_zero());
     let must = "must be a time such as `30s`, `250ms` or `2m`";
     let wrong = || Rejection::BadHeader("x-tollgate-timeout", must);
