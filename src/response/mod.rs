@@ -1,7 +1,8 @@
 //! Give it back: an answer, or a rejection.
 //!
 //! The body that goes to the client carries everything the request holds; when it ends or is dropped, all of it is
-//! given back, at once or by the finisher that reads on. Knows `admission`, `protocol`, `provider`, `route`, `telemetry`, `upstream` and `usage`.
+//! given back, at once or by the finisher that reads on. Knows `admission`, `ledger`, `protocol`, `telemetry`, `upstream`
+//! and `usage`.
 
 mod alive;
 mod finish;

@@ -4,7 +4,7 @@
 //! a longer rest. As long as nothing is wrong, nobody who asks or answers takes a lock.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -274,9 +274,14 @@ impl Breaker {
     fn length(&self, first: Duration, rests: u32, now: Instant) -> Duration {
         let longest = LONGEST.max(first);
         let most = first.saturating_mul(1 << rests.min(8)).min(longest);
-        let chance = u32::try_from(self.dice.hash_one(now) >> 32).unwrap_or(0);
-        most.mul_f64(0.75 + 0.25 * f64::from(chance) / f64::from(u32::MAX))
+        most.mul_f64(0.75 + 0.25 * chance(&self.dice, now))
     }
+}
+
+/// Any number from 0 to 1: another one for each of what is given.
+pub fn chance(dice: &RandomState, of: impl Hash) -> f64 {
+    let hash = dice.hash_one(of) >> 32;
+    f64::from(u32::try_from(hash).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 impl Trouble {

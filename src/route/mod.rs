@@ -1,6 +1,7 @@
 //! Where may it go? A model's targets, and the order in which they are asked.
 //!
-//! Knows `admission`, `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per plan and kept with what they measure, `telemetry`.
+//! Knows `admission`, `envelope`, `ledger`, `protocol`, `provider`, `usage` and, for the meters that are looked up once per
+//! plan and kept with what they measure, `telemetry`.
 
 mod allowance;
 mod bounds;
@@ -21,7 +22,7 @@ use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
 pub use allowance::Allowance;
 pub use bounds::{BYTES_PER_TOKEN, Bounds};
-pub use breaker::{Resort, Resting, Why};
+pub use breaker::{Resort, Resting, Why, chance};
 use health::Health;
 
 /// A name that clients use, and who may serve it.

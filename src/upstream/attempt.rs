@@ -1,6 +1,6 @@
 //! Target after target, try after try, within one deadline.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
-use crate::route::{Resort, Resting, Route, Target, Why};
+use crate::route::{Resort, Resting, Route, Target, Why, chance};
 use crate::telemetry::{Outcome, Record};
 use crate::usage::Usage;
 
@@ -175,7 +175,12 @@ fn next(
         Retry::Here if matches!(failure.cause, Cause::Connect(_)) && !is_last => Next::Target,
         // This was once too often.
         Retry::Here if target.health.look(now).is_err_and(fails) => Next::Target,
-        Retry::Here => match pause(tried, failure.wait, is_last, random(call)) {
+        Retry::Here => match pause(
+            tried,
+            failure.wait,
+            is_last,
+            chance(&RandomState::new(), call.id.as_str()),
+        ) {
             // Whoever is next can be asked without a pause.
             Some(pause) if now + pause < call.deadline => Next::Here(pause),
             _ => Next::Target,
@@ -197,12 +202,6 @@ fn pause(tried: u32, stated: Option<Duration>, is_last: bool, random: f64) -> Op
             Some(most.mul_f64(random.clamp(0.0, 1.0)))
         }
     }
-}
-
-/// A number from 0 to 1.
-fn random(call: &Call<'_>) -> f64 {
-    let hash = RandomState::new().hash_one(call.id.as_str());
-    f64::from(u32::try_from(hash >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 /// What is written down of a try, whatever becomes of it: dropped in its middle, too.
