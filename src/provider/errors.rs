@@ -215,15 +215,25 @@ pub fn stated_wait(headers: &HeaderMap, said: &ErrorBody, now: SystemTime) -> Op
     said.or_else(|| reset(headers, now))
 }
 
-/// What remains of a limit, and when it begins anew: OpenAI, Azure and Groq in spans of time (`6m0s`), Together in seconds,
-/// OpenRouter in milliseconds since 1970. Of any other header nobody knows what it means.
-const RESETS: [[&str; 2]; 3] = [
+/// What remains of a limit, and when it begins anew: OpenAI, Azure and Groq in spans of time (`6m0s`), Together and Cerebras
+/// in seconds, OpenRouter in milliseconds since 1970. Of any other header nobody knows what it means. Anthropic's are not
+/// believed: they round what remains to thousands of tokens, so that nothing is not nothing, and say when a limit is full
+/// again, though it fills all the time; its 429 says how long to wait.
+const RESETS: [[&str; 2]; 5] = [
     [
         "x-ratelimit-remaining-requests",
         "x-ratelimit-reset-requests",
     ],
     ["x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
     ["x-ratelimit-remaining", "x-ratelimit-reset"],
+    [
+        "x-ratelimit-remaining-requests-day",
+        "x-ratelimit-reset-requests-day",
+    ],
+    [
+        "x-ratelimit-remaining-tokens-minute",
+        "x-ratelimit-reset-tokens-minute",
+    ],
 ];
 
 /// When the last of the limits begins anew of which nothing remains, if that is in a while: also an answer may say so.
@@ -236,15 +246,14 @@ pub fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let resets = RESETS.iter().filter_map(|[remaining, reset]| {
         let reset = text(reset).filter(|_| text(remaining) == Some("0"))?;
-        match reset.parse::<u64>() {
-            // No span is as long as the time since 1970.
-            Ok(moment) if moment > 1_000_000_000_000 => {
-                let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(moment);
-                let wait = moment.duration_since(now).unwrap_or(Duration::ZERO);
-                seconds(wait.as_secs_f64())
-            }
-            _ => duration(reset),
-        }
+        let since_1970 = match reset.parse::<u64>() {
+            // No span is as long as the time since 1970, in either unit.
+            Ok(moment) if moment > 1_000_000_000_000 => Duration::from_millis(moment),
+            Ok(moment) if moment > 1_000_000_000 => Duration::from_secs(moment),
+            _ => return duration(reset),
+        };
+        let wait = SystemTime::UNIX_EPOCH.checked_add(since_1970)?;
+        seconds(wait.duration_since(now).unwrap_or_default().as_secs_f64())
     });
     resets.max().filter(|wait| !wait.is_zero())
 }
@@ -342,6 +351,16 @@ mod tests {
             ("remaining 0, reset 1800000012500", Some(12_500)),
             ("remaining 0, reset 1500000000000", None),
             ("remaining 0, reset 3", Some(3_000)),
+            ("remaining 0, reset 1800000007", Some(7_000)),
+            ("remaining 0, reset 18446744073709551615", None),
+            (
+                "remaining-requests-day 0, reset-requests-day 33011.38",
+                Some(33_011_380),
+            ),
+            (
+                "remaining-requests-day 9, remaining-tokens-minute 0, reset-tokens-minute 11.5",
+                Some(11_500),
+            ),
             ("remaining 0, reset soon", None),
             ("remaining 0, reset 99999999999999999999", None),
         ] {
