@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
-
 /// The longest that is kept, in characters.
 const LONGEST: usize = 128;
 
@@ -17,13 +15,6 @@ pub fn kept(text: &str) -> Option<Arc<str>> {
     shown.peek()?;
     let line: String = shown.take(LONGEST).collect();
     Some(line.trim_end().into())
-}
-
-/// The tag that a request bears.
-pub fn tag(headers: &HeaderMap) -> Option<Arc<str>> {
-    const TAG: HeaderName = HeaderName::from_static("x-tollgate-tag");
-    let written = headers.get(TAG)?;
-    kept(&String::from_utf8_lossy(written.as_bytes()))
 }
 
 /// Whether a character breaks lines, or changes in which direction others are read.
@@ -72,21 +63,5 @@ mod tests {
             Some("x".repeat(LONGEST - 1)),
             "no space at the end"
         );
-    }
-
-    #[test]
-    fn a_tag_may_be_any_text() {
-        let tag = |bytes: &[u8]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                "x-tollgate-tag",
-                http::HeaderValue::from_bytes(bytes).unwrap(),
-            );
-            tag(&headers).map(|tag| tag.to_string())
-        };
-        assert_eq!(tag("Büro 7".as_bytes()).as_deref(), Some("Büro 7"));
-        assert_eq!(tag(b"a\xffb").as_deref(), Some("a\u{fffd}b"));
-        assert_eq!(tag(b""), None);
-        assert!(super::tag(&HeaderMap::new()).is_none());
     }
 }

@@ -159,7 +159,10 @@ impl Envelope {
 impl Object {
     /// Scans the object that `text` is. Ranges are shifted by `offset`, where `text` starts in the whole.
     pub(crate) fn scan(text: &[u8], offset: usize) -> Result<Self, Malformed> {
-        std::str::from_utf8(text).map_err(Malformed::NotText)?;
+        // Most is ASCII, and that is found out some times faster.
+        if !text.is_ascii() {
+            std::str::from_utf8(text).map_err(Malformed::NotText)?;
+        }
         let mut scan = Scan::new(text);
         if !scan.open(b'{') {
             scan.value()?;

@@ -1,31 +1,92 @@
 //! How is it asked? What a request says of itself, beside what its model is to read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderValue};
 
 use super::shortened;
+use crate::admission::note;
 use crate::config;
 use crate::envelope::Envelope;
 use crate::rejection::Rejection;
 
-/// Whether the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
-/// without a browser asking first, but not this one.
-pub(super) fn readable(headers: &HeaderMap) -> Result<(), Rejection> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes());
-        return Err(Rejection::Encoded(shortened(&encoding)));
+/// What the head of a request says of how it is to be carried out. Most say hardly anything, and names that are not the
+/// standard's are dear to look for one by one: each is looked at once. Of what is said twice, the first counts.
+#[derive(Default)]
+pub(super) struct Manner<'h> {
+    /// What the client calls it.
+    pub(super) client_id: Option<&'h HeaderValue>,
+    /// The page that it comes from.
+    pub(super) origin: Option<&'h HeaderValue>,
+    /// What its twins are called.
+    pub(super) twins: Option<&'h HeaderValue>,
+    tag: Option<&'h HeaderValue>,
+    timeout: Option<&'h HeaderValue>,
+    kind: Option<&'h HeaderValue>,
+    encoding: Option<&'h HeaderValue>,
+}
+
+impl<'h> Manner<'h> {
+    pub(super) fn of(headers: &'h HeaderMap) -> Self {
+        let mut manner = Self::default();
+        for (name, value) in headers {
+            let said = match name.as_str() {
+                "content-encoding" => &mut manner.encoding,
+                "content-type" => &mut manner.kind,
+                "idempotency-key" => &mut manner.twins,
+                "origin" => &mut manner.origin,
+                "x-request-id" => &mut manner.client_id,
+                "x-tollgate-tag" => &mut manner.tag,
+                "x-tollgate-timeout" => &mut manner.timeout,
+                _ => continue,
+            };
+            said.get_or_insert(value);
+        }
+        manner
     }
-    let stated = headers.get(header::CONTENT_TYPE);
-    let stated = stated.map_or(&b"nothing"[..], |stated| stated.as_bytes());
-    let kind = stated.split(|byte| *byte == b';').next();
-    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
-        Ok(())
-    } else {
-        let stated = String::from_utf8_lossy(stated);
-        Err(Rejection::NotJson(shortened(&stated)))
+
+    /// The same, if the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
+    /// without a browser asking first, but not this one.
+    pub(super) fn readable(self) -> Result<Self, Rejection> {
+        if let Some(encoding) = self.encoding
+            && encoding != "identity"
+        {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            return Err(Rejection::Encoded(shortened(&encoding)));
+        }
+        let stated = self
+            .kind
+            .map_or(&b"nothing"[..], |stated| stated.as_bytes());
+        let kind = stated.split(|byte| *byte == b';').next();
+        if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
+            Ok(self)
+        } else {
+            let stated = String::from_utf8_lossy(stated);
+            Err(Rejection::NotJson(shortened(&stated)))
+        }
+    }
+
+    /// To what it is charged.
+    pub(super) fn tag(&self) -> Option<Arc<str>> {
+        note::kept(&String::from_utf8_lossy(self.tag?.as_bytes()))
+    }
+
+    /// How long the client waits for the beginning of an answer, if it says so: a time as it is configured, or a number of
+    /// seconds.
+    pub(super) fn patience(&self) -> Result<Option<Duration>, Rejection> {
+        let Some(value) = self.timeout else {
+            return Ok(None);
+        };
+        let text = value.to_str().unwrap_or_default();
+        let patience = match text.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => config::duration(text).ok(),
+        };
+        let patience = patience.filter(|patience| !patience.is_zero());
+        let must = "must be a time such as `30s`, `250ms` or `2m`";
+        let wrong = || Rejection::BadHeader("x-tollgate-timeout", must);
+        patience.ok_or_else(wrong).map(Some)
     }
 }
 
@@ -38,20 +99,30 @@ pub(super) fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
     }
 }
 
-/// How long the client waits for the beginning of an answer, if it says so: a time as it is configured, or a number of
-/// seconds.
-pub(super) fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
-    const TIMEOUT: HeaderName = HeaderName::from_static("x-tollgate-timeout");
-    let Some(value) = headers.get(TIMEOUT) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    let patience = match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => config::duration(text).ok(),
-    };
-    let patience = patience.filter(|patience| !patience.is_zero());
-    let must = "must be a time such as `30s`, `250ms` or `2m`";
-    let wrong = || Rejection::BadHeader("x-tollgate-timeout", must);
-    patience.ok_or_else(wrong).map(Some)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_may_be_any_text() {
+        let tag = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-tollgate-tag", HeaderValue::from_bytes(bytes).unwrap());
+            Manner::of(&headers).tag().map(|tag| tag.to_string())
+        };
+        assert_eq!(tag("Büro 7".as_bytes()).as_deref(), Some("Büro 7"));
+        assert_eq!(tag(b"a\xffb").as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(tag(b""), None);
+        assert!(Manner::of(&HeaderMap::new()).tag().is_none());
+    }
+
+    #[test]
+    fn the_first_of_several_counts() {
+        let mut headers = HeaderMap::new();
+        for time in ["1s", "2s"] {
+            headers.append("x-tollgate-timeout", HeaderValue::from_static(time));
+        }
+        let patience = Manner::of(&headers).patience().unwrap();
+        assert_eq!(patience, Some(Duration::from_secs(1)));
+    }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::asked::Manner;
 use crate::admission::limits::{Charge, Limited};
 use crate::admission::{Caller, Permit, note};
 use crate::gateway::Gateway;
@@ -22,6 +23,7 @@ use crate::usage::Money;
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'r> {
     pub(super) caller: &'r Caller,
+    pub(super) manner: &'r Manner<'r>,
     pub(super) call: &'r Call<'r>,
     /// The label of the model that was asked for: the one that its entries have.
     pub(super) model: &'r Arc<str>,
@@ -46,6 +48,7 @@ pub(super) async fn open(
 ) -> Result<Box<Tab>, Rejection> {
     let Wanted {
         caller,
+        manner,
         call,
         model,
         route,
@@ -94,7 +97,7 @@ pub(super) async fn open(
         least,
         at: now,
         user: envelope.string("user").and_then(|user| note::kept(&user)),
-        tag: note::tag(call.headers).or_else(|| caller.tag.clone()),
+        tag: manner.tag().or_else(|| caller.tag.clone()),
     };
     let free = plan.spending.unpriced;
     // In a box from the start: it is long, and moves from hand to hand.

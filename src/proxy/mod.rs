@@ -19,7 +19,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
@@ -31,9 +31,9 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher, Opening, Timers};
-use crate::telemetry::{End, Record, RequestId};
+use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
-use asked::{patience, readable, wants_stream};
+use asked::{Manner, wants_stream};
 pub use catalogue::unescape;
 pub use discover::discover;
 use funds::{Taken, Wanted};
@@ -79,7 +79,7 @@ where
 {
     let opened = Opened::by(&worker.gateway, &request);
     // Apart, and in a box: what most requests need should not grow for it.
-    let mut way = if request.headers().contains_key(twins::KEY) {
+    let mut way = if opened.has_twins {
         Err(Box::pin(twins::handle(worker, request, opened)))
     } else {
         Ok(waits(worker, request, opened))
@@ -109,7 +109,7 @@ where
 fn waits<B>(
     worker: Arc<Worker>,
     request: Request<B>,
-    opened: Opened,
+    mut opened: Opened,
 ) -> Wait<impl Future<Output = Outcome> + Send>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -119,7 +119,7 @@ where
     let opening = Opening {
         id: opened.record.id,
         // Whoever comes from a page that may not ask is turned away long before its answer is waited for.
-        page: request.headers().get(header::ORIGIN).cloned(),
+        page: opened.page.take(),
     };
     Wait {
         asking: Asking::new(|| ask(asker, request, opened, known), presence, worker),
@@ -174,6 +174,10 @@ where
 struct Opened {
     endpoint: Result<Endpoint, NoEndpoint>,
     record: Box<Record>,
+    /// The page that it comes from, as it says.
+    page: Option<HeaderValue>,
+    /// It may have been asked already.
+    has_twins: bool,
 }
 
 impl Opened {
@@ -181,9 +185,14 @@ impl Opened {
         let endpoint = Endpoint::of(request.method(), request.uri().path());
         let api = endpoint.map_or("unknown", Endpoint::name);
         let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-        let client_id = request.headers().get(RequestId::NAME);
-        record.client_id = client_id.filter(|id| id.len() <= LOGGED).cloned();
-        Self { endpoint, record }
+        let manner = Manner::of(request.headers());
+        record.client_id = manner.client_id.filter(|id| id.len() <= LOGGED).cloned();
+        Self {
+            endpoint,
+            record,
+            page: manner.origin.cloned(),
+            has_twins: manner.twins.is_some(),
+        }
     }
 }
 
@@ -195,6 +204,7 @@ async fn ask<B>(
     Opened {
         endpoint,
         mut record,
+        ..
     }: Opened,
     presence: Presence,
 ) -> Outcome
@@ -298,7 +308,7 @@ where
     let mut taken = admit(gateway, plan, caller, record)?;
 
     // What is asked?
-    readable(&head.headers)?;
+    let manner = Manner::of(&head.headers).readable()?;
     let (most, within) = (plan.limits.body, plan.limits.body_timeout);
     let mut share = gateway.state.memory.share();
     let take = |bytes| Ok::<_, Rejection>(share.grow(bytes, plan.limits.body_memory)?);
@@ -313,7 +323,7 @@ where
     if stream {
         presence.listens(Instant::now());
     }
-    let patience = patience(&head.headers)?;
+    let patience = manner.patience()?;
 
     // Where may it go?
     let mut route = plan
@@ -350,6 +360,7 @@ where
     let (answer, mut tab) = loop {
         let wanted = Wanted {
             caller,
+            manner: &manner,
             call: &call,
             model,
             route: &route,

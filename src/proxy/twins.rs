@@ -16,7 +16,7 @@ use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Opened, Worker, alone, identify, readable, refuse};
+use super::{Manner, Opened, Worker, alone, identify, refuse};
 use crate::admission::Slot;
 use crate::envelope;
 use crate::plan::Plan;
@@ -26,7 +26,7 @@ use crate::response::{self, Body, Finisher, Head, Replayed};
 use crate::telemetry::Record;
 
 /// What a client calls a request that it may send again.
-pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in characters.
 const LONGEST: usize = 255;
@@ -110,7 +110,7 @@ where
     record.page = page.cloned();
     let caller = identify(gateway, plan, &head.headers, record)?;
     let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
-    readable(&head.headers)?;
+    Manner::of(&head.headers).readable()?;
     let scope = Scope {
         caller: Arc::clone(&caller.name),
         api: record.api,
