@@ -212,7 +212,7 @@ pub fn stated_wait(headers: &HeaderMap, said: &ErrorBody, now: SystemTime) -> Op
     };
     let told = || duration(said.wait.as_deref()?);
     let said = millis().or_else(after).or_else(told).or_else(hint);
-    said.or_else(|| reset(headers, now))
+    said.or_else(|| reset(headers, || now))
 }
 
 /// What remains of a limit, and when it begins anew: OpenAI, Azure and Groq in spans of time (`6m0s`), Together and Cerebras
@@ -237,7 +237,7 @@ const RESETS: [[&str; 2]; 5] = [
 ];
 
 /// When the last of the limits begins anew of which nothing remains, if that is in a while: also an answer may say so.
-pub fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub fn reset(headers: &HeaderMap, now: impl Fn() -> SystemTime) -> Option<Duration> {
     // Most answers say nothing of limits, and names of our own are dear to look for.
     let mut names = headers.keys();
     if !names.any(|name| name.as_str().starts_with("x-ratelimit-rem")) {
@@ -253,7 +253,7 @@ pub fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             _ => return duration(reset),
         };
         let wait = SystemTime::UNIX_EPOCH.checked_add(since_1970)?;
-        seconds(wait.duration_since(now).unwrap_or_default().as_secs_f64())
+        seconds(wait.duration_since(now()).unwrap_or_default().as_secs_f64())
     });
     resets.max().filter(|wait| !wait.is_zero())
 }

@@ -11,16 +11,14 @@ use crate::config;
 use crate::envelope::Envelope;
 use crate::rejection::Rejection;
 
-/// What the head of a request says of how it is to be carried out. Most say hardly anything, and names that are not the
-/// standard's are dear to look for one by one: each is looked at once. Of what is said twice, the first counts.
+/// What a body is that we read.
+const JSON: &[u8] = b"application/json";
+
+/// What the head of a request says of its body, and of how it is to be carried out. Most say hardly anything, and names
+/// that are not the standard's are dear to look for one by one: each is looked at once. Of what is said twice, the first
+/// counts.
 #[derive(Default)]
 pub(super) struct Manner<'h> {
-    /// What the client calls it.
-    pub(super) client_id: Option<&'h HeaderValue>,
-    /// The page that it comes from.
-    pub(super) origin: Option<&'h HeaderValue>,
-    /// What its twins are called.
-    pub(super) twins: Option<&'h HeaderValue>,
     tag: Option<&'h HeaderValue>,
     timeout: Option<&'h HeaderValue>,
     kind: Option<&'h HeaderValue>,
@@ -34,9 +32,6 @@ impl<'h> Manner<'h> {
             let said = match name.as_str() {
                 "content-encoding" => &mut manner.encoding,
                 "content-type" => &mut manner.kind,
-                "idempotency-key" => &mut manner.twins,
-                "origin" => &mut manner.origin,
-                "x-request-id" => &mut manner.client_id,
                 "x-tollgate-tag" => &mut manner.tag,
                 "x-tollgate-timeout" => &mut manner.timeout,
                 _ => continue,
@@ -58,8 +53,9 @@ impl<'h> Manner<'h> {
         let stated = self
             .kind
             .map_or(&b"nothing"[..], |stated| stated.as_bytes());
-        let kind = stated.split(|byte| *byte == b';').next();
-        if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json")) {
+        let kind = || stated.split(|byte| *byte == b';').next();
+        let is_json = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(JSON);
+        if stated == JSON || kind().is_some_and(is_json) {
             Ok(self)
         } else {
             let stated = String::from_utf8_lossy(stated);

@@ -19,7 +19,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher, Opening, Timers};
-use crate::telemetry::{End, Record};
+use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{Manner, wants_stream};
 pub use catalogue::unescape;
@@ -79,7 +79,7 @@ where
 {
     let opened = Opened::by(&worker.gateway, &request);
     // Apart, and in a box: what most requests need should not grow for it.
-    let mut way = if opened.has_twins {
+    let mut way = if request.headers().contains_key(twins::KEY) {
         Err(Box::pin(twins::handle(worker, request, opened)))
     } else {
         Ok(waits(worker, request, opened))
@@ -109,7 +109,7 @@ where
 fn waits<B>(
     worker: Arc<Worker>,
     request: Request<B>,
-    mut opened: Opened,
+    opened: Opened,
 ) -> Wait<impl Future<Output = Outcome> + Send>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -119,7 +119,7 @@ where
     let opening = Opening {
         id: opened.record.id,
         // Whoever comes from a page that may not ask is turned away long before its answer is waited for.
-        page: opened.page.take(),
+        page: request.headers().get(header::ORIGIN).cloned(),
     };
     Wait {
         asking: Asking::new(|| ask(asker, request, opened, known), presence, worker),
@@ -174,10 +174,6 @@ where
 struct Opened {
     endpoint: Result<Endpoint, NoEndpoint>,
     record: Box<Record>,
-    /// The page that it comes from, as it says.
-    page: Option<HeaderValue>,
-    /// It may have been asked already.
-    has_twins: bool,
 }
 
 impl Opened {
@@ -185,14 +181,9 @@ impl Opened {
         let endpoint = Endpoint::of(request.method(), request.uri().path());
         let api = endpoint.map_or("unknown", Endpoint::name);
         let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-        let manner = Manner::of(request.headers());
-        record.client_id = manner.client_id.filter(|id| id.len() <= LOGGED).cloned();
-        Self {
-            endpoint,
-            record,
-            page: manner.origin.cloned(),
-            has_twins: manner.twins.is_some(),
-        }
+        let client_id = request.headers().get(RequestId::NAME);
+        record.client_id = client_id.filter(|id| id.len() <= LOGGED).cloned();
+        Self { endpoint, record }
     }
 }
 
@@ -204,7 +195,6 @@ async fn ask<B>(
     Opened {
         endpoint,
         mut record,
-        ..
     }: Opened,
     presence: Presence,
 ) -> Outcome

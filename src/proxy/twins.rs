@@ -26,7 +26,7 @@ use crate::response::{self, Body, Finisher, Head, Replayed};
 use crate::telemetry::Record;
 
 /// What a client calls a request that it may send again.
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in characters.
 const LONGEST: usize = 255;

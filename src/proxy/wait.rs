@@ -20,8 +20,8 @@ use crate::upstream::Presence;
 /// What a request comes to.
 pub(super) type Outcome = (Result<Answered, Rejection>, Box<Record>);
 
-/// Where a request's future lies, so that it can be handed on as it is.
-type Place<F> = Pin<Box<Option<F>>>;
+/// Where a request's future lies, so that it can be handed on as it is. The outer box is the one that is kept.
+type Place<F> = Box<Pin<Box<Option<F>>>>;
 
 /// Places that requests have left, for the next ones: a place is some kilobytes, and to get so much from the allocator and
 /// to give it back for each request costs more than all else that is done to wait.
@@ -36,16 +36,20 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(
+        clippy::unnecessary_box_returns,
+        reason = "it is the one that was kept"
+    )]
     fn take<F: Send + 'static>(&self) -> Place<F> {
         let kept = self.kept().pop();
         let kept = kept.and_then(|kept| kept.downcast().ok());
-        kept.map_or_else(|| Box::pin(None), |kept| *kept)
+        kept.unwrap_or_else(|| Box::new(Box::pin(None)))
     }
 
     fn leave<F: Send + 'static>(&self, place: Place<F>) {
         let mut kept = self.kept();
         if kept.len() < KEPT {
-            kept.push(Box::new(place));
+            kept.push(place);
         }
     }
 }
@@ -127,7 +131,11 @@ impl<F: Future<Output = Outcome> + Send + 'static> Asking<F> {
     /// What it comes to.
     #[inline]
     pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(asking) = self.place.as_mut().and_then(|it| it.as_mut().as_pin_mut()) else {
+        let Some(asking) = self
+            .place
+            .as_deref_mut()
+            .and_then(|it| it.as_mut().as_pin_mut())
+        else {
             return Poll::Pending;
         };
         let outcome = ready!(asking.poll(cx));
@@ -151,7 +159,7 @@ impl<F: Future<Output = Outcome> + Send + 'static> Drop for Asking<F> {
         } else if let Some(most) = self.presence.leaves(Instant::now()) {
             let presence = self.presence.clone();
             finisher.take(most, async move {
-                let Some(asking) = place.as_mut().as_pin_mut() else {
+                let Some(asking) = (*place).as_mut().as_pin_mut() else {
                     return;
                 };
                 let (answered, mut record) = asking.await;
@@ -172,14 +180,14 @@ mod tests {
     fn a_place_is_used_again_by_its_own_kind_only() {
         let places = Places::default();
         let place = places.take::<[u64; 64]>();
-        let address = std::ptr::from_ref(&*place);
+        let address = std::ptr::from_ref(&**place);
         places.leave(place);
         let again = places.take::<[u64; 64]>();
-        assert_eq!((std::ptr::from_ref(&*again), *again), (address, None));
+        assert_eq!((std::ptr::from_ref(&**again), **again), (address, None));
         places.leave(again);
-        assert_eq!(*places.take::<[u8; 3]>(), None);
+        assert_eq!(**places.take::<[u8; 3]>(), None);
         for _ in 0..=KEPT {
-            places.leave(Box::pin(None::<u8>));
+            places.leave(Box::new(Box::pin(None::<u8>)));
         }
         assert_eq!(places.kept().len(), KEPT);
     }

@@ -175,10 +175,11 @@ impl Breaker {
 
     /// It answered, and all of it was well.
     pub(super) fn answered(&self, now: Instant) {
-        self.answers.fetch_add(1, Ordering::Relaxed);
+        // They are counted beside failures only.
         if self.is_well() {
             return;
         }
+        self.answers.fetch_add(1, Ordering::Relaxed);
         let mut trouble = self.trouble();
         trouble.row = 0;
         trouble.rest = trouble.rest.filter(|rest| !rest.is_past(now));

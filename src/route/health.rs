@@ -73,6 +73,11 @@ impl Health {
         [&self.provider.endpoint, &self.provider.key, &self.model]
     }
 
+    /// Whether nothing is known against any part of it: so it is with most, and they cost a look.
+    fn is_well(&self) -> bool {
+        self.parts().into_iter().all(Breaker::is_well)
+    }
+
     /// Tells the operator that it rests, if it begins to.
     fn tells(&self, rest: Option<Duration>, why: &str) {
         if let Some(rest) = rest {
@@ -84,6 +89,14 @@ impl Health {
     /// Whether it would be asked, and if not, when: as soon as no part of it rests. What is parked is asked by nobody until
     /// then.
     pub fn look(&self, now: Instant) -> Result<(), Resting> {
+        match self.is_well() {
+            true => Ok(()),
+            false => self.rests(now),
+        }
+    }
+
+    #[cold]
+    fn rests(&self, now: Instant) -> Result<(), Resting> {
         let parts = self.parts().into_iter();
         let resting = parts.filter_map(|part| part.look(now).err());
         let both = |one: Resting, other: Resting| Resting {
@@ -109,9 +122,8 @@ impl Health {
             cooldown,
             tries: [false; 3],
         };
-        for (part, tries) in self.parts().into_iter().zip(&mut trial.tries) {
-            // Whoever is turned down gives back what it was to try.
-            *tries = part.enter(now, resort)?;
+        if !self.is_well() {
+            trial.enters(resort, now)?;
         }
         Ok(trial)
     }
@@ -127,11 +139,26 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Asks each part for leave.
+    #[cold]
+    fn enters(&mut self, resort: Resort, now: Instant) -> Result<(), Resting> {
+        let health = Arc::clone(&self.health);
+        for (part, tries) in health.parts().into_iter().zip(&mut self.tries) {
+            // Whoever is turned down gives back what it was to try.
+            *tries = part.enter(now, resort)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing that an answer could change.
+    fn is_plain(&self) -> bool {
+        self.tries == [false; 3] && self.health.is_well()
+    }
+
     /// An answer has begun: whatever was tried works again, and it was reached, and knows us. Most find nothing else, and
     /// need no clock.
     pub fn begins(&mut self, now: impl FnOnce() -> Instant) {
-        let [endpoint, key, _] = self.health.parts();
-        if self.tries != [false; 3] || !endpoint.is_well() || !key.is_well() {
+        if !self.is_plain() {
             let now = now();
             self.worked(2, now);
             self.found(true, now);
@@ -139,6 +166,7 @@ impl Trial {
     }
 
     /// The first parts did what was theirs to do.
+    #[cold]
     fn worked(&mut self, parts: usize, now: Instant) {
         let all = self.health.parts().into_iter().zip(&mut self.tries);
         for (part, tries) in all.take(parts) {
@@ -154,11 +182,11 @@ impl Trial {
 
     /// The answer came to its end, and was well.
     pub fn answered(&mut self, now: Instant) {
-        self.found(true, now);
-        self.health
-            .parts()
-            .into_iter()
-            .for_each(|part| part.answered(now));
+        if !self.is_plain() {
+            self.found(true, now);
+            let parts = self.health.parts().into_iter();
+            parts.for_each(|part| part.answered(now));
+        }
     }
 
     /// It came to nothing, or broke off.
@@ -185,6 +213,7 @@ impl Trial {
         health.tells(part.failed(was_trying, self.cooldown, now), why);
     }
 
+    #[cold]
     fn found(&mut self, works: bool, now: Instant) {
         for (part, tries) in self.health.parts().into_iter().zip(&mut self.tries) {
             if std::mem::take(tries) {

@@ -41,14 +41,21 @@ pub async fn run(
     record: &mut Record,
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
-    let (targets, resort, mut failures) = awaited(route, deadline).await;
-    'targets: for (n, target) in targets.iter().enumerate() {
+    let mut now = Instant::now();
+    let ((mut targets, mut resort), mut failures) = (route.worth_asking(now), Vec::new());
+    if targets.len() < route.order().len() {
+        // In a box, as what follows failures: most requests should not be longer for it.
+        ((targets, resort), failures) = Box::pin(awaited(route, deadline)).await;
+        now = Instant::now();
+    }
+    'targets: for (n, &target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
         for tried in 1..=target.provider.tries {
-            let began = Instant::now();
+            let began = now;
             let begun = tab.begin((target, resort), began, (call.wall)());
             if let Err(cause) = begun.await {
                 failures.push(Failure::unasked(target, cause));
+                now = Instant::now();
                 continue 'targets;
             }
             record.try_begins(&target.name, &target.meters, began);
@@ -68,27 +75,14 @@ pub async fn run(
                 }
                 Err(failure) => failure,
             };
-            tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
-            let next = if tab.presence().absence().is_some() {
-                // Nobody is asked for whoever has left.
-                Next::Nobody
-            } else {
-                next(&failure, (tried, target), is_last, call)
-            };
-            // What does not fit says nothing of how its targets are: where it goes next is no retry.
-            let is_unfit = failure.unfit().is_some();
-            failures.push(failure);
-            match next {
+            now = Instant::now();
+            let this = (tried, target, is_last);
+            match after(failure, this, (route, call, tab), &mut failures, now) {
                 Next::Nobody => break 'targets,
-                Next::Target if is_last => break 'targets,
-                _ if tab.tries() >= MOST_TRIES => break 'targets,
-                _ if !(is_unfit || route.allowance.take(Instant::now())) => {
-                    failures.push(Failure::unasked(target, Cause::Spent));
-                    break 'targets;
-                }
                 Next::Target => continue 'targets,
                 Next::Here(pause) => {
-                    wait((target, is_last), Instant::now() + pause, deadline).await;
+                    Box::pin(wait((target, is_last), now + pause, deadline)).await;
+                    now = Instant::now();
                 }
             }
         }
@@ -96,24 +90,52 @@ pub async fn run(
     Err(Exhausted(failures))
 }
 
+/// What comes after a failure, which is noted.
+#[cold]
+fn after(
+    failure: Failure,
+    (tried, target, is_last): (u32, &Arc<Target>, bool),
+    (route, call, tab): (&Route, &Call<'_>, &Tab),
+    failures: &mut Vec<Failure>,
+    now: Instant,
+) -> Next {
+    tracing::debug!(id = call.id.as_str(), target = &*failure.target, cause = %failure.cause, "a try failed");
+    let next = if tab.presence().absence().is_some() {
+        // Nobody is asked for whoever has left.
+        Next::Nobody
+    } else {
+        next(&failure, (tried, target), is_last, call, now)
+    };
+    // What does not fit says nothing of how its targets are: where it goes next is no retry.
+    let is_unfit = failure.unfit().is_some();
+    failures.push(failure);
+    match next {
+        Next::Nobody => Next::Nobody,
+        Next::Target if is_last => Next::Nobody,
+        _ if tab.tries() >= MOST_TRIES => Next::Nobody,
+        _ if !(is_unfit || route.allowance.take(now)) => {
+            failures.push(Failure::unasked(target, Cause::Spent));
+            Next::Nobody
+        }
+        next => next,
+    }
+}
+
 /// Who is worth asking, and why the others are not. If every target says itself that it has no time, and one will have some
 /// soon, that is waited for.
 async fn awaited(
     route: &Route,
     deadline: Instant,
-) -> (SmallVec<[&Arc<Target>; 4]>, Resort, Vec<Failure>) {
+) -> ((SmallVec<[&Arc<Target>; 4]>, Resort), Vec<Failure>) {
     let mut now = Instant::now();
     let latest = deadline.min(now + LONGEST_WAIT);
     loop {
         let (targets, resort) = route.worth_asking(now);
-        let failures = match targets.len() == route.order().len() {
-            true => Vec::new(),
-            false => resting(route, &targets, now),
-        };
+        let failures = resting(route, &targets, now);
         let wait = failures.iter().filter_map(|failure| failure.wait).min();
         match wait.map(|wait| now + wait) {
             Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
-            _ => return (targets, resort, failures),
+            _ => return ((targets, resort), failures),
         }
         now = Instant::now();
     }
@@ -162,9 +184,9 @@ fn next(
     (tried, target): (u32, &Target),
     is_last: bool,
     call: &Call<'_>,
+    now: Instant,
 ) -> Next {
     let is_out_of_time = matches!(failure.cause, Cause::Clock(Clock::Deadline));
-    let now = Instant::now();
     let fails = |resting: Resting| resting.why == Why::Failing;
     match failure.retry {
         _ if is_out_of_time => Next::Nobody,
@@ -241,7 +263,7 @@ async fn watched(
             if answer.body.has_content() {
                 watch.tab.begins();
             }
-            if let Some(wait) = errors::reset(&answer.headers, (call.wall)()) {
+            if let Some(wait) = errors::reset(&answer.headers, call.wall) {
                 watch.tab.parks(wait);
             }
             watch.record.try_ends(Outcome::Answered);
