@@ -46,11 +46,11 @@ struct Timer {
 }
 
 impl Timer {
-    /// Whether it needs no look for now: it fires, but neither by `now` nor after `due`, and wakes whoever asks.
-    fn is_set(&self, now: Instant, due: Instant, asking: &Waker) -> bool {
-        let at = self.sleep.deadline();
+    /// Whether it needs no look: it is still to fire, not after `due`, and wakes whoever asks.
+    fn is_set(&self, due: Instant, asking: &Waker) -> bool {
         let wakes = |waker: &Waker| waker.will_wake(asking);
-        now < at && at <= due && self.waker.as_ref().is_some_and(wakes)
+        let is_known = self.waker.as_ref().is_some_and(wakes);
+        is_known && !self.sleep.is_elapsed() && self.sleep.deadline() <= due
     }
 }
 
@@ -151,8 +151,7 @@ impl Alive {
         let Some(every) = self.presence.keepalive() else {
             return Poll::Pending;
         };
-        let is_fresh = mem::take(&mut self.is_fresh);
-        if is_fresh {
+        if mem::take(&mut self.is_fresh) {
             self.heard = Instant::now();
         }
         let due = self.heard + every;
@@ -164,7 +163,7 @@ impl Alive {
                 home: home.cloned(),
             }
         });
-        if is_fresh && timer.is_set(self.heard, due, cx.waker()) {
+        if timer.is_set(due, cx.waker()) {
             return Poll::Pending;
         }
         // Whoever is asked now may allow less silence than whoever was asked before.
