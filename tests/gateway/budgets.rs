@@ -447,7 +447,7 @@ async fn a_try_costs_as_far_as_it_came() {
             want.iter().filter_map(|row| row.cost).sum::<u64>()
         );
     }
-    let nowhere = Provider::nowhere().await;
+    let nowhere = Provider::nowhere();
     let text = [
         provider_at("p", nowhere, "tries = 1"),
         fast(PRICE),

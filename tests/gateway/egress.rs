@@ -250,7 +250,7 @@ async fn the_environment_names_a_proxy_unless_it_spares_the_host() {
 async fn a_proxy_that_refuses_or_is_dead_moves_on_and_tells_no_credentials() {
     let good = Provider::new([says("b")]).await;
     let refusing = Proxy::new(Some(ME)).await;
-    let nowhere = Provider::nowhere().await;
+    let nowhere = Provider::nowhere();
     for (url, proxy, why) in [
         (
             "http://engine.test:1/v1",

@@ -362,7 +362,7 @@ async fn a_provider_that_fails_is_named_and_its_words_are_not_repeated() {
 
 #[tokio::test]
 async fn a_provider_that_cannot_be_reached_is_named_and_its_address_is_not() {
-    let address = Provider::nowhere().await;
+    let address = Provider::nowhere();
     let text = provider_at("p", address, "tries = 1") + &model("fast", &["p/x"], "");
     let gateway = Gateway::start(&text).await;
     let message = complaint(&ask(&gateway, chat("fast")).await, 502, "upstream_error");
@@ -513,7 +513,7 @@ async fn failures_of_many_kinds_are_one_error_that_names_each() {
         + &provider_at("b", b.address, "")
         + &provider_at("c", c.address, "tries = 1")
         + &provider_at("d", d.address, "timeouts = { first_byte = \"100ms\" }")
-        + &provider_at("e", Provider::nowhere().await, "tries = 1")
+        + &provider_at("e", Provider::nowhere(), "tries = 1")
         + &model("fast", &["a/1", "b/2", "c/3", "d/4", "e/5"], "");
     let gateway = Gateway::start(&text).await;
     let answer = ask(&gateway, chat("fast")).await;

@@ -142,7 +142,7 @@ async fn the_first_is_asked_first_again_when_it_has_recovered() {
 #[tokio::test]
 async fn who_cannot_be_reached_is_not_asked_twice_while_there_is_another() {
     let b = good(false).await;
-    let gateway = two(Provider::nowhere().await, "tries = 5", &b).await;
+    let gateway = two(Provider::nowhere(), "tries = 5", &b).await;
     let answer = ask(&gateway).await;
     assert_eq!(answer.text(), completion("b"));
     assert_eq!(answer.header("x-tollgate-tries"), Some("2"));

@@ -425,7 +425,7 @@ async fn what_is_wrong_with_a_request_is_nobodys_fault() {
 #[tokio::test]
 async fn whoever_cannot_be_reached_rests_with_all_its_models() {
     let b = Provider::new([says("b")]).await;
-    let text = provider_at("a", Provider::nowhere().await, ONCE)
+    let text = provider_at("a", Provider::nowhere(), ONCE)
         + &provider_at("b", b.address, ONCE)
         + &model("fast", &["a/x", "b/y"], "")
         + &model("other", &["a/z", "b/y"], "");

@@ -241,13 +241,11 @@ impl Provider {
         }
     }
 
-    /// Where nobody listens.
-    pub async fn nowhere() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
+    /// Where nobody listens, nor will as long as the tests run: another test would be given a port that is free.
+    pub fn nowhere() -> SocketAddr {
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Box::leak(Box::new(taken)).local_addr().unwrap()
     }
 
     /// What it got so far.
