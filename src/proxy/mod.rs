@@ -132,9 +132,12 @@ async fn answered<F>(waiting: &mut Wait<F>) -> Response<Body>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let Some((answered, record)) = poll_fn(|cx| waiting.poll_heard(cx)).await else {
-        let rest = late(waiting.asking.hand_over());
-        return response::begin(&waiting.opening, waiting.alive.take(), rest);
+    let (answered, record) = match poll_fn(|cx| waiting.poll_heard(cx)).await {
+        Ok(outcome) => outcome,
+        Err(alive) => {
+            let rest = late(waiting.asking.hand_over());
+            return response::begin(&waiting.opening, alive, rest);
+        }
     };
     match answered {
         Ok(Answered::Relayed(answer, permit, tab)) => {

@@ -77,21 +77,22 @@ pub(super) struct Wait<F: Future<Output = Outcome> + Send + 'static> {
 }
 
 impl<F: Future<Output = Outcome> + Send + 'static> Wait<F> {
-    /// What it waits for; or None, should it have heard nothing for too long before that.
-    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
+    /// What it waits for; or, should it have heard nothing for too long before that, what knows so.
+    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Box<Alive>>> {
         if let Poll::Ready(outcome) = self.asking.poll_outcome(cx) {
-            return Poll::Ready(Some(outcome));
+            return Poll::Ready(Ok(outcome));
         }
-        let Asking {
-            presence, worker, ..
-        } = &self.asking;
+        let (presence, worker) = (&self.asking.presence, &self.asking.worker);
         if presence.keepalive().is_none() {
             return Poll::Pending;
         }
-        let alive = self
-            .alive
-            .get_or_insert_with(|| Box::new(Alive::of(presence)));
-        alive.poll_silence(Some(&worker.timers), cx).map(|()| None)
+        let alive = self.alive.take();
+        let mut alive = alive.unwrap_or_else(|| Box::new(Alive::of(presence)));
+        if alive.poll_silence(Some(&worker.timers), cx).is_ready() {
+            return Poll::Ready(Err(alive));
+        }
+        self.alive = Some(alive);
+        Poll::Pending
     }
 }
 

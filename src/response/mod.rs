@@ -99,22 +99,21 @@ pub fn relay(
         limits::tell(&permit.left, &mut headers);
     }
     record.status = status.as_u16();
-    let mut is_stream = false;
-    match &body {
+    let alive = match &body {
         AnswerBody::Whole(..) => {
             headers.remove(header::CONTENT_LENGTH);
             if let Some(cost) = record.cost.and_then(amount) {
                 headers.insert(COST, cost);
             }
+            None
         }
-        AnswerBody::Long(..) => {}
+        AnswerBody::Long(..) => None,
         AnswerBody::Stream(..) => {
-            is_stream = true;
             headers.remove(header::CONTENT_LENGTH);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            alive.or_else(|| Some(Box::new(Alive::of(tab.presence()))))
         }
-    }
-    let alive = is_stream.then(|| alive.unwrap_or_else(|| Box::new(Alive::of(tab.presence()))));
+    };
     let Body { source, .. } = go_on(body, permit, tab, record, finisher);
     let mut response = Response::new(Body { source, alive });
     *response.status_mut() = status;
@@ -154,15 +153,13 @@ pub fn go_on(
 /// not in the head: neither the target nor what is left of limits.
 pub fn begin(
     Opening { id, page }: &Opening,
-    alive: Option<Box<Alive>>,
+    alive: Box<Alive>,
     coming: impl Future<Output = Body> + Send + 'static,
 ) -> Response<Body> {
-    if let Some(alive) = &alive {
-        alive.begins();
-    }
+    alive.begins();
     let mut response = Response::new(Body {
         source: Source::Early(Early::new(coming)),
-        alive,
+        alive: Some(alive),
     });
     let headers = response.headers_mut();
     let stream = HeaderValue::from_static("text/event-stream");
