@@ -81,7 +81,8 @@ impl Health {
     /// Tells the operator that it rests, if it begins to.
     fn tells(&self, rest: Option<Duration>, why: &str) {
         if let Some(rest) = rest {
-            let (target, seconds) = (&*self.name, rest.as_secs_f64());
+            let seconds = (rest.as_secs_f64() * 10.0).round() / 10.0;
+            let target = &*self.name;
             tracing::warn!(target, seconds, why, "a target is not asked for a while");
         }
     }
