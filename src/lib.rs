@@ -46,8 +46,9 @@
 //! * Bytes that no edit names reach the provider as the client sent them; bytes of an answer reach the client as the
 //!   provider sent them, except a usage event that the client did not ask for, and what follows a stream's last
 //!   complete event when the stream breaks off. Comments may stand between its events.
-//! * After the first content to the client there is no retry, nor once a stream is passed on without any (`prelude`). An answer never ends in a way the provider did not end
-//!   it: what breaks off ends with an error, in-band, or by breaking the connection.
+//! * After the first content to the client there is no retry, nor once a stream is passed on without any (`prelude`). An
+//!   answer never ends in a way the provider did not end it: what breaks off ends with an error, in-band, or by breaking
+//!   the connection.
 //! * Whatever is taken is given back, at the latest by `Drop`. A client that leaves cancels its upstream request at
 //!   once, unless the provider is to be read on, or a retry may come for the answer; shutdown waits for that.
 //! * What we read and what the provider reads are the same: ambiguous bodies are rejected.

@@ -23,6 +23,7 @@ use crate::usage::Money;
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'r> {
     pub(super) caller: &'r Caller,
+    /// How it is asked.
     pub(super) manner: &'r Manner<'r>,
     pub(super) call: &'r Call<'r>,
     /// The label of the model that was asked for: the one that its entries have.

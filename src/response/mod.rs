@@ -114,8 +114,10 @@ pub fn relay(
             alive.or_else(|| Some(Box::new(Alive::of(tab.presence()))))
         }
     };
-    let Body { source, .. } = go_on(body, permit, tab, record, finisher);
-    let mut response = Response::new(Body { source, alive });
+    let mut response = Response::new(Body {
+        alive,
+        ..go_on(body, permit, tab, record, finisher)
+    });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

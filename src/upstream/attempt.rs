@@ -42,15 +42,16 @@ pub async fn run(
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
     let mut now = Instant::now();
-    let ((mut targets, mut resort), mut failures) = (route.worth_asking(now), Vec::new());
+    let (mut targets, mut resort) = route.worth_asking(now);
+    let mut failures = Vec::new();
     if targets.len() < route.order().len() {
         // In a box, as what follows failures: most requests should not be longer for it.
-        ((targets, resort), failures) = Box::pin(awaited(route, deadline)).await;
+        (targets, resort, failures) = Box::pin(awaited(route, deadline)).await;
         now = Instant::now();
     }
     'targets: for (n, &target) in targets.iter().enumerate() {
         let is_last = n + 1 == targets.len();
-        for tried in 1..=target.provider.tries {
+        for times in 1..=target.provider.tries {
             let began = now;
             let begun = tab.begin((target, resort), began, (call.wall)());
             if let Err(cause) = begun.await {
@@ -76,12 +77,16 @@ pub async fn run(
                 Err(failure) => failure,
             };
             now = Instant::now();
-            let this = (tried, target, is_last);
-            match after(failure, this, (route, call, tab), &mut failures, now) {
+            let tried = Tried {
+                target,
+                times,
+                is_last,
+            };
+            match after(failure, tried, (route, call, tab), &mut failures, now) {
                 Next::Nobody => break 'targets,
                 Next::Target => continue 'targets,
                 Next::Here(pause) => {
-                    Box::pin(wait((target, is_last), now + pause, deadline)).await;
+                    Box::pin(wait(tried, now + pause, deadline)).await;
                     now = Instant::now();
                 }
             }
@@ -90,11 +95,20 @@ pub async fn run(
     Err(Exhausted(failures))
 }
 
+/// A target that was tried so many times.
+#[derive(Clone, Copy)]
+struct Tried<'t> {
+    target: &'t Target,
+    times: u32,
+    /// There is none after it.
+    is_last: bool,
+}
+
 /// What comes after a failure, which is noted.
 #[cold]
 fn after(
     failure: Failure,
-    (tried, target, is_last): (u32, &Arc<Target>, bool),
+    tried: Tried<'_>,
     (route, call, tab): (&Route, &Call<'_>, &Tab),
     failures: &mut Vec<Failure>,
     now: Instant,
@@ -104,17 +118,17 @@ fn after(
         // Nobody is asked for whoever has left.
         Next::Nobody
     } else {
-        next(&failure, (tried, target), is_last, call, now)
+        next(&failure, tried, call, now)
     };
     // What does not fit says nothing of how its targets are: where it goes next is no retry.
     let is_unfit = failure.unfit().is_some();
     failures.push(failure);
     match next {
         Next::Nobody => Next::Nobody,
-        Next::Target if is_last => Next::Nobody,
+        Next::Target if tried.is_last => Next::Nobody,
         _ if tab.tries() >= MOST_TRIES => Next::Nobody,
         _ if !(is_unfit || route.allowance.take(now)) => {
-            failures.push(Failure::unasked(target, Cause::Spent));
+            failures.push(Failure::unasked(tried.target, Cause::Spent));
             Next::Nobody
         }
         next => next,
@@ -126,7 +140,7 @@ fn after(
 async fn awaited(
     route: &Route,
     deadline: Instant,
-) -> ((SmallVec<[&Arc<Target>; 4]>, Resort), Vec<Failure>) {
+) -> (SmallVec<[&Arc<Target>; 4]>, Resort, Vec<Failure>) {
     let mut now = Instant::now();
     let latest = deadline.min(now + LONGEST_WAIT);
     loop {
@@ -135,7 +149,7 @@ async fn awaited(
         let wait = failures.iter().filter_map(|failure| failure.wait).min();
         match wait.map(|wait| now + wait) {
             Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
-            _ => return ((targets, resort), failures),
+            _ => return (targets, resort, failures),
         }
         now = Instant::now();
     }
@@ -143,13 +157,13 @@ async fn awaited(
 
 /// Waits until then before a target is asked again, and if it is the last, for longer where it told others meanwhile that
 /// it will have time a little later.
-async fn wait((target, is_last): (&Target, bool), mut then: Instant, deadline: Instant) {
+async fn wait(tried: Tried<'_>, mut then: Instant, deadline: Instant) {
     let latest = deadline.min(then + LONGEST_WAIT);
     loop {
         sleep_until(then).await;
         let now = Instant::now();
-        match target.health.look(now) {
-            Err(rest) if is_last && rest.why == Why::Parked && now + rest.wait < latest => {
+        match tried.target.health.look(now) {
+            Err(rest) if tried.is_last && rest.why == Why::Parked && now + rest.wait < latest => {
                 then = now + rest.wait;
             }
             _ => return,
@@ -178,35 +192,32 @@ enum Next {
     Nobody,
 }
 
-/// Who is asked after so many tries of a target.
-fn next(
-    failure: &Failure,
-    (tried, target): (u32, &Target),
-    is_last: bool,
-    call: &Call<'_>,
-    now: Instant,
-) -> Next {
+/// Who is asked after a failure.
+fn next(failure: &Failure, tried: Tried<'_>, call: &Call<'_>, now: Instant) -> Next {
+    let Tried {
+        target,
+        times,
+        is_last,
+    } = tried;
     let is_out_of_time = matches!(failure.cause, Cause::Clock(Clock::Deadline));
     let fails = |resting: Resting| resting.why == Why::Failing;
     match failure.retry {
         _ if is_out_of_time => Next::Nobody,
         Retry::Never => Next::Nobody,
         Retry::Elsewhere => Next::Target,
-        Retry::Here if tried == target.provider.tries => Next::Target,
+        Retry::Here if times == target.provider.tries => Next::Target,
         // Whoever cannot be reached now will hardly be in half a second; another can.
         Retry::Here if matches!(failure.cause, Cause::Connect(_)) && !is_last => Next::Target,
         // This was once too often.
         Retry::Here if target.health.look(now).is_err_and(fails) => Next::Target,
-        Retry::Here => match pause(
-            tried,
-            failure.wait,
-            is_last,
-            chance(&RandomState::new(), call.id.as_str()),
-        ) {
-            // Whoever is next can be asked without a pause.
-            Some(pause) if now + pause < call.deadline => Next::Here(pause),
-            _ => Next::Target,
-        },
+        Retry::Here => {
+            let random = chance(&RandomState::new(), call.id.as_str());
+            match pause(times, failure.wait, is_last, random) {
+                // Whoever is next can be asked without a pause.
+                Some(pause) if now + pause < call.deadline => Next::Here(pause),
+                _ => Next::Target,
+            }
+        }
     }
 }
 

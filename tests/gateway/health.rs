@@ -501,6 +501,19 @@ async fn where_everything_fails_tries_are_hardly_more_than_requests() {
 }
 
 #[tokio::test]
+async fn one_request_is_tried_twelve_times_and_no_more() {
+    let a = Provider::new([fails()]).await;
+    let names: Vec<String> = (0..15).map(|n| format!("a/m{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let text = provider_at("a", a.address, ONCE) + &model("fast", &names, "");
+    let gateway = Gateway::start(&text).await;
+    for asked in 1..=2 {
+        assert_eq!(fast(&gateway).await.status, 502);
+        assert_eq!(a.count(), 12 * asked);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_ends_well_says_so_to_the_health_of_its_target() {
     let good = || Act::events([delta("a"), FINISH.into(), DONE.into()]);
     let acts = (0..40).map(|n| {
