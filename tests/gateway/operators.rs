@@ -16,7 +16,9 @@ use tollgate::server::Address;
 use crate::cli::{Served, folder_with};
 use crate::support::client::{self, Answer, get, whole};
 use crate::support::money::{key, priced};
-use crate::support::{Act, CHAT, Gateway, Provider, ask, chat, completion};
+use crate::support::{
+    Act, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, completion, delta, until,
+};
 
 const USAGE: &str = "/admin/usage";
 
@@ -298,4 +300,40 @@ async fn the_log_tells_of_wrong_tokens_and_not_which() {
         !rest.contains("wrong token") && !rest.contains("secret"),
         "{rest}"
     );
+}
+
+#[tokio::test]
+async fn each_end_of_a_stream_is_in_its_line() {
+    let whole = vec![delta("a"), FINISH.into(), DONE.into()];
+    let error = "data: {\"error\":{\"message\":\"no\"}}\n\n";
+    let acts = [
+        (Act::events(whole), "complete"),
+        (Act::Cut(vec![delta("a")]), "truncated"),
+        (Act::Stall(vec![delta("a")]), "stalled"),
+        (Act::events([delta("a"), error.into()]), "error"),
+        (Act::Stall(vec![delta("a")]), "client_gone"),
+    ];
+    let ends = acts.each_ref().map(|(_, end)| *end);
+    let provider = Provider::new(acts.map(|(act, _)| act)).await;
+    let folder = folder_with(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://{}/v1\"\n\
+         timeouts = {{ idle = \"1s\" }}\n[models.fast]\ntargets = [\"p/m\"]\n",
+        provider.address
+    ));
+    let mut served = Served::start(folder.path());
+    let address = SocketAddr::from(([127, 0, 0, 1], served.port()));
+    for end in ends {
+        let mut coming = client::open(address, CHAT, "", chat_stream("fast")).await;
+        coming.piece().await.unwrap().unwrap();
+        match end {
+            "client_gone" => {
+                drop(coming);
+                until("both that stall are left", || provider.left() == 2).await;
+            }
+            _ => _ = coming.rest().await,
+        }
+        let line = served.line_with("\"access\"");
+        assert!(line.contains(&format!("\"end\":\"{end}\"")), "{line}");
+    }
 }
