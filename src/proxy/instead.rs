@@ -13,7 +13,7 @@ use crate::route::Route;
 use crate::upstream::attempt::Exhausted;
 use crate::upstream::{Cause, Clock, Failure, Presence};
 
-/// Reason another model may take what this one cannot.
+/// Why another model may take what this one cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     TooLong,
