@@ -62,7 +62,7 @@ impl Gateway {
             in_flight: InFlight::default(),
             memory: Memory::default(),
             gates: Gates::default(),
-            healths: Healths::default(),
+            healths: Healths::new(Instant::now()),
             made: ArcSwap::default(),
             guesses: Guesses::of(GUESSES),
             twins: Twins::default(),

@@ -21,13 +21,7 @@ use super::{Config, Diagnostic};
 const MOST_FLAWS: usize = 100;
 
 /// What is promised and not built: refused by name. `*` stands for any one name.
-const NOT_YET: &[&str] = &[
-    "server.tls",
-    "models.*.hedge",
-    "models.*.rules_for",
-    "models.*.targets.*.weight",
-    "models.*.targets.*.tier",
-];
+const NOT_YET: &[&str] = &["server.tls", "models.*.hedge", "models.*.rules_for"];
 
 /// The built-in providers, read as an operator's are.
 #[expect(
@@ -447,7 +441,7 @@ targets = []
 targets = [
   7,
   "groq/a",
-  { to = "groq/b", weight = 2 },
+  { to = "groq/b", weight = -2 },
   false,
 ]
 [models.slow]
@@ -464,7 +458,7 @@ limits = { rpm = 0, rps = 1 }
             "t.toml:9: providers.groq.tries: 99 is not between 1 and 10",
             "t.toml:10: models.gpt-4.1: a table within a model; a name with a dot must be quoted: [models.\"gpt-4.1\"]",
             "t.toml:14: models.fast.targets[0]: expected \"provider/model\" or { to = \"provider/model\" }, found signed int `7`",
-            "t.toml:16: models.fast.targets[2].weight: `weight` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:16: models.fast.targets[2].weight: expected u32, found signed int `-2`",
             "t.toml:17: models.fast.targets[3]: expected \"provider/model\" or { to = \"provider/model\" }, found bool false",
             "t.toml:19: models.slow.targets: `targets` is missing",
             "t.toml:21: keys.ann.limits.rpm: 0 is no limit; write a number from 1 to 1000000000000, and shut a key out with `tollgate keys revoke`",

@@ -361,6 +361,9 @@ pub struct Model {
     /// In which order targets are asked.
     #[serde(default)]
     pub strategy: Strategy,
+    /// By what requests belong together, with `sticky`: the first of these that a request has.
+    #[serde(default = "StickyBy::usual")]
+    pub sticky_by: Vec<StickyBy>,
     /// Who may serve it.
     pub targets: Vec<Target>,
     /// From the request's arrival to the first content, over all tries and pauses.
@@ -401,6 +404,29 @@ pub enum Strategy {
     /// As they are written.
     #[default]
     Order,
+    /// By chance, as often as their weights say.
+    Weight,
+    /// The one whose first content comes soonest, of two that chance names.
+    Latency,
+    /// The one with the fewest requests under way.
+    LeastBusy,
+    /// The cheapest for the very request.
+    Cost,
+    /// The same one for the same conversation.
+    Sticky,
+}
+
+/// By what requests belong together, where their model's strategy is `sticky`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StickyBy {
+    /// A header: `header:x-session`.
+    Header(String),
+    /// The beginning of a conversation: its messages up to the first of the user's.
+    Messages,
+    /// The member of the same name.
+    PromptCacheKey,
+    /// The member of the same name.
+    User,
 }
 
 /// One of a model's targets: `provider/model`, alone or with more to say about it.
@@ -418,4 +444,9 @@ pub struct Target {
     pub reasoning: Option<bool>,
     /// What its provider lets be done, whoever asks and by whatever model.
     pub limits: Option<Limits>,
+    /// Its share of what its tier is asked, with the strategy `weight`; 0: only where nobody else of the tier can be asked.
+    /// Default: 1.
+    pub weight: Option<u32>,
+    /// It is asked when no target of a lower tier can be. Default: 0.
+    pub tier: u32,
 }

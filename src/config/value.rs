@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::money::Price;
-use super::{Day, Limits, Listen, OnDisconnect, Open, Strategy, Target};
+use super::{Day, Limits, Listen, OnDisconnect, Open, StickyBy, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -257,12 +257,37 @@ impl<'de> Deserialize<'de> for Strategy {
         let text = String::deserialize(d)?;
         match text.as_str() {
             "order" => Ok(Self::Order),
-            "weight" | "latency" | "least_busy" | "cost" | "sticky" => Err(D::Error::custom(
-                format_args!("`{text}` is not yet built; this version knows \"order\""),
-            )),
+            "weight" => Ok(Self::Weight),
+            "latency" => Ok(Self::Latency),
+            "least_busy" => Ok(Self::LeastBusy),
+            "cost" => Ok(Self::Cost),
+            "sticky" => Ok(Self::Sticky),
             _ => Err(D::Error::custom(format_args!(
-                "no strategy is called `{text}`; this version knows \"order\""
+                "no strategy is called `{text}`; there are \"order\", \"weight\", \"latency\", \"least_busy\", \"cost\" and \"sticky\""
             ))),
+        }
+    }
+}
+
+impl StickyBy {
+    pub(super) fn usual() -> Vec<Self> {
+        vec![Self::PromptCacheKey, Self::User, Self::Messages]
+    }
+}
+
+impl<'de> Deserialize<'de> for StickyBy {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.as_str() {
+            "messages" => Ok(Self::Messages),
+            "prompt_cache_key" => Ok(Self::PromptCacheKey),
+            "user" => Ok(Self::User),
+            _ => match text.strip_prefix("header:") {
+                Some(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+                None => Err(D::Error::custom(format_args!(
+                    "`{text}` is nothing that requests belong together by; there are \"header:NAME\", \"prompt_cache_key\", \"user\" and \"messages\""
+                ))),
+            },
         }
     }
 }
@@ -278,6 +303,9 @@ impl<'de> Deserialize<'de> for Target {
             max_output: Option<Tokens>,
             reasoning: Option<bool>,
             limits: Option<Limits>,
+            weight: Option<u32>,
+            #[serde(default)]
+            tier: u32,
         }
         #[derive(serde::Deserialize)]
         struct Tokens(#[serde(deserialize_with = "tokens")] u64);
@@ -302,6 +330,8 @@ impl<'de> Deserialize<'de> for Target {
                     max_output: table.max_output.map(|tokens| tokens.0),
                     reasoning: table.reasoning,
                     limits: table.limits,
+                    weight: table.weight,
+                    tier: table.tier,
                 })
             }
         }

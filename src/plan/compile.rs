@@ -16,7 +16,7 @@ use crate::config::{self, Config, Diagnostic};
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::health::Healths;
-use crate::route::{Allowance, Instead, Route, Target};
+use crate::route::{Allowance, Instead, Route, Strategy, Target, Targets};
 use crate::telemetry::metrics::{Metrics, RouteMeters};
 use crate::usage::book::Book;
 
@@ -115,6 +115,8 @@ impl Passage {
             gate: None,
             requests: None,
             meters: Arc::clone(&self.target_meters),
+            weight: 1,
+            tier: 0,
         };
         direct(
             target,
@@ -135,7 +137,8 @@ impl Passage {
 fn direct(mut target: Target, allowance: Arc<Allowance>, meters: Arc<RouteMeters>) -> Route {
     target.terms.rewrites = target.rules.may_ask_for_more().then_some(0);
     Route {
-        targets: vec![Arc::new(target)],
+        targets: vec![target].into(),
+        strategy: Strategy::default(),
         deadline: config::Model::deadline(),
         rules: Rules::default(),
         instead: Instead::default(),
@@ -192,14 +195,15 @@ impl Compiler<'_> {
                     Some(Ok(mut target)) => {
                         let rewrites = rewrites || target.rules.may_ask_for_more();
                         target.terms.rewrites = rewrites.then_some(n);
-                        targets.push(Arc::new(target));
+                        targets.push(target);
                     }
                     Some(Err(why)) => skipped.push(why),
                     None => {}
                 }
             }
             let route = Route {
-                targets,
+                targets: targets.into(),
+                strategy: self.strategy(name, entry),
                 deadline: entry.deadline,
                 rules,
                 instead: instead(entry),
@@ -216,7 +220,8 @@ impl Compiler<'_> {
     fn unavailable_routes(&self) -> HashMap<Box<str>, Arc<Route>> {
         let route = |(name, why): (&&str, &String)| {
             let route = Route {
-                targets: Vec::new(),
+                targets: Targets::default(),
+                strategy: Strategy::default(),
                 deadline: config::Model::deadline(),
                 rules: Rules::default(),
                 instead: Instead::default(),
@@ -245,6 +250,8 @@ impl Compiler<'_> {
                     requests: target.requests.clone(),
                     health: Arc::clone(&target.health),
                     meters: self.metrics.target(name, name),
+                    weight: 1,
+                    tier: 0,
                 };
                 let allowance = self.healths.allowance(name);
                 Arc::new(direct(target, allowance, self.metrics.route(name)))
@@ -291,6 +298,8 @@ impl Compiler<'_> {
                     requests,
                     health: self.healths.of(&passage.provider.name, to),
                     meters: self.metrics.target(model, to),
+                    weight: written.weight.unwrap_or(1),
+                    tier: written.tier,
                 }))
             }
             // A provider that is written, but flawed, has said so.

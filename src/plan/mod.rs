@@ -13,6 +13,7 @@ pub mod made;
 pub mod money;
 mod providers;
 mod rules;
+mod strategy;
 mod used;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

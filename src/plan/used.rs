@@ -41,7 +41,7 @@ impl State {
 impl Plan {
     /// Whether targets of models are asked now, by name.
     pub fn targets_up(&self, now: Instant) -> Vec<(Arc<str>, bool)> {
-        let targets = self.targets.values().flat_map(|route| route.order());
+        let targets = self.targets.values().flat_map(|route| &route.targets);
         let seen = targets.map(|it| (Arc::clone(&it.name), it.health.look(now).is_ok()));
         seen.collect()
     }

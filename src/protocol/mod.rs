@@ -7,6 +7,7 @@ pub mod demand;
 mod error;
 pub mod least;
 pub mod openai;
+mod opening;
 mod sse;
 mod tokens;
 
@@ -18,6 +19,7 @@ use crate::envelope::Edits;
 use crate::usage::Usage;
 pub use demand::Demand;
 pub use error::ErrorBody;
+pub use opening::opening;
 
 /// Every wire format there is. A battery of tests runs over all of them.
 pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];

@@ -57,13 +57,13 @@ pub(super) async fn open(
     let (endpoint, envelope) = (call.endpoint, call.envelope);
     let least = least(call, route)?;
     let cap = plan.spending.output_cap;
-    let all = route.order().iter().map(|target| &target.terms);
-    let mut bounds = match is_metered(caller, all.clone()) {
+    let all = route.targets.terms();
+    let mut bounds = match caller.has_budget || route.targets.is_metered {
         true => Some(Bounds::new(route, endpoint, envelope, cap)?),
         false => None,
     };
     let mut probable = 0;
-    if is_limited(caller, route) {
+    if !caller.gates.is_empty() || route.targets.is_limited {
         probable = match &bounds {
             Some(bounds) => bounds.probable(envelope),
             None => Bounds::guess(endpoint, envelope, cap),
@@ -109,7 +109,7 @@ pub(super) async fn open(
 /// The tokens that a request has at the least, if that is more than some target has room for. None has: nobody is asked, and
 /// nothing is set aside.
 fn least(call: &Call<'_>, route: &Route) -> Result<u64, Rejection> {
-    let contexts = || route.order().iter().map(|target| target.terms.context);
+    let contexts = || route.targets.terms().map(|terms| terms.context);
     let most = call.envelope.length() / least::BYTES;
     if !contexts().any(|context| context.is_some_and(|context| context < most)) {
         return Ok(0);
@@ -121,16 +121,6 @@ fn least(call: &Call<'_>, route: &Route) -> Result<u64, Rejection> {
         Some(context) if context < least => Err(Rejection::TooLong { context, least }),
         _ => Ok(least),
     }
-}
-
-/// Whether anybody who is asked has a budget.
-fn is_metered<'t>(caller: &Caller, mut all: impl Iterator<Item = &'t Terms>) -> bool {
-    caller.has_budget || all.any(|terms| terms.account.is_some())
-}
-
-/// Whether anybody who is asked has limits.
-fn is_limited(caller: &Caller, route: &Route) -> bool {
-    !caller.gates.is_empty() || route.order().iter().any(|target| target.gate.is_some())
 }
 
 /// Its caller's accounts but those of requests, where it has been counted by these already: with its first try, at another

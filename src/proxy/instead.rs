@@ -92,7 +92,7 @@ impl Hops {
             Reason::Short => &route.instead.short,
         };
         let next = name.as_ref().and_then(|name| plan.models.get(name));
-        match next.filter(|next| !next.order().is_empty()) {
+        match next.filter(|next| !next.targets.is_empty()) {
             Some(next) => {
                 self.0.push(why);
                 Ok(Arc::clone(next))

@@ -326,7 +326,7 @@ where
         return Err(Rejection::ModelNotAllowed(shortened(&model)));
     }
     record.routed(&route.meters);
-    if route.order().is_empty() {
+    if route.targets.is_empty() {
         let why = route
             .skipped
             .iter()

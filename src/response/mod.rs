@@ -133,11 +133,11 @@ pub fn go_on(
 ) -> Body {
     let (begun, reader) = match body {
         AnswerBody::Whole(bytes, _) => {
-            record.content = Some(Instant::now());
+            record.content.get_or_insert_with(Instant::now);
             return whole(bytes, record, permit);
         }
         AnswerBody::Long(begun, skimmer) => {
-            record.content = Some(Instant::now());
+            record.content.get_or_insert_with(Instant::now);
             (begun, Reader::Long(skimmer))
         }
         AnswerBody::Stream(begun, decoder) => {

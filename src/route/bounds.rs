@@ -35,8 +35,7 @@ impl Bounds {
         cap: u64,
     ) -> Result<Self, Boundless> {
         let demand = Demand::of(endpoint, envelope)?;
-        let targets = route.order().iter();
-        let rewritten = targets.filter_map(|target| {
+        let rewritten = route.targets.rewriting().filter_map(|target| {
             let n = target.terms.rewrites?;
             Some((n, rewritten(route, target, endpoint, envelope).ok()?))
         });
@@ -183,7 +182,8 @@ mod tests {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let envelope = Envelope::scan(body, |_| false).unwrap();
         let route = Route {
-            targets: Vec::new(),
+            targets: crate::route::Targets::default(),
+            strategy: crate::route::Strategy::default(),
             deadline: std::time::Duration::ZERO,
             rules: crate::provider::Rules::default(),
             instead: crate::route::Instead::default(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Pace;
 use super::allowance::Allowance;
 use super::breaker::{Breaker, Resort, Resting, Why};
 
@@ -23,6 +24,7 @@ pub struct Health {
     name: Arc<str>,
     model: Breaker,
     provider: Arc<Parts>,
+    pace: Pace,
 }
 
 /// What all models of a provider have in common.
@@ -66,7 +68,13 @@ impl Health {
             name: Arc::clone(name),
             model: Breaker::new(ROW),
             provider: Arc::clone(&self.provider),
+            pace: self.pace.anew(),
         }
+    }
+
+    /// How fast it is, and how much it has to do.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn parts(&self) -> [&Breaker; 3] {
@@ -121,8 +129,10 @@ impl Health {
         let mut trial = Trial {
             health: Arc::clone(self),
             cooldown,
+            began: now,
             tries: [false; 3],
         };
+        self.pace.enters();
         if !self.is_well() {
             trial.enters(resort, now)?;
         }
@@ -135,6 +145,7 @@ impl Health {
 pub struct Trial {
     health: Arc<Health>,
     cooldown: Duration,
+    began: Instant,
     /// Which parts it tries, after they rested.
     tries: [bool; 3],
 }
@@ -156,14 +167,14 @@ impl Trial {
         self.tries == [false; 3] && self.health.is_well()
     }
 
-    /// An answer has begun: whatever was tried works again, and it was reached, and knows us. Most find nothing else, and
-    /// need no clock.
-    pub fn begins(&mut self, now: impl FnOnce() -> Instant) {
+    /// An answer has begun: whatever was tried works again, and it was reached, and knows us.
+    pub fn begins(&mut self, now: Instant) {
         if !self.is_plain() {
-            let now = now();
             self.worked(2, now);
             self.found(true, now);
         }
+        let after = now.saturating_duration_since(self.began);
+        self.health.pace.answers(after, now);
     }
 
     /// The first parts did what was theirs to do.
@@ -171,7 +182,11 @@ impl Trial {
     fn worked(&mut self, parts: usize, now: Instant) {
         let all = self.health.parts().into_iter().zip(&mut self.tries);
         for (part, tries) in all.take(parts) {
-            part.worked(std::mem::take(tries), now);
+            let was_trying = std::mem::take(tries);
+            part.worked(was_trying, now);
+            if was_trying {
+                self.health.pace.returns(now);
+            }
         }
     }
 
@@ -219,6 +234,9 @@ impl Trial {
         for (part, tries) in self.health.parts().into_iter().zip(&mut self.tries) {
             if std::mem::take(tries) {
                 part.tried(works, now);
+                if works {
+                    self.health.pace.returns(now);
+                }
             }
         }
     }
@@ -226,6 +244,7 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
+        self.health.pace.leaves();
         // The clock does not matter to who has found nothing out.
         if self.tries != [false; 3] {
             self.found(false, Instant::now());
@@ -234,8 +253,11 @@ impl Drop for Trial {
 }
 
 /// What is known of all targets. Outlives plans: a reload forgets no failure.
-#[derive(Debug, Default)]
-pub struct Healths(Mutex<Known>);
+#[derive(Debug)]
+pub struct Healths {
+    known: Mutex<Known>,
+    born: Instant,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -245,9 +267,17 @@ struct Known {
 }
 
 impl Healths {
+    /// Of which nothing is known yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            known: Mutex::default(),
+            born: now,
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing in here panics.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a provider's target, by its full name.
@@ -261,6 +291,7 @@ impl Healths {
             name: target.into(),
             model: Breaker::new(ROW),
             provider: Arc::clone(parts),
+            pace: Pace::new(self.born),
         });
         known
             .targets
@@ -293,7 +324,7 @@ mod tests {
     const COOLDOWN: Duration = Duration::from_secs(2);
 
     fn targets() -> (Arc<Health>, Arc<Health>) {
-        let (healths, groq) = (Healths::default(), "groq".into());
+        let (healths, groq) = (Healths::new(Instant::now()), "groq".into());
         (healths.of(&groq, "groq/a"), healths.of(&groq, "groq/b"))
     }
 
@@ -382,7 +413,7 @@ mod tests {
         fail(&one, Blame::Model, ROW, now);
         let now = now + Duration::from_secs(3);
         let mut trial = one.enter(COOLDOWN, Resort::Other, now).unwrap();
-        trial.begins(|| now);
+        trial.begins(now);
         assert_eq!(
             one.look(now),
             Ok(()),
@@ -396,7 +427,7 @@ mod tests {
     #[test]
     fn a_reload_forgets_no_failure_but_keys_that_were_refused() {
         let now = Instant::now();
-        let (healths, groq) = (Healths::default(), "groq".into());
+        let (healths, groq) = (Healths::new(now), "groq".into());
         let (one, other) = (healths.of(&groq, "groq/a"), healths.of(&groq, "groq/b"));
         fail(&one, Blame::Model, ROW, now);
         fail(&other, Blame::Key, REFUSALS, now);

@@ -7,12 +7,16 @@ mod allowance;
 mod bounds;
 mod breaker;
 pub mod health;
+mod pace;
+mod strategy;
+mod targets;
+mod walk;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::admission::limits::Gate;
@@ -24,11 +28,17 @@ pub use allowance::Allowance;
 pub use bounds::{BYTES_PER_TOKEN, Bounds};
 pub use breaker::{Resort, Resting, Why, chance};
 use health::Health;
+pub use pace::Pace;
+pub use strategy::{Asks, StickyBy, Strategy};
+pub use targets::Targets;
+pub use walk::Walk;
 
 /// A name that clients use, and who may serve it.
 pub struct Route {
-    /// Who may serve it, as written.
-    pub targets: Vec<Arc<Target>>,
+    /// Who may serve it.
+    pub targets: Targets,
+    /// In which order those of a tier are asked.
+    pub strategy: Strategy,
     /// From a request's arrival to the first content, over all tries and pauses.
     pub deadline: Duration,
     /// What is changed for every target, before its provider's own rules.
@@ -74,6 +84,10 @@ pub struct Target {
     pub health: Arc<Health>,
     /// What is counted about it.
     pub meters: Arc<TargetMeters>,
+    /// Its share of what its tier is asked, where that goes by weight. Zero: it is asked where nobody else can be.
+    pub weight: u32,
+    /// Whom it stands behind: all of a lower number, which are asked before it.
+    pub tier: u32,
 }
 
 /// What a target costs, and how much it takes.
@@ -110,30 +124,23 @@ impl Target {
     }
 }
 
-impl Route {
-    /// All targets, best first.
-    pub fn order(&self) -> &[Arc<Target>] {
-        &self.targets
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("name", &self.meters.name)
+            .finish_non_exhaustive()
     }
+}
 
-    /// Those of them that are worth asking now. If all rest, the one whose rest is over first: it may be tried before that,
-    /// one request at a time, rather than that nobody is answered.
-    pub fn worth_asking(&self, now: Instant) -> (SmallVec<[&Arc<Target>; 4]>, Resort) {
-        let targets = self.order().iter();
-        let awake: SmallVec<[_; 4]> = targets
-            .filter(|target| target.health.look(now).is_ok())
-            .collect();
-        if !awake.is_empty() {
-            return (awake, Resort::Other);
-        }
-        let failing = self.order().iter().filter_map(|target| {
+impl Route {
+    /// The target that is asked when all rest: of those that fail the one whose rest is over first. It may be tried before
+    /// that, one request at a time, rather than that nobody is answered.
+    pub fn last_resort(&self, now: Instant) -> Option<&Arc<Target>> {
+        let failing = self.targets.iter().filter_map(|target| {
             let resting = target.health.look(now).err()?;
             (resting.why == Why::Failing).then_some((resting.wait, target))
         });
         let first = failing.min_by_key(|(wait, _)| *wait);
-        (
-            first.map(|(_, target)| target).into_iter().collect(),
-            Resort::Last,
-        )
+        first.map(|(_, target)| target)
     }
 }

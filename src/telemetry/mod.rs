@@ -325,6 +325,16 @@ impl RequestId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// A number of its own, as good as random.
+    pub fn seed(&self) -> u64 {
+        let digits = self
+            .0
+            .iter()
+            .skip(4)
+            .map(|digit| u64::from(digit & 15) + 9 * u64::from(digit >> 6));
+        digits.fold(0, |number, digit| number.rotate_left(4) ^ digit)
+    }
+
     /// As a header's value.
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static("req_"))

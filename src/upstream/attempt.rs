@@ -4,7 +4,6 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
@@ -27,6 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// So many tries are made for one request, over all targets of all models that are asked, but for the first of each.
 const MOST_TRIES: u32 = 12;
 
+/// Of more targets than this that rest, a failure need not tell.
+const MOST_TOLD: usize = 100;
+
 /// Every try came to nothing. The failures are in the order they happened, at least one of them, unless there was no
 /// target at all.
 #[derive(Debug)]
@@ -42,15 +44,29 @@ pub async fn run(
 ) -> Result<Box<Answer>, Exhausted> {
     let deadline = call.deadline;
     let mut now = Instant::now();
-    let (mut targets, mut resort) = route.worth_asking(now);
+    let latest = deadline.min(now + LONGEST_WAIT);
+    let mut walk = route.walk(&call.asks(tab.bounds()));
     let mut failures = Vec::new();
-    if targets.len() < route.order().len() {
-        // In a box, as what follows failures: most requests should not be longer for it.
-        (targets, resort, failures) = Box::pin(awaited(route, deadline)).await;
-        now = Instant::now();
-    }
-    'targets: for (n, &target) in targets.iter().enumerate() {
-        let is_last = n + 1 == targets.len();
+    'targets: loop {
+        let (target, resort) = match walk.next(now) {
+            Some(target) => (target, Resort::Other),
+            None if walk.is_fresh() => {
+                // In a box, as what follows failures: most requests should not be longer for it.
+                match Box::pin(awaited(route, latest)).await {
+                    Awake::Some => {
+                        now = Instant::now();
+                        walk = route.walk(&call.asks(tab.bounds()));
+                        continue;
+                    }
+                    Awake::Last(target) => {
+                        walk.ends();
+                        (target, Resort::Last)
+                    }
+                    Awake::None => break,
+                }
+            }
+            None => break,
+        };
         for times in 1..=target.provider.tries {
             let began = now;
             let begun = tab.begin((target, resort), began, (call.wall)());
@@ -80,7 +96,7 @@ pub async fn run(
             let tried = Tried {
                 target,
                 times,
-                is_last,
+                is_last: !walk.has_more(now),
             };
             match after(failure, tried, (route, call, tab), &mut failures, now) {
                 Next::Nobody => break 'targets,
@@ -92,7 +108,21 @@ pub async fn run(
             }
         }
     }
-    Err(Exhausted(failures))
+    Err(exhausted(route, failures, now))
+}
+
+/// Why nobody answered: those that were not asked rest.
+#[cold]
+fn exhausted(route: &Route, failures: Vec<Failure>, now: Instant) -> Exhausted {
+    let is_told = |name: &Arc<str>| failures.iter().any(|it| Arc::ptr_eq(&it.target, name));
+    let others = route.targets.iter().filter(|target| !is_told(&target.name));
+    let resting = others.filter_map(|target| {
+        let resting = target.health.look(now).err()?;
+        Some(Failure::unasked(target, Cause::Resting(resting)))
+    });
+    let mut all: Vec<Failure> = resting.take(MOST_TOLD).collect();
+    all.extend(failures);
+    Exhausted(all)
 }
 
 /// A target that was tried so many times.
@@ -135,23 +165,33 @@ fn after(
     }
 }
 
-/// Who is worth asking, and why the others are not. If every target says itself that it has no time, and one will have some
-/// soon, that is waited for.
-async fn awaited(
-    route: &Route,
-    deadline: Instant,
-) -> (SmallVec<[&Arc<Target>; 4]>, Resort, Vec<Failure>) {
-    let mut now = Instant::now();
-    let latest = deadline.min(now + LONGEST_WAIT);
+/// Who may be asked where all rest.
+enum Awake<'r> {
+    /// One at least does not rest any more.
+    Some,
+    /// All rest, and this one may be tried.
+    Last(&'r Arc<Target>),
+    /// All rest, for too long.
+    None,
+}
+
+/// Who is worth asking, though all rest. If every target says itself that it has no time, and one will have some soon, that
+/// is waited for.
+async fn awaited(route: &Route, latest: Instant) -> Awake<'_> {
     loop {
-        let (targets, resort) = route.worth_asking(now);
-        let failures = resting(route, &targets, now);
-        let wait = failures.iter().filter_map(|failure| failure.wait).min();
-        match wait.map(|wait| now + wait) {
-            Some(then) if targets.is_empty() && then < latest => sleep_until(then).await,
-            _ => return (targets, resort, failures),
+        let now = Instant::now();
+        let waits = || route.targets.iter().map(|target| target.health.look(now));
+        if waits().any(|look| look.is_ok()) {
+            return Awake::Some;
         }
-        now = Instant::now();
+        if let Some(target) = route.last_resort(now) {
+            return Awake::Last(target);
+        }
+        let waits = waits().filter_map(Result::err);
+        match waits.map(|resting| now + resting.wait).min() {
+            Some(then) if then < latest => sleep_until(then).await,
+            _ => return Awake::None,
+        }
     }
 }
 
@@ -169,17 +209,6 @@ async fn wait(tried: Tried<'_>, mut then: Instant, deadline: Instant) {
             _ => return,
         }
     }
-}
-
-/// Those that are not worth asking now, and why.
-fn resting(route: &Route, asked: &[&Arc<Target>], now: Instant) -> Vec<Failure> {
-    let targets = route.order().iter();
-    let others = targets.filter(|target| !asked.iter().any(|asked| Arc::ptr_eq(asked, target)));
-    let failures = others.filter_map(|target| {
-        let resting = target.health.look(now).err()?;
-        Some(Failure::unasked(target, Cause::Resting(resting)))
-    });
-    failures.collect()
 }
 
 /// Who is asked next.
@@ -272,7 +301,9 @@ async fn watched(
     match tried {
         Ok(answer) => {
             if answer.body.has_content() {
-                watch.tab.begins();
+                let now = Instant::now();
+                watch.tab.begins(now);
+                watch.record.content.get_or_insert(now);
             }
             if let Some(wait) = errors::reset(&answer.headers, call.wall) {
                 watch.tab.parks(wait);

@@ -37,7 +37,7 @@ use crate::provider::errors::{Fault, Retry};
 use crate::provider::unfit::Unfit;
 use crate::provider::{Origin, Provider, echo};
 use crate::route::health::Blame;
-use crate::route::{Resting, Target, Why};
+use crate::route::{Asks, Bounds, Resting, Target, Why};
 use crate::telemetry::{Outcome, RequestId};
 use crate::usage::Usage;
 pub use clock::Clock;
@@ -80,6 +80,19 @@ pub struct Call<'c> {
     pub id: RequestId,
     /// What providers hear as its id: the client's own, or else ours.
     pub client_id: HeaderValue,
+}
+
+impl Call<'_> {
+    /// What of it the order of targets depends on.
+    fn asks<'a>(&'a self, bounds: Option<&'a Bounds>) -> Asks<'a> {
+        Asks {
+            endpoint: self.endpoint,
+            envelope: self.envelope,
+            headers: self.headers,
+            bounds,
+            seed: self.id.seed(),
+        }
+    }
 }
 
 /// An answer that the client will get.

@@ -99,10 +99,10 @@ struct Bill {
 }
 
 impl Bill {
-    fn begins(&mut self) {
+    fn begins(&mut self, now: Instant) {
         self.has_begun = true;
         if let Some(trial) = &mut self.trial {
-            trial.begins(Instant::now);
+            trial.begins(now);
         }
     }
 
@@ -251,6 +251,11 @@ impl Tab {
         Ok(())
     }
 
+    /// The most that the request may cost. None: nobody who is asked has a budget.
+    pub(super) fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.as_ref()
+    }
+
     /// The output that each choice may have at a target, in tokens, where somebody has a budget.
     pub(super) fn limit(&self, target: &Target) -> Option<u64> {
         self.bounds.as_ref()?.each(&target.terms)
@@ -274,9 +279,9 @@ impl Tab {
     }
 
     /// The try has an answer, of which more may be to come.
-    pub(super) fn begins(&mut self) {
+    pub(super) fn begins(&mut self, now: Instant) {
         if let Some(bill) = &mut self.bill {
-            bill.begins();
+            bill.begins(now);
         }
     }
 
@@ -330,7 +335,7 @@ impl Tab {
             return false;
         };
         if progress.content && !bill.has_begun {
-            bill.begins();
+            bill.begins(Instant::now());
         }
         bill.said = progress.said;
         bill.told = (progress.usage, progress.told_all);

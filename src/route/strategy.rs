@@ -1,0 +1,123 @@
+//! In which order? What an operator chooses, and what of a request it goes by.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use smallvec::SmallVec;
+
+use super::targets::mark;
+use super::{Bounds, Route};
+use crate::envelope::Envelope;
+use crate::protocol::{Endpoint, opening};
+use crate::usage::Money;
+
+/// In which order the targets of a tier are asked.
+#[derive(Clone, Debug, Default)]
+pub enum Strategy {
+    /// As they are written.
+    #[default]
+    Order,
+    /// By chance, each as often as its weight says.
+    Weight,
+    /// The one whose first content comes soonest, of two that chance names.
+    Latency,
+    /// The one with the fewest requests under way.
+    LeastBusy,
+    /// The cheapest for this very request, at the most that it may cost; with so much output, in tokens, where its client
+    /// gives no limit.
+    Cost(u64),
+    /// The same one for the same conversation: by the first of these that a request has.
+    Sticky(Vec<StickyBy>),
+}
+
+impl Strategy {
+    /// Its name, as it is written.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Weight => "weight",
+            Self::Latency => "latency",
+            Self::LeastBusy => "least_busy",
+            Self::Cost(_) => "cost",
+            Self::Sticky(_) => "sticky",
+        }
+    }
+}
+
+/// By what requests belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StickyBy {
+    /// A header of the client's.
+    Header(HeaderName),
+    /// A member of the body: `prompt_cache_key`, `user`.
+    Member(&'static str),
+    /// How the conversation begins.
+    Messages,
+}
+
+/// What of a request the order of its targets depends on.
+#[derive(Clone, Copy)]
+pub struct Asks<'a> {
+    /// What was called.
+    pub endpoint: Endpoint,
+    /// Its body.
+    pub envelope: &'a Envelope,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The most that it may cost. None: nobody needed to know yet.
+    pub bounds: Option<&'a Bounds>,
+    /// Chance: the same number gives the same order.
+    pub seed: u64,
+}
+
+/// What a request is ordered by, worked out once.
+#[derive(Debug)]
+pub(super) enum Basis {
+    /// Nothing of its own.
+    Nothing,
+    /// What it may cost, by kinds of targets. None: nobody knows.
+    Costs(SmallVec<[Option<Money>; 8]>),
+    /// What it belongs to.
+    Mark(u64),
+}
+
+impl Route {
+    /// What a request is ordered by.
+    pub(super) fn basis(&self, asks: &Asks<'_>) -> Basis {
+        match &self.strategy {
+            Strategy::Cost(cap) => {
+                let own = match asks.bounds {
+                    Some(_) => None,
+                    None => Bounds::new(self, asks.endpoint, asks.envelope, *cap).ok(),
+                };
+                let bounds = asks.bounds.or(own.as_ref());
+                let terms = self.targets.terms();
+                Basis::Costs(terms.map(|terms| bounds?.at(terms)).collect())
+            }
+            Strategy::Sticky(by) => {
+                let found = by.iter().find_map(|by| by.mark(asks));
+                // What belongs to nothing may go anywhere.
+                Basis::Mark(found.unwrap_or(asks.seed))
+            }
+            _ => Basis::Nothing,
+        }
+    }
+}
+
+impl StickyBy {
+    fn mark(&self, asks: &Asks<'_>) -> Option<u64> {
+        match self {
+            Self::Header(name) => asks.headers.get(name).map(mark),
+            Self::Member(name) => asks.envelope.string(name).map(|it| mark(it.as_bytes())),
+            Self::Messages => opening(asks.endpoint, asks.envelope).map(mark),
+        }
+    }
+
+    /// Its name, as it is written.
+    pub fn name(&self) -> Bytes {
+        match self {
+            Self::Header(name) => Bytes::from(format!("header:{name}")),
+            Self::Member(name) => Bytes::from_static(name.as_bytes()),
+            Self::Messages => Bytes::from_static(b"messages"),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A model's targets, in tiers, with what is worked out of them once, so that a request need not look at all of them.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Target, Terms};
+
+/// Who may serve a model: the first tier first, and in each tier as written.
+#[derive(Default)]
+pub struct Targets {
+    all: Vec<Arc<Target>>,
+    tiers: Vec<Tier>,
+    /// One of those that cost the same and take as much, for each such kind.
+    kinds: Vec<usize>,
+    /// Some have limits.
+    pub is_limited: bool,
+    /// Some have a provider with a budget.
+    pub is_metered: bool,
+}
+
+/// Targets that are asked before those of the next tier.
+pub(super) struct Tier {
+    /// Where they stand.
+    pub(super) all: Range<usize>,
+    /// Of each, what it and all before it weigh.
+    pub(super) weights: Vec<u64>,
+    /// Of each, a number that only its name decides: the same after a restart, and at other gateways.
+    pub(super) marks: Vec<u64>,
+    /// Those of each kind, by the number of that.
+    pub(super) kinds: Vec<(usize, Vec<usize>)>,
+}
+
+impl Tier {
+    fn of(all: &[Arc<Target>], range: Range<usize>, kind_of: &[usize]) -> Self {
+        let targets = all.get(range.clone()).unwrap_or_default();
+        let mut sum = 0_u64;
+        let weights = targets.iter().map(|target| {
+            sum += u64::from(target.weight);
+            sum
+        });
+        let mut kinds: Vec<(usize, Vec<usize>)> = Vec::new();
+        for (n, kind) in range.clone().zip(kind_of.iter().skip(range.start)) {
+            match kinds.iter_mut().find(|(known, _)| known == kind) {
+                Some((_, members)) => members.push(n),
+                None => kinds.push((*kind, vec![n])),
+            }
+        }
+        Self {
+            weights: weights.collect(),
+            marks: targets
+                .iter()
+                .map(|target| mark(target.name.as_bytes()))
+                .collect(),
+            kinds,
+            all: range,
+        }
+    }
+}
+
+/// A number for a text. The keys of this hash are fixed.
+pub(super) fn mark(text: impl AsRef<[u8]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.as_ref().hash(&mut hasher);
+    hasher.finish()
+}
+
+impl From<Vec<Target>> for Targets {
+    fn from(mut all: Vec<Target>) -> Self {
+        // Those of one tier stay in the order in which they are written.
+        all.sort_by_key(|target| target.tier);
+        let all: Vec<Arc<Target>> = all.into_iter().map(Arc::new).collect();
+        let mut kinds: Vec<usize> = Vec::new();
+        let mut kind_of = Vec::new();
+        for (n, target) in all.iter().enumerate() {
+            let is_like = |it: &usize| {
+                let known = all.get(*it);
+                known.is_some_and(|known| known.terms.binds_like(&target.terms))
+            };
+            let known = kinds.iter().position(is_like);
+            kind_of.push(known.unwrap_or(kinds.len()));
+            if known.is_none() {
+                kinds.push(n);
+            }
+        }
+        let chunks = all.chunk_by(|one, other| one.tier == other.tier);
+        let mut start = 0;
+        let ranges = chunks.map(|chunk| {
+            let range = start..start + chunk.len();
+            start = range.end;
+            range
+        });
+        let tiers = ranges.map(|range| Tier::of(&all, range, &kind_of));
+        Self {
+            tiers: tiers.collect(),
+            kinds,
+            is_limited: all.iter().any(|target| target.gate.is_some()),
+            is_metered: all.iter().any(|target| target.terms.account.is_some()),
+            all,
+        }
+    }
+}
+
+impl Targets {
+    /// All of them, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<Target>> {
+        self.all.iter()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// What they cost and how much they take: each only once that bounds a request alike.
+    pub fn terms(&self) -> impl Iterator<Item = &Terms> + Clone {
+        let kinds = self.kinds.iter().filter_map(|n| self.all.get(*n));
+        kinds.map(|target| &target.terms)
+    }
+
+    /// Those whose rules may change what a request asks for.
+    pub(super) fn rewriting(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let kinds = self.kinds.iter().filter_map(|n| self.all.get(*n));
+        kinds.filter(|target| target.terms.rewrites.is_some())
+    }
+
+    pub(super) fn get(&self, n: usize) -> Option<&Arc<Target>> {
+        self.all.get(n)
+    }
+
+    pub(super) fn tiers(&self) -> &[Tier] {
+        &self.tiers
+    }
+}
+
+impl<'t> IntoIterator for &'t Targets {
+    type Item = &'t Arc<Target>;
+    type IntoIter = std::slice::Iter<'t, Arc<Target>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl Terms {
+    /// Whether every request is bounded alike by both.
+    fn binds_like(&self, other: &Self) -> bool {
+        let both = |terms: &Self| (terms.context, terms.max_output, terms.rewrites);
+        let price = |terms: &Self| terms.price.clone();
+        self.rewrites.is_none() && both(self) == both(other) && price(self) == price(other)
+    }
+}

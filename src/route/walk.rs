@@ -1,0 +1,322 @@
+//! Who is asked next? A walk over a model's targets, tier by tier, in the order of its strategy, past those that rest.
+//!
+//! It looks at as few of them as it can: most requests are answered by the first, and a model may have a thousand.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::strategy::{Asks, Basis};
+use super::targets::Tier;
+use super::{Pace, Route, Strategy, Target};
+use crate::usage::Money;
+
+/// Of a tier of up to so many targets all are looked at, of a larger one as many as chance names. That many are taken by
+/// strategy, too; whoever has been turned down so often takes the others as they come.
+const SCANNED: usize = 16;
+
+/// Of a large tier so many are compared.
+const DRAWN: usize = 8;
+
+/// Whoever has no more requests under way than this is not loaded.
+const LOADED: u32 = 8;
+
+/// A walk over the targets of one route, for one request.
+#[derive(Debug)]
+pub struct Walk<'r> {
+    route: &'r Route,
+    basis: Basis,
+    dice: u64,
+    /// Which tier.
+    tier: usize,
+    /// How many of it were taken by strategy, and up to where it was gone through as it is.
+    taken: usize,
+    gone: usize,
+    /// Those that were given, of this tier.
+    given: SmallVec<[usize; 4]>,
+    is_fresh: bool,
+}
+
+impl Route {
+    /// The way of a request.
+    pub fn walk(&self, asks: &Asks<'_>) -> Walk<'_> {
+        Walk {
+            route: self,
+            basis: self.basis(asks),
+            dice: asks.seed,
+            tier: 0,
+            taken: 0,
+            gone: 0,
+            given: SmallVec::new(),
+            is_fresh: true,
+        }
+    }
+}
+
+impl<'r> Walk<'r> {
+    /// The next target that does not rest. None: there are no more.
+    pub fn next(&mut self, now: Instant) -> Option<&'r Arc<Target>> {
+        let targets = &self.route.targets;
+        while let Some(tier) = targets.tiers().get(self.tier) {
+            if let Some(n) = self.pick(tier, now) {
+                self.is_fresh = false;
+                self.given.push(n);
+                return targets.get(n);
+            }
+            self.tier += 1;
+            (self.taken, self.gone) = (0, 0);
+            self.given.clear();
+        }
+        None
+    }
+
+    /// Whether it has given none.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// Nobody else is asked.
+    pub fn ends(&mut self) {
+        self.is_fresh = false;
+        self.tier = usize::MAX;
+    }
+
+    /// Whether there is another target that does not rest.
+    pub fn has_more(&self, now: Instant) -> bool {
+        let targets = &self.route.targets;
+        let tiers = targets.tiers().iter().skip(self.tier);
+        let mut rest = tiers.flat_map(|tier| tier.all.clone());
+        rest.any(|n| self.is_open(n, now))
+    }
+
+    fn pick(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        if matches!(self.route.strategy, Strategy::Order) || self.taken >= SCANNED {
+            return self.as_it_comes(tier, now);
+        }
+        self.taken += 1;
+        let picked = match (&self.route.strategy, &self.basis) {
+            (Strategy::Weight, _) => self.by_weight(tier, now),
+            (Strategy::Latency, _) => self.by_latency(tier, now),
+            (Strategy::LeastBusy, _) => self.by_load(tier, now),
+            (Strategy::Cost(_), Basis::Costs(costs)) => self.by_cost(tier, costs, now),
+            (Strategy::Sticky(_), Basis::Mark(mark)) => self.by_mark(tier, *mark, now),
+            _ => None,
+        };
+        picked.or_else(|| self.as_it_comes(tier, now))
+    }
+
+    /// Whether a target can be given: it was not before, and does not rest.
+    fn is_open(&self, n: usize, now: Instant) -> bool {
+        let target = self.route.targets.get(n);
+        !self.given.contains(&n) && target.is_some_and(|target| target.health.look(now).is_ok())
+    }
+
+    fn pace(&self, n: usize) -> Option<&Pace> {
+        self.route.targets.get(n).map(|target| target.health.pace())
+    }
+
+    fn as_it_comes(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        let (before, rest) = (tier.all.clone(), tier.all.clone().skip(self.gone));
+        // Of those before it some may have rested long enough meanwhile.
+        let mut all = rest.chain(before.take(self.gone));
+        let next = all.find(|n| self.is_open(*n, now))?;
+        self.gone = self.gone.max(next + 1 - tier.all.start);
+        Some(next)
+    }
+
+    /// Another random number.
+    fn draw(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.dice)
+    }
+
+    /// Any number below another.
+    fn below(&mut self, most: u64) -> u64 {
+        let scaled = (u128::from(self.draw()) * u128::from(most)) >> 64;
+        u64::try_from(scaled).unwrap_or(0)
+    }
+
+    /// Any target of a tier, each as often as any other.
+    fn any(&mut self, tier: &Tier) -> usize {
+        let n = self.below(tier.all.len() as u64);
+        tier.all.start + usize::try_from(n).unwrap_or(0)
+    }
+
+    /// Those that are compared: all that are open, or some, each once.
+    fn open(&mut self, tier: &Tier, most: usize, now: Instant) -> SmallVec<[usize; SCANNED]> {
+        if tier.all.len() <= SCANNED {
+            let all = tier.all.clone();
+            return all.filter(|n| self.is_open(*n, now)).collect();
+        }
+        let mut some = SmallVec::new();
+        for _ in 0..2 * DRAWN {
+            let n = self.any(tier);
+            if !some.contains(&n) && self.is_open(n, now) {
+                some.push(n);
+            }
+            if some.len() == most {
+                break;
+            }
+        }
+        some
+    }
+
+    fn by_weight(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        if tier.all.len() > SCANNED {
+            return self.by_weight_of_many(tier, now);
+        }
+        // In thousandths, for whoever works again gets but a part of its share.
+        let share = |n: usize| {
+            let target = self.route.targets.get(n);
+            target.map_or(0, |target| share(target, now))
+        };
+        let open = tier.all.clone().filter(|n| self.is_open(*n, now));
+        let open: SmallVec<[(usize, u64); SCANNED]> = open.map(|n| (n, share(n))).collect();
+        let all: u64 = open.iter().map(|(_, share)| share).sum();
+        if all == 0 {
+            return None;
+        }
+        let mut point = self.below(all);
+        let hit = open.iter().find(|(_, share)| {
+            let is_hit = point < *share;
+            point = point.saturating_sub(*share);
+            is_hit
+        });
+        hit.map(|(n, _)| *n)
+    }
+
+    fn by_weight_of_many(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        let all = tier.weights.last().copied().filter(|all| *all > 0)?;
+        for _ in 0..2 * DRAWN {
+            let point = self.below(all);
+            let n = tier.weights.partition_point(|sum| *sum <= point) + tier.all.start;
+            let warmth = self.pace(n)?.warmth(now);
+            let is_taken = warmth >= 1.0 || self.below(1_000) < thousandths(warmth);
+            if is_taken && self.is_open(n, now) {
+                return Some(n);
+            }
+        }
+        None
+    }
+
+    /// Of two the one that would answer sooner, for all that is known: to take the best of all would send everybody there at
+    /// once.
+    fn by_latency(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        let open = self.open(tier, 2, now);
+        let first = self.below(open.len() as u64);
+        let mut second = self.below((open.len() as u64).checked_sub(1)?);
+        second += u64::from(second >= first);
+        let at = |n: u64| open.get(usize::try_from(n).unwrap_or(0)).copied();
+        let wait = |n: Option<usize>| n.and_then(|n| self.pace(n)).map(|pace| pace.wait(now));
+        match open.len() {
+            1 => at(0),
+            _ if wait(at(second)) < wait(at(first)) => at(second),
+            _ => at(first),
+        }
+    }
+
+    fn by_load(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+        let open = self.open(tier, DRAWN, now);
+        // Of those with as little to do any.
+        let start = usize::try_from(self.below(open.len() as u64)).unwrap_or(0);
+        let turned = open.iter().cycle().skip(start).take(open.len());
+        let load = |n: &usize| self.pace(*n).map_or(f64::MAX, |pace| pace.load(now));
+        turned
+            .min_by(|one, other| load(one).total_cmp(&load(other)))
+            .copied()
+    }
+
+    /// Of those as cheap the first; whose price is not known comes last.
+    fn by_cost(&self, tier: &Tier, costs: &[Option<Money>], now: Instant) -> Option<usize> {
+        let cost = |kind: usize| costs.get(kind).copied().flatten();
+        let mut kinds: SmallVec<[_; SCANNED]> = tier.kinds.iter().collect();
+        kinds.sort_by_key(|(kind, members)| {
+            let cost = cost(*kind);
+            (cost.is_none(), cost, members.first().copied())
+        });
+        // Those that cost the same stay together, in the order in which they are written.
+        let mut found: Option<(Option<Money>, usize)> = None;
+        for (kind, members) in kinds {
+            let cost = cost(*kind);
+            if found.is_some_and(|(known, _)| known != cost) {
+                break;
+            }
+            let first = members.iter().copied().find(|n| self.is_open(*n, now));
+            if let Some(n) = first
+                && found.is_none_or(|(_, known)| n < known)
+            {
+                found = Some((cost, n));
+            }
+        }
+        found.map(|(_, n)| n)
+    }
+
+    /// By rendezvous: each target draws a number for what the request belongs to, and the highest has it. Who has far more to
+    /// do than the others is passed over, for what he would draw next.
+    fn by_mark(&mut self, tier: &Tier, mark: u64, now: Instant) -> Option<usize> {
+        let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut first = None;
+        loop {
+            let drawn = |(n, own): (usize, &u64)| (mixed(mark ^ own), n + tier.all.start);
+            let numbers = tier.marks.iter().enumerate().map(drawn);
+            let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
+            let highest = numbers.filter(|(_, n)| is_left(*n)).max();
+            let Some((_, n)) = highest else {
+                return first;
+            };
+            if self.is_open(n, now) {
+                first = first.or(Some(n));
+                if !self.is_loaded(tier, n, now) {
+                    return Some(n);
+                }
+            }
+            passed.push(n);
+            if passed.len() > SCANNED {
+                return first;
+            }
+        }
+    }
+
+    /// Whether it has more than twice as much to do as the others, on average.
+    fn is_loaded(&mut self, tier: &Tier, n: usize, now: Instant) -> bool {
+        let busy = |n: usize| {
+            self.route
+                .targets
+                .get(n)
+                .map_or(0, |it| it.health.pace().busy())
+        };
+        let own = busy(n);
+        if own <= LOADED {
+            return false;
+        }
+        let others = self.open(tier, DRAWN, now);
+        let others = others.iter().filter(|other| **other != n);
+        let (sum, count) = others.fold((0_u64, 0_u64), |(sum, count), other| {
+            (sum + u64::from(busy(*other)), count + 1)
+        });
+        count > 0 && u64::from(own) * count > 2 * sum.max(1)
+    }
+}
+
+/// What a target weighs now, in thousandths.
+fn share(target: &Target, now: Instant) -> u64 {
+    u64::from(target.weight) * thousandths(target.health.pace().warmth(now))
+}
+
+fn thousandths(part: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part is between 0 and 1"
+    )]
+    let thousandths = (part.clamp(0.0, 1.0) * 1_000.0) as u64;
+    thousandths
+}
+
+/// Stirs a number, so that of two that hardly differ nothing alike is left: the last step of splitmix64.
+fn mixed(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
