@@ -147,7 +147,7 @@ pub struct Told {
 
 impl Rejection {
     /// Its status and its code.
-    fn kind(&self) -> (StatusCode, &'static str) {
+    pub fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadHeader(..)
             | Self::BadMember(..)

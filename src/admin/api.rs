@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Semaphore;
 
-use super::keys;
+use super::{explain, keys};
 use crate::config::duration;
 use crate::gateway::Gateway;
 use crate::ledger::{By, Place, Report, ReportError, rows};
@@ -98,6 +98,8 @@ pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
     match (&*path, ask.method.as_str()) {
         (["usage"], "GET") => usage(&ask).await,
         (["usage"], _) => only("GET"),
+        (["explain"], "POST") => explain::answer(&ask, body).await,
+        (["explain"], _) => only("POST"),
         (["keys"], "GET") => keys::list(ask).await,
         (["keys"], "POST") => keys::make(ask, body).await,
         (["keys"], _) => only("GET, POST"),
@@ -108,7 +110,7 @@ pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
         _ => Answer::refusal(
             StatusCode::NOT_FOUND,
             "unknown_url",
-            "there is no such path; see /admin/usage and /admin/keys",
+            "there is no such path; see /admin/usage, /admin/keys and /admin/explain",
         ),
     }
 }

@@ -3,6 +3,7 @@
 //! Served by the control thread, never by one that serves clients: to write the metrics takes milliseconds.
 
 mod api;
+pub mod explain;
 mod guard;
 mod keys;
 
@@ -26,6 +27,9 @@ use guard::{Guard, Turned};
 
 /// The longest body of an operator's, in bytes.
 const LONGEST: usize = 64 << 10;
+
+/// Where it is asked what would become of a request.
+const EXPLAIN: &str = "/admin/explain";
 
 /// How long it may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +56,13 @@ impl Window {
     /// Answers at `/admin` and below, if it may be asked.
     async fn answer(&self, token: Option<Digest>, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        if let Err(turned) = self.guard.admit(token, &head.method, &head.headers) {
+        // To ask what would happen changes nothing.
+        let is_question = head.uri.path() == EXPLAIN;
+        let method = match is_question {
+            true => &Method::GET,
+            false => &head.method,
+        };
+        if let Err(turned) = self.guard.admit(token, method, &head.headers) {
             return turned_away(&turned);
         }
         let ask = Ask::of(&self.gateway, &self.reading, &head);
@@ -65,12 +75,19 @@ impl Window {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Answer::refusal(status, "unsupported_media_type", message);
         }
-        match tokio::time::timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+        let longest = match is_question {
+            true => explain::LONGEST,
+            false => LONGEST,
+        };
+        match tokio::time::timeout(PATIENCE, Limited::new(body, longest).collect()).await {
             Ok(Ok(body)) => api::answer(ask, body.to_bytes()).await,
             Ok(Err(_)) => Answer::refusal(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request_too_large",
-                "the body is longer than 64 KiB, or it broke off",
+                &format!(
+                    "the body is longer than {} KiB, or it broke off",
+                    longest >> 10
+                ),
             ),
             Err(_) => Answer::refusal(
                 StatusCode::REQUEST_TIMEOUT,
@@ -153,7 +170,8 @@ impl Handler for Window {
             _ => said(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "see /metrics, /health/ready, /admin/usage and /admin/keys\n".into(),
+                "see /metrics, /health/ready, /admin/usage, /admin/keys and /admin/explain\n"
+                    .into(),
             ),
         }
     }

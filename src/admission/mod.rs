@@ -198,6 +198,21 @@ impl Keyring {
         self.callers.iter()
     }
 
+    /// Who has a key of this name, here or made, that is not revoked.
+    pub fn named<'k>(&'k self, name: &str, made: &'k MadeKeys) -> Option<&'k Arc<Caller>> {
+        let is_it = |caller: &&Arc<Caller>| *caller.name == *name;
+        let mut written = self.callers().filter(|it| !made.revoked.contains(&it.name));
+        written
+            .find(is_it)
+            .or_else(|| made.callers.iter().find(is_it))
+    }
+
+    /// Whoever comes without one, if they are let in now.
+    pub fn let_in(&self, made: &MadeKeys) -> Option<&Arc<Caller>> {
+        let stays = self.is_open_for_good || !made.is_any;
+        self.open.as_ref().filter(|_| stays)
+    }
+
     /// Whoever comes without one, if they are let in.
     pub fn anybody(&self) -> Option<&Arc<Caller>> {
         self.open.as_ref()
@@ -221,12 +236,8 @@ impl Keyring {
             written.or_else(|| made.callers.get(&digest))
         });
         let valid = known.filter(|caller| caller.expires.is_none_or(|expires| now() < expires));
-        let open = || {
-            let stays = self.is_open_for_good || !made.is_any;
-            self.open.as_ref().filter(|_| stays)
-        };
         valid
-            .or_else(open)
+            .or_else(|| self.let_in(made))
             .map(Arc::clone)
             .ok_or(if shown.is_some() {
                 UnknownKey::Wrong

@@ -1,6 +1,7 @@
 //! What an operator types.
 
 pub mod check;
+pub mod explain;
 pub mod keys;
 pub mod prices;
 pub mod providers;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
 use crate::config::{Config, Diagnostic};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Wall};
 use crate::ledger::{By, Ledger};
 use crate::plan::Plan;
 use crate::provider;
@@ -50,6 +51,8 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// What would become of a request, and why, without sending it
+    Explain(explain::Asked),
     /// Make, list, revoke and rotate keys, also beside a gateway that runs
     #[command(subcommand)]
     Keys(Keys),
@@ -167,6 +170,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&file, environment),
         Command::Check { probe, strict } => check::run(&file, environment, probe, strict),
+        Command::Explain(asked) => explain::run(&file, environment, &asked),
         Command::Keys(Keys::New { name, terms }) => keys::new(&file, environment, &name, &terms),
         Command::Keys(Keys::List { json }) => keys::list(&file, environment, json),
         Command::Keys(Keys::Revoke { name }) => keys::revoke(&file, environment, &name),
@@ -234,15 +238,20 @@ impl Loaded {
     /// What it means, without anything that runs, and without the ledger's file; or every flaw.
     pub fn compile(&self) -> Result<Arc<Plan>, Flaws> {
         let telemetry = Telemetry::new(Metrics::new(), None);
-        let ledger = Ledger::unopened();
-        match Gateway::new(
-            &self.config,
-            telemetry,
-            ledger,
-            self.surroundings(),
-            Box::new(SystemTime::now),
-        ) {
-            Ok(gateway) if self.flaws.is_empty() => Ok(gateway.plan()),
+        let (ledger, wall) = (Ledger::unopened(), Box::new(SystemTime::now));
+        Ok(self.gateway(telemetry, ledger, wall)?.plan())
+    }
+
+    /// The gateway that it means; or every flaw.
+    pub fn gateway(
+        &self,
+        telemetry: Arc<Telemetry>,
+        ledger: Ledger,
+        wall: Wall,
+    ) -> Result<Arc<Gateway>, Flaws> {
+        let surroundings = self.surroundings();
+        match Gateway::new(&self.config, telemetry, ledger, surroundings, wall) {
+            Ok(gateway) if self.flaws.is_empty() => Ok(gateway),
             Ok(_) => Err(self.report(Vec::new())),
             Err(found) => Err(self.report(found)),
         }

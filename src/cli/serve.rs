@@ -201,11 +201,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())
         .map_err(|error| Failed::User(anyhow!("[ledger]: {error}; {WITHOUT}")))?;
-    let gateway = match Gateway::new(config, telemetry, ledger, loaded.surroundings(), wall) {
-        Ok(gateway) if loaded.flaws.is_empty() => gateway,
-        Ok(_) => return Err(loaded.report(Vec::new()).into()),
-        Err(found) => return Err(loaded.report(found).into()),
-    };
+    let gateway = loaded.gateway(telemetry, ledger, wall)?;
     let (stage, staged) = watch::channel(Stage::Open);
     let times = Times {
         header: config.server.header_timeout,

@@ -5,12 +5,14 @@
 mod asked;
 mod catalogue;
 mod discover;
+pub mod explain;
 mod funds;
 mod instead;
 mod own;
 mod twins;
 mod wait;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher, Opening, Timers};
+use crate::route::Route;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{Manner, wants_stream};
@@ -308,9 +311,7 @@ where
     let body = envelope::read(body, most, within, take).await?;
     record.bytes_in = body.len() as u64;
     let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
-    let model = envelope
-        .string("model")
-        .ok_or(Rejection::BadMember("model", "must be given, as a string"))?;
+    let model = model(&envelope)?;
     record.asked = Some(shortened(&model));
     let stream = wants_stream(&envelope)? && endpoint.streams();
     if stream {
@@ -319,20 +320,10 @@ where
     let patience = manner.patience()?;
 
     // Where may it go?
-    let mut route = plan
-        .route(&model)
-        .ok_or_else(|| Rejection::ModelNotFound(shortened(&model)))?;
-    if !caller.may_use(&model) {
-        return Err(Rejection::ModelNotAllowed(shortened(&model)));
-    }
+    let mut route = destination(plan, caller, &model)?;
     record.routed(&route.meters);
     if route.targets.is_empty() {
-        let why = route
-            .skipped
-            .iter()
-            .fold(String::new(), |why, next| why + "; " + next);
-        let model = shortened(&model);
-        return Err(Rejection::NoTarget { model, why });
+        return Err(nobody(&route, &model));
     }
 
     // May it pass, may it be paid, and who answers? What a model cannot take, another may.
@@ -345,6 +336,7 @@ where
         deadline: record.began + patience.unwrap_or(route.deadline).min(route.deadline),
         is_hurried: patience.is_some_and(|patience| patience < route.deadline),
         wall: &*gateway.wall,
+        output_cap: plan.spending.output_cap,
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
     };
@@ -406,6 +398,30 @@ async fn one(
             Err(exhausted.into())
         }
     }
+}
+
+/// The model that is asked for.
+fn model(envelope: &Envelope) -> Result<Cow<'_, str>, Rejection> {
+    let model = envelope.string("model");
+    model.ok_or(Rejection::BadMember("model", "must be given, as a string"))
+}
+
+/// Where a request for a model goes, if its caller may ask for that.
+fn destination(plan: &Plan, caller: &Caller, model: &str) -> Result<Arc<Route>, Rejection> {
+    let route = plan.route(model);
+    let route = route.ok_or_else(|| Rejection::ModelNotFound(shortened(model)))?;
+    if !caller.may_use(model) {
+        return Err(Rejection::ModelNotAllowed(shortened(model)));
+    }
+    Ok(route)
+}
+
+/// Why a model without targets has none.
+fn nobody(route: &Route, model: &str) -> Rejection {
+    let skipped = route.skipped.iter();
+    let why = skipped.fold(String::new(), |why, next| why + "; " + next);
+    let model = shortened(model);
+    Rejection::NoTarget { model, why }
 }
 
 /// Who asks.

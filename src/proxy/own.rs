@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::catalogue;
 use crate::admission::Caller;
@@ -14,9 +15,23 @@ use crate::admission::limits::{What, Whose};
 use crate::gateway::Gateway;
 use crate::ledger::{Account, Balance, Scope};
 use crate::telemetry::Record;
+use crate::telemetry::decision::millis;
 use crate::usage::Money;
 
 pub(super) async fn usage(gateway: &Gateway, caller: &Caller, record: &Record) -> Response<Bytes> {
+    let mut told = standing(gateway, caller, record.began).await;
+    told.insert("object".into(), "usage".into());
+    told.insert("key".into(), (*caller.name).into());
+    told.insert("team".into(), caller.team.as_deref().into());
+    catalogue::answer(StatusCode::OK, &Value::Object(told))
+}
+
+/// What a caller has left: `budgets` and `limits`.
+pub(super) async fn standing(
+    gateway: &Gateway,
+    caller: &Caller,
+    at: Instant,
+) -> Map<String, Value> {
     let (ledger, now) = (&gateway.state.ledger, (gateway.wall)());
     let mine = |account: &&Arc<Account>| !matches!(account.scope(), Scope::Total | Scope::Provider);
     let balances = || -> Vec<Option<Balance>> {
@@ -42,7 +57,7 @@ pub(super) async fn usage(gateway: &Gateway, caller: &Caller, record: &Record) -
             Whose::Team => "team",
             Whose::Target => continue,
         };
-        limits.extend(gate.left(record.began).iter().map(|left| {
+        limits.extend(gate.left(at).iter().map(|left| {
             json!({
                 "scope": scope,
                 "name": &**gate.name(),
@@ -53,14 +68,10 @@ pub(super) async fn usage(gateway: &Gateway, caller: &Caller, record: &Record) -
             })
         }));
     }
-    let told = json!({
-        "object": "usage",
-        "key": &*caller.name,
-        "team": caller.team.as_deref(),
-        "budgets": budgets,
-        "limits": limits,
-    });
-    catalogue::answer(StatusCode::OK, &told)
+    Map::from_iter([
+        ("budgets".into(), budgets.into()),
+        ("limits".into(), limits.into()),
+    ])
 }
 
 /// Amounts are decimal text, so that no reader makes floats of them.
@@ -91,10 +102,6 @@ fn requests(balance: &Balance, now: SystemTime) -> Value {
         "left": balance.left.0,
         "resets_in_ms": resets.map(millis),
     })
-}
-
-fn millis(span: std::time::Duration) -> u64 {
-    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// Seconds since 1970.

@@ -82,6 +82,11 @@ impl Bounds {
         self.demand.answers().then_some(least)
     }
 
+    /// All input that a target may read, in tokens. None: nobody knows.
+    pub fn input(&self, terms: &Terms) -> Option<u64> {
+        self.demand(terms)?.input(terms.context)
+    }
+
     /// All output that a target may give, in tokens.
     pub fn output(&self, terms: &Terms) -> u64 {
         let each = self.each(terms).unwrap_or(0);
@@ -95,7 +100,7 @@ impl Bounds {
         if price.is_free() {
             return Some(Money::ZERO);
         }
-        let input = self.demand(terms)?.input(terms.context)?;
+        let input = self.input(terms)?;
         Some(price.bound(input, self.output(terms)))
     }
 

@@ -74,12 +74,19 @@ pub enum Why {
     Parked,
 }
 
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Why {
+    /// In words, of what rests.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Failing => "failed again and again",
             Self::Parked => "is at its limit",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -4,6 +4,7 @@
 //! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Knows `usage`.
 
 pub mod access;
+pub mod decision;
 mod meters;
 pub mod metrics;
 
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::usage::{Money, Usage};
 use access::{Line, Lines};
+use decision::{Decision, Step};
 use metrics::{Metrics, RouteMeters, TargetMeters};
 
 /// Where records go when they end.
@@ -66,7 +68,17 @@ impl Telemetry {
             cost: None,
             end: None,
             left: None,
+            decisions: None,
+            is_rehearsed: false,
         })
+    }
+
+    /// A record of what would happen, of which nothing is told.
+    pub fn rehearse(self: &Arc<Self>, now: Instant, api: &'static str) -> Box<Record> {
+        let mut record = self.begin(now, api);
+        record.is_rehearsed = true;
+        record.decisions = Some(Box::default());
+        record
     }
 }
 
@@ -230,6 +242,10 @@ pub struct Record {
     pub end: Option<End>,
     /// Since when nobody waited for it any more, if that was before its end.
     pub left: Option<Instant>,
+    /// Why it went where it went, model by model. None: nobody wants to know.
+    pub decisions: Option<Box<Vec<Decision>>>,
+    /// It is about nothing that has happened.
+    is_rehearsed: bool,
 }
 
 impl Record {
@@ -282,9 +298,25 @@ impl Record {
         }
     }
 
+    /// Another model's targets are chosen from, if somebody wants to know.
+    pub fn decides(&mut self, decision: impl FnOnce() -> Decision) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.push(decision());
+        }
+    }
+
+    /// It went to a target, or was kept from it, if somebody wants to know.
+    pub fn steps(&mut self, step: impl FnOnce(Instant) -> Step) {
+        let began = self.began;
+        if let Some(decision) = self.decisions.as_mut().and_then(|all| all.last_mut()) {
+            decision.steps.push(step(began));
+        }
+    }
+
     /// It came to something.
     pub fn try_ends(&mut self, outcome: Outcome) {
-        if let Some(target) = self.trying.take() {
+        let trying = self.trying.take().filter(|_| !self.is_rehearsed);
+        if let Some(target) = trying {
             target.tries(outcome).inc();
         }
     }
@@ -292,6 +324,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.is_rehearsed {
+            return;
+        }
         let now = self.left.unwrap_or_else(Instant::now);
         self.try_ends(Outcome::Cancelled);
         let end = *self.end.get_or_insert(End::ClientGone);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab};
+use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided};
 use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
@@ -47,6 +47,7 @@ pub async fn run(
     let latest = deadline.min(now + LONGEST_WAIT);
     let mut walk = route.walk(&call.asks(tab.bounds()));
     let mut failures = Vec::new();
+    record.decides(|| decided::of(route, call, tab, now));
     'targets: loop {
         let (target, resort) = match walk.next(now) {
             Some(target) => (target, Resort::Other),
@@ -71,7 +72,9 @@ pub async fn run(
             let began = now;
             let begun = tab.begin((target, resort), began, (call.wall)());
             if let Err(cause) = begun.await {
-                failures.push(Failure::unasked(target, cause));
+                let failure = Failure::unasked(target, cause);
+                record.steps(|began| decided::step(&failure, false, now - began));
+                failures.push(failure);
                 now = Instant::now();
                 continue 'targets;
             }
@@ -88,11 +91,13 @@ pub async fn run(
                     if answer.body.has_content() {
                         route.allowance.earn();
                     }
+                    record.steps(|began| decided::answered(target, Instant::now() - began));
                     return Ok(answer);
                 }
                 Err(failure) => failure,
             };
             now = Instant::now();
+            record.steps(|began| decided::step(&failure, true, now - began));
             let tried = Tried {
                 target,
                 times,
@@ -151,7 +156,7 @@ fn after(
         next(&failure, tried, call, now)
     };
     // What does not fit says nothing of how its targets are: where it goes next is no retry.
-    let is_unfit = failure.unfit().is_some();
+    let is_unfit = failure.unfit().is_some() || matches!(failure.cause, Cause::Rehearsed);
     failures.push(failure);
     match next {
         Next::Nobody => Next::Nobody,
@@ -433,6 +438,7 @@ fn failed(target: &Target, is_pressed: bool, cause: Cause) -> Failure {
         retry: match cause {
             // The answer may still come, and be paid for: not a second time at the same place.
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Stale(_) => Retry::Elsewhere,
+            Cause::Rehearsed => Retry::Elsewhere,
             _ => Retry::Here,
         },
         cause,

@@ -61,6 +61,8 @@ pub struct Tab {
     bounds: Option<Bounds>,
     /// What has no price may be asked for all the same.
     unpriced: bool,
+    /// Nothing is sent, and so nothing is counted.
+    is_rehearsed: bool,
     presence: Presence,
     attempt: u32,
     /// A target with a context of so many tokens is known to be too small.
@@ -147,9 +149,20 @@ impl Tab {
             asked,
             bounds,
             unpriced,
+            is_rehearsed: false,
             presence: Presence::default(),
             bill: None,
         }
+    }
+
+    /// Nothing will be sent: it is only to be seen what would be.
+    pub fn rehearses(&mut self) {
+        self.is_rehearsed = true;
+    }
+
+    /// What is set aside.
+    pub fn held(&self) -> Money {
+        self.hold.held()
     }
 
     /// By this it knows, and is known by, whoever waits for the answer.
@@ -210,9 +223,11 @@ impl Tab {
                     None => Cause::Budget(refused),
                 })?;
         }
-        self.charge.spend();
-        charge.spend();
         self.attempt += 1;
+        if !self.is_rehearsed {
+            self.charge.spend();
+            charge.spend();
+        }
         self.bill = Some(Bill {
             price: terms.price.clone(),
             bound,
@@ -229,8 +244,18 @@ impl Tab {
             trial: Some(trial),
             has_begun: false,
         });
-        let version = terms.price.as_ref().map(|price| &price.version);
-        self.hold.begin(Entry {
+        if self.is_rehearsed {
+            return Ok(());
+        }
+        let entry = self.entry(target);
+        self.hold.begin(entry);
+        Ok(())
+    }
+
+    /// The try under way, as it would be entered if all ended now.
+    fn entry(&self, target: &Target) -> Entry {
+        let version = target.terms.price.as_ref().map(|price| &price.version);
+        Entry {
             request: Arc::clone(&self.asked.request),
             attempt: self.attempt,
             at: self.asked.at,
@@ -247,12 +272,11 @@ impl Tab {
             prices: version.map_or_else(|| "".into(), Arc::clone),
             user: self.asked.user.clone(),
             tag: self.asked.tag.clone(),
-        });
-        Ok(())
+        }
     }
 
     /// The most that the request may cost. None: nobody who is asked has a budget.
-    pub(super) fn bounds(&self) -> Option<&Bounds> {
+    pub fn bounds(&self) -> Option<&Bounds> {
         self.bounds.as_ref()
     }
 
@@ -315,7 +339,7 @@ impl Tab {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
             Cause::Budget(_) | Cause::Limited(_) | Cause::Unpriced => true,
-            Cause::Resting(_) | Cause::Spent | Cause::TooLong(_) => true,
+            Cause::Resting(_) | Cause::Spent | Cause::TooLong(_) | Cause::Rehearsed => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;

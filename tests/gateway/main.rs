@@ -17,6 +17,7 @@ mod path;
 mod fallback;
 mod health;
 mod cause;
+mod explain;
 mod errors;
 mod clocks;
 mod alive;

@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::support::provider::Received;
 use crate::support::{Act, Gateway, Provider, completion, post};
 use tollgate::provider::PRESETS;
@@ -107,7 +109,7 @@ impl Case {
 
     /// Whether the client asked to be told the usage of its stream.
     pub(crate) fn asks_for_usage(&self) -> bool {
-        let request: serde_json::Value = serde_json::from_slice(&self.request()).unwrap();
+        let request: Value = serde_json::from_slice(&self.request()).unwrap();
         request["stream_options"]["include_usage"] == true
     }
 
@@ -203,6 +205,50 @@ impl Case {
     }
 }
 
+impl Case {
+    /// What was explained is what was sent, but for what nobody may see.
+    fn check_explained(&self, told: &Value, provider: &Provider, received: &Received) {
+        let request = &told["models"][0]["targets"][0]["request"];
+        let body = String::from_utf8(received.body.clone()).unwrap();
+        // What stands behind a body in its file is no part of it where it is a member.
+        assert_eq!(request["body"], body.trim_end(), "{self:?}: {told:#}");
+        let path = received.line.split(' ').nth(1).unwrap();
+        let url = format!("http://{}{path}", provider.address);
+        assert_eq!(request["url"], url, "{self:?}");
+        let secret = self.credential().map(|(header, _)| header);
+        let by_itself = ["content-length", "x-client-request-id"];
+        for (name, value) in &received.headers {
+            let told = &request["headers"][name];
+            if Some(name) == secret.as_ref() {
+                assert_eq!(told, "***", "{self:?}");
+            } else if !by_itself.contains(&&**name) {
+                assert_eq!(told, value, "{self:?}: {name}");
+            }
+        }
+        assert!(!told.to_string().contains(SECRET), "{self:?}");
+        // Whoever changes the client's body as it says has what was sent.
+        let mut changed: Value = serde_json::from_slice(&self.request()).unwrap();
+        for change in request["changes"].as_array().unwrap() {
+            patch(&mut changed, change);
+        }
+        let sent: Value = serde_json::from_slice(&received.body).unwrap();
+        assert_eq!(changed, sent, "{self:?}");
+    }
+}
+
+/// Applies one change of a JSON Patch.
+fn patch(document: &mut Value, change: &Value) {
+    let path = change["path"].as_str().unwrap();
+    let (parent, name) = path.rsplit_once('/').unwrap();
+    let name = name.replace("~1", "/").replace("~0", "~");
+    match document.pointer_mut(parent).unwrap() {
+        Value::Object(members) if change["op"] == "remove" => drop(members.remove(&name).unwrap()),
+        Value::Object(members) => drop(members.insert(name, change["value"].clone())),
+        Value::Array(all) => all[name.parse::<usize>().unwrap()] = change["value"].clone(),
+        other => panic!("{other} has no {path}"),
+    }
+}
+
 /// Cuts a stream after each blank line.
 pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut events = vec![Vec::new()];
@@ -227,6 +273,12 @@ async fn check(case: &Case) -> Result<(), String> {
     let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
     let provider = Provider::new(case.act()).await;
     let gateway = Gateway::start(&case.provider(&provider)).await;
+    let question = json!({ "endpoint": case.path }).to_string();
+    let request = String::from_utf8(case.request()).unwrap();
+    let question = format!(r#"{},"body":{request}}}"#, question.trim_end_matches('}'));
+    let explained = post(gateway.admin, "/admin/explain", "", question).await;
+    assert_eq!(explained.status, 200, "{case:?}: {}", explained.text());
+    assert_eq!(provider.count(), 0, "nothing is sent");
     let answer = post(gateway.address, &case.path, "sk-ann", case.request()).await;
     let mut flaws = String::new();
     let mut compare = |file: &str, got: &[u8]| {
@@ -259,7 +311,7 @@ async fn check(case: &Case) -> Result<(), String> {
         "{case:?}: it heard {heard}, and there is {other}"
     );
     if !is_stream {
-        serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap();
+        serde_json::from_slice::<Value>(&answer.body).unwrap();
     }
     let shown = format!("{:?}{}", answer.headers, answer.text());
     assert!(!shown.contains(SECRET), "{case:?}: the secret is shown");
@@ -269,8 +321,9 @@ async fn check(case: &Case) -> Result<(), String> {
     } else {
         let received = provider.only();
         compare("upstream_request.json", &received.body);
-        serde_json::from_slice::<serde_json::Value>(&received.body).unwrap();
+        serde_json::from_slice::<Value>(&received.body).unwrap();
         case.check_head(&provider, &received);
+        case.check_explained(&explained.json(), &provider, &received);
     }
     if answer.header("x-tollgate-dropped") != case.dropped.as_deref() {
         let got = answer.header("x-tollgate-dropped");
@@ -342,6 +395,6 @@ async fn a_limit_of_null_does_not_lift_the_other() {
             .status,
         200
     );
-    let sent: serde_json::Value = serde_json::from_slice(&provider.only().body).unwrap();
+    let sent: Value = serde_json::from_slice(&provider.only().body).unwrap();
     assert_eq!(sent["max_tokens"], 5, "{sent}");
 }

@@ -1,0 +1,425 @@
+//! What would become of a request, and why? The same walk as `forward`, with a client that notes instead of sending.
+//!
+//! Every step is the very function that `forward` takes, so that the two cannot disagree. What a request takes of limits
+//! and budgets is taken for the moment that the walk lasts, and given back; nothing is counted, told or entered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, header};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::asked::{Manner, wants_stream};
+use super::funds::{self, Taken, Wanted};
+use super::instead::{Hops, Turned};
+use super::{admit, destination, model, nobody, own};
+use crate::admission::{Caller, UnknownKey};
+use crate::envelope::Envelope;
+use crate::gateway::Gateway;
+use crate::plan::Plan;
+use crate::protocol::Endpoint;
+use crate::rejection::Rejection;
+use crate::route::{Bounds, Route, Target};
+use crate::telemetry::Record;
+use crate::telemetry::decision::{Candidate, Decision, millis};
+use crate::upstream::rehearsal::{Rehearsal, Unsent};
+use crate::upstream::{Call, Client, Presence, attempt};
+use crate::usage::Money;
+
+/// What somebody wants to know.
+pub struct Question {
+    /// The name of the key that would ask. None: whoever comes without one.
+    pub key: Option<String>,
+    /// What would be called.
+    pub endpoint: Endpoint,
+    /// With these headers.
+    pub headers: HeaderMap,
+    /// And this body.
+    pub body: Bytes,
+}
+
+/// The body of a request that is asked about: as it is written, but for the model that is named; or else a chat that says
+/// hello. Fails with what is wrong with it.
+pub fn body(model: Option<&str>, written: Option<&str>) -> Result<Bytes, String> {
+    let quoted = model.map(|model| Value::from(model).to_string());
+    match (written, quoted) {
+        (None, None) => Err("name a `model`, or give a `body` that does".into()),
+        (None, Some(model)) => {
+            let hello = r#"[{"role":"user","content":"hello"}]"#;
+            Ok(format!(r#"{{"model":{model},"messages":{hello}}}"#).into())
+        }
+        (Some(written), model) => {
+            let body = Bytes::copy_from_slice(written.as_bytes());
+            let Some(model) = model else {
+                return Ok(body);
+            };
+            let envelope = Envelope::scan(body, |_| false);
+            let envelope = envelope.map_err(|error| format!("`body`: {error}"))?;
+            let mut edits = envelope.edit();
+            edits.set("model", Bytes::from(model));
+            Ok(edits.into_rope().to_vec().into())
+        }
+    }
+}
+
+/// What would become of a request. An object; its `rejected` says why it would not be sent.
+pub async fn explain(gateway: &Gateway, question: &Question) -> Value {
+    let mut found = Map::new();
+    let telemetry = &gateway.state.telemetry;
+    let mut record = telemetry.rehearse(Instant::now(), question.endpoint.name());
+    found.insert("endpoint".into(), question.endpoint.name().into());
+    let plan = gateway.plan();
+    let rejected = match who(gateway, &plan, question.key.as_deref()) {
+        Ok(caller) => {
+            let walked = walk(gateway, &plan, &caller, question, &mut found, &mut record);
+            walked.await.err().map(|rejection| told(&rejection))
+        }
+        Err(why) => {
+            let (status, code) = Rejection::from(UnknownKey::Missing).kind();
+            Some(json!({ "status": status.as_u16(), "code": code, "message": why }))
+        }
+    };
+    if let Some(rejected) = rejected {
+        found.insert("rejected".into(), rejected);
+    }
+    Value::Object(found)
+}
+
+/// Why a client would be turned away, as it would hear it.
+fn told(rejection: &Rejection) -> Value {
+    let (status, code) = rejection.kind();
+    json!({ "status": status.as_u16(), "code": code, "message": rejection.to_string() })
+}
+
+async fn walk(
+    gateway: &Gateway,
+    plan: &Plan,
+    caller: &Caller,
+    question: &Question,
+    found: &mut Map<String, Value>,
+    record: &mut Record,
+) -> Result<(), Rejection> {
+    found.insert("key".into(), (*caller.name).into());
+    found.insert("team".into(), caller.team.as_deref().into());
+    let own = own::standing(gateway, caller, record.began).await;
+    found.extend(own);
+    let mut taken = admit(gateway, plan, caller, record)?;
+
+    let manner = Manner::of(&question.headers);
+    let envelope = Envelope::scan(question.body.clone(), |name| plan.acted_on.contains(name))?;
+    let asked = model(&envelope)?;
+    found.insert("model".into(), (*asked).into());
+    let stream = wants_stream(&envelope)? && question.endpoint.streams();
+    found.insert("stream".into(), stream.into());
+    let patience = manner.patience()?;
+
+    let mut route = destination(plan, caller, &asked)?;
+    if route.targets.is_empty() {
+        return Err(nobody(&route, &asked));
+    }
+    let deadline = patience.unwrap_or(route.deadline).min(route.deadline);
+    found.insert("deadline_ms".into(), millis(deadline).into());
+    let call = Call {
+        endpoint: question.endpoint,
+        envelope: &envelope,
+        headers: &question.headers,
+        stream,
+        deadline: record.began + deadline,
+        is_hurried: false,
+        wall: &*gateway.wall,
+        output_cap: plan.spending.output_cap,
+        id: record.id,
+        client_id: record.id.header(),
+    };
+    let label = &Arc::clone(&route.meters.name);
+    let rehearsal = Rehearsal::default();
+    let client = Client::rehearsing(&rehearsal);
+    let (mut hops, presence) = (Hops::default(), Presence::default());
+    let mut models = Vec::new();
+    let outcome = loop {
+        let wanted = Wanted {
+            caller,
+            manner: &manner,
+            call: &call,
+            model: label,
+            route: &route,
+        };
+        let ran = one(gateway, (plan, wanted), &mut taken, &client, record).await;
+        let decision = record.decisions.as_mut().and_then(|all| all.pop());
+        let unsent = rehearsal.take();
+        // A client that sends nothing has no answer: all is well where it would have sent something.
+        let is_sent = !unsent.is_empty();
+        if let Some(decision) = decision {
+            let held = ran.held.as_ref().filter(|_| caller.has_budget);
+            models.push(json!({
+                "model": &*decision.model,
+                "strategy": decision.strategy,
+                "seed": format!("{:016x}", decision.seed),
+                "held_usd": held.map(Money::to_string),
+                "targets": targets(&route, &call, ran.bounds.as_ref(), &decision, unsent),
+            }));
+        }
+        match ran.turned.filter(|_| !is_sent) {
+            None => break Ok(()),
+            Some(turned) => match hops.next(plan, &route, &presence, turned) {
+                Ok(next) => route = next,
+                Err(rejection) => break Err(rejection),
+            },
+        }
+    };
+    found.insert("models".into(), models.into());
+    outcome
+}
+
+/// What one model came to.
+#[derive(Default)]
+struct Ran {
+    held: Option<Money>,
+    bounds: Option<Bounds>,
+    turned: Option<Turned>,
+}
+
+/// Goes past one model's targets.
+async fn one(
+    gateway: &Gateway,
+    (plan, wanted): (&Plan, Wanted<'_>),
+    taken: &mut Taken,
+    client: &Client,
+    record: &mut Record,
+) -> Ran {
+    let mut tab = match funds::open(gateway, plan, wanted, taken, record).await {
+        Ok(tab) => tab,
+        Err(rejection) => {
+            let turned = Some(rejection.into());
+            return Ran {
+                turned,
+                ..Ran::default()
+            };
+        }
+    };
+    tab.rehearses();
+    let ran = attempt::run(client, wanted.route, wanted.call, &mut tab, record).await;
+    taken.charge = tab.hand_over();
+    let call = wanted.call;
+    let own = || Bounds::new(wanted.route, call.endpoint, call.envelope, call.output_cap).ok();
+    Ran {
+        held: Some(tab.held()),
+        bounds: tab.bounds().cloned().or_else(own),
+        turned: ran.err().map(Turned::from),
+    }
+}
+
+/// Who would ask; or why nobody can, in words for an operator: a client hears less.
+fn who(gateway: &Gateway, plan: &Plan, name: Option<&str>) -> Result<Arc<Caller>, String> {
+    let made = gateway.state.made.load();
+    let Some(name) = name else {
+        let anybody = plan.keyring.let_in(&made).cloned();
+        return anybody.ok_or_else(|| "callers without a key are not let in: name one".into());
+    };
+    let caller = plan.keyring.named(name, &made).cloned();
+    let caller = caller.ok_or_else(|| format!("there is no key `{name}`, or it is revoked"))?;
+    match caller.expires {
+        Some(expires) if expires <= (gateway.wall)() => {
+            Err(format!("the key `{name}` has expired"))
+        }
+        _ => Ok(caller),
+    }
+}
+
+/// Each target of a model: in the order in which they would be asked, then those that would not be.
+fn targets(
+    route: &Route,
+    call: &Call<'_>,
+    bounds: Option<&Bounds>,
+    decision: &Decision,
+    unsent: Vec<Unsent>,
+) -> Vec<Value> {
+    let mut unsent = unsent.into_iter();
+    let mut all = Vec::new();
+    let mut is_first = true;
+    let find = |name: &Arc<str>| {
+        let known = decision.candidates.iter().find(|it| it.target == *name);
+        known.zip(route.targets.iter().find(|it| it.name == *name))
+    };
+    for step in &decision.steps {
+        let Some((candidate, target)) = find(&step.target) else {
+            continue;
+        };
+        let mut told = about(call, bounds, candidate, target);
+        // Whatever is sent is noted, and nothing else is.
+        let request = match step.is_asked {
+            true => unsent.next(),
+            false => None,
+        };
+        let verdict = match (&request, is_first) {
+            (Some(_), true) => "would be asked",
+            (Some(_), false) => "would be asked if those before it failed",
+            (None, _) => "would be passed over",
+        };
+        is_first &= request.is_none();
+        told.insert("verdict".into(), verdict.into());
+        if request.is_none() {
+            told.insert("why".into(), step.why.clone().into());
+        }
+        if let Some(request) = request {
+            told.insert("request".into(), as_sent(call.envelope, &request));
+        }
+        all.push(Value::Object(told));
+    }
+    let is_told = |it: &&Candidate| !decision.steps.iter().any(|step| step.target == it.target);
+    for candidate in decision.candidates.iter().filter(is_told) {
+        let Some((candidate, target)) = find(&candidate.target) else {
+            continue;
+        };
+        let mut told = about(call, bounds, candidate, target);
+        told.insert("verdict".into(), "would be passed over".into());
+        let why = match candidate.rests {
+            Some((_, why)) => format!("it {why}"),
+            None => "as many are asked before it as are asked for one request".into(),
+        };
+        told.insert("why".into(), why.into());
+        all.push(Value::Object(told));
+    }
+    all
+}
+
+/// What is known of a target, and holds for it.
+fn about(
+    call: &Call<'_>,
+    bounds: Option<&Bounds>,
+    candidate: &Candidate,
+    target: &Target,
+) -> Map<String, Value> {
+    let mut told = match candidate.json() {
+        Value::Object(told) => told,
+        _ => Map::new(),
+    };
+    let clocks = target.provider.timeouts;
+    let price = target.terms.price.as_ref();
+    let left = target.gate.as_ref().map(|gate| {
+        let left = gate.left(Instant::now());
+        let left = left
+            .iter()
+            .map(|it| (it.what.name().to_owned(), it.left.into()));
+        Value::Object(left.collect())
+    });
+    let bound = bounds.map(|bounds| {
+        json!({
+            "input_tokens": bounds.input(&target.terms),
+            "output_tokens": bounds.output(&target.terms),
+            "prices": price.map(|price| &*price.version),
+        })
+    });
+    told.insert("bound".into(), bound.unwrap_or_default());
+    told.insert("limits_left".into(), left.unwrap_or_default());
+    told.insert(
+        "clocks_ms".into(),
+        json!({
+            "connect": millis(clocks.connect),
+            "first_byte": millis(clocks.first_byte),
+            "first_content": millis(clocks.first_content),
+            "idle": millis(clocks.idle),
+            "total": millis(clocks.total),
+            "keepalive": target.provider.keepalive.filter(|_| call.stream).map(millis),
+        }),
+    );
+    told
+}
+
+/// Headers that hold secrets, whoever wrote them.
+const SECRET: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+];
+
+/// The request that a target would get, and how it differs from the client's.
+fn as_sent(envelope: &Envelope, request: &Unsent) -> Value {
+    let mut headers = Map::new();
+    for (name, value) in &request.headers {
+        let is_named_so = ["key", "secret", "token"];
+        let is_secret = value.is_sensitive()
+            || SECRET.contains(name)
+            || is_named_so.iter().any(|it| name.as_str().contains(it));
+        let value = match is_secret {
+            true => "***".into(),
+            false => String::from_utf8_lossy(value.as_bytes()),
+        };
+        headers.insert(name.as_str().into(), value.into());
+    }
+    json!({
+        "method": request.method.as_str(),
+        "url": request.url,
+        "headers": headers,
+        "changes": changes(envelope, &request.body),
+        "body": String::from_utf8_lossy(&request.body),
+    })
+}
+
+/// How a body differs from another, as a JSON Patch (RFC 6902) of members and elements.
+fn changes(envelope: &Envelope, sent: &[u8]) -> Vec<Value> {
+    let parsed = |text: &[u8]| serde_json::from_slice(text).unwrap_or_default();
+    let mut patch = Vec::new();
+    let text = envelope.edit().into_rope().to_vec();
+    differ("", &parsed(&text), &parsed(sent), &mut patch);
+    patch
+}
+
+fn differ(path: &str, old: &Value, new: &Value, patch: &mut Vec<Value>) {
+    let below = |name: &str| {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        format!("{path}/{name}")
+    };
+    match (old, new) {
+        _ if old == new => {}
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, value) in old {
+                match new.get(name) {
+                    Some(changed) => differ(&below(name), value, changed, patch),
+                    None => patch.push(json!({ "op": "remove", "path": below(name) })),
+                }
+            }
+            for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+                patch.push(json!({ "op": "add", "path": below(name), "value": value }));
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (n, (one, other)) in old.iter().zip(new).enumerate() {
+                differ(&below(&n.to_string()), one, other, patch);
+            }
+        }
+        _ => patch.push(json!({ "op": "replace", "path": path, "value": new })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_member_by_member() {
+        let told = |old: Value, new: Value| {
+            let mut patch = Vec::new();
+            differ("", &old, &new, &mut patch);
+            Value::from(patch)
+        };
+        let old = json!({"model": "fast", "n": 1, "a/b": [1, {"c": 2}], "same": {"x": null}});
+        let new = json!({"model": "llama", "a/b": [1, {"c": 3}], "same": {"x": null}, "new": []});
+        assert_eq!(
+            told(old.clone(), new),
+            json!([
+                {"op": "replace", "path": "/a~1b/1/c", "value": 3},
+                {"op": "replace", "path": "/model", "value": "llama"},
+                {"op": "remove", "path": "/n"},
+                {"op": "add", "path": "/new", "value": []},
+            ])
+        );
+        assert_eq!(told(old.clone(), old), json!([]));
+        assert_eq!(
+            told(json!({"a": [1]}), json!({"a": [1, 2]})),
+            json!([{"op": "replace", "path": "/a", "value": [1, 2]}])
+        );
+    }
+}
