@@ -366,6 +366,8 @@ pub struct Model {
     pub sticky_by: Vec<StickyBy>,
     /// Who may serve it.
     pub targets: Vec<Target>,
+    /// A second target is asked, too, where the first takes too long.
+    pub hedge: Option<Hedge>,
     /// From the request's arrival to the first content, over all tries and pauses.
     #[serde(default = "Model::deadline", deserialize_with = "value::duration")]
     pub deadline: Duration,
@@ -395,6 +397,33 @@ impl Model {
     /// The deadline of a model that names none, and of `provider/model` requests.
     pub fn deadline() -> Duration {
         Duration::from_secs(300)
+    }
+}
+
+/// When a second target is asked beside the first.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// How long the first content of the first may take.
+    #[serde(default)]
+    pub after: After,
+    /// So many of the model's requests may have a second one, as a part of a whole.
+    #[serde(default = "Hedge::at_most")]
+    pub at_most: money::Written,
+}
+
+/// How late is late.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum After {
+    /// Later than so many of a hundred of the target's answers of late: `p95`, `p99.9`. In thousandths of a whole.
+    Percentile(u32),
+    /// After so long.
+    Fixed(Duration),
+}
+
+impl Default for After {
+    fn default() -> Self {
+        Self::Percentile(950)
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn of(document: &ImDocument<String>) -> Dict {
 enum Numbers {
     /// Numbers.
     Counts,
-    /// Amounts of money: they stay as they are written, and never become floats.
+    /// Amounts of money, and shares: they stay as they are written, and never become floats.
     Amounts,
 }
 
@@ -31,7 +31,7 @@ impl Text<'_> {
     fn branches(&self, table: &dyn TableLike, numbers: Numbers) -> Dict {
         let fields = table.iter().filter_map(|(name, item)| {
             let numbers = match name {
-                "budget" | "price" => Numbers::Amounts,
+                "budget" | "hedge" | "price" => Numbers::Amounts,
                 _ => numbers,
             };
             Some((name.to_owned(), self.branch(item, numbers)?))

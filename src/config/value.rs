@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::money::Price;
-use super::{Day, Limits, Listen, OnDisconnect, Open, StickyBy, Strategy, Target};
+use super::money::{Price, Written};
+use super::{After, Day, Hedge, Limits, Listen, OnDisconnect, Open, StickyBy, Strategy, Target};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -266,6 +266,36 @@ impl<'de> Deserialize<'de> for Strategy {
                 "no strategy is called `{text}`; there are \"order\", \"weight\", \"latency\", \"least_busy\", \"cost\" and \"sticky\""
             ))),
         }
+    }
+}
+
+impl Hedge {
+    pub(super) fn at_most() -> Written {
+        Written("0.02".to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for After {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let wrong = || {
+            D::Error::custom(format_args!(
+                "`{text}` says not how late is late; write a percentile such as \"p95\" (from p50 to p99.9), or a time such as \"800ms\""
+            ))
+        };
+        let Some(percent) = text.strip_prefix('p') else {
+            return parse_duration(&text).map(Self::Fixed).map_err(|_| wrong());
+        };
+        let (whole, tenth) = percent.split_once('.').unwrap_or((percent, "0"));
+        let digits = |text: &str, most: usize| {
+            let is_plain = !text.is_empty() && text.len() <= most;
+            let all = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u32>().ok().filter(|_| is_plain && all)
+        };
+        let both = digits(whole, 2).zip(digits(tenth, 1));
+        let thousandths = both.map(|(whole, tenth)| 10 * whole + tenth);
+        let thousandths = thousandths.filter(|it| (500..1_000).contains(it));
+        thousandths.map(Self::Percentile).ok_or_else(wrong)
     }
 }
 

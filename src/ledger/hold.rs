@@ -14,6 +14,7 @@ use super::inner::Inner;
 use super::item::{Item, Settled};
 use super::state::{Behind, Parts, Said, State, Taken, Want};
 use super::tail::{Batch, Safe};
+use super::twin::Twin;
 use super::window::moment_of;
 use super::{Account, Entry, Refused, Scope, line};
 use crate::usage::Money;
@@ -205,6 +206,19 @@ impl Hold {
     /// What is set aside, without what is for a provider alone.
     pub fn held(&self) -> Money {
         Money(self.amount)
+    }
+
+    /// What another hold for the same request is made from.
+    pub fn twin(&self) -> Twin {
+        let is_shared = |part: &&Part| {
+            let scope = part.account.scope;
+            matches!(scope, Scope::Key | Scope::Team | Scope::Total)
+        };
+        let shared = self.parts.iter().filter(is_shared);
+        Twin {
+            inner: Arc::clone(&self.inner),
+            accounts: shared.map(|part| Arc::clone(&part.account)).collect(),
+        }
     }
 
     /// Before a try that costs at most `bound`: sees to it that what is held covers that and what earlier tries may have

@@ -29,6 +29,7 @@ mod state;
 mod store;
 mod sums;
 mod tail;
+mod twin;
 mod watch;
 mod window;
 mod writer;
@@ -51,6 +52,7 @@ pub use refused::Refused;
 pub use report::{By, Report, ReportError, Row, backup};
 use state::{State, Stop};
 use tail::Safe;
+pub use twin::Twin;
 pub use window::Per;
 
 /// Whose money it is; or whose requests, which are counted by the day as money is by its windows: they are held, drawn in

@@ -139,6 +139,7 @@ fn direct(mut target: Target, allowance: Arc<Allowance>, meters: Arc<RouteMeters
     Route {
         targets: vec![target].into(),
         strategy: Strategy::default(),
+        hedge: None,
         deadline: config::Model::deadline(),
         rules: Rules::default(),
         instead: Instead::default(),
@@ -204,6 +205,7 @@ impl Compiler<'_> {
             let route = Route {
                 targets: targets.into(),
                 strategy: self.strategy(name, entry),
+                hedge: self.hedge(name, entry),
                 deadline: entry.deadline,
                 rules,
                 instead: instead(entry),
@@ -222,6 +224,7 @@ impl Compiler<'_> {
             let route = Route {
                 targets: Targets::default(),
                 strategy: Strategy::default(),
+                hedge: None,
                 deadline: config::Model::deadline(),
                 rules: Rules::default(),
                 instead: Instead::default(),

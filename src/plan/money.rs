@@ -257,7 +257,7 @@ pub(super) fn budget(
 }
 
 /// A part of a whole, in millionths.
-fn part(text: &str) -> Option<u32> {
+pub(super) fn part(text: &str) -> Option<u32> {
     let millionths = Decimal::parse(text, 6).ok().and_then(Decimal::exact)?;
     let part = u32::try_from(millionths).ok();
     part.filter(|n| (1..=1_000_000).contains(n))

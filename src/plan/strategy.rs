@@ -3,8 +3,10 @@
 use http::HeaderName;
 
 use super::compile::Compiler;
+use super::money::part;
 use crate::config;
-use crate::route::{StickyBy, Strategy};
+use crate::config::money::Written;
+use crate::route::{After, Hedge, StickyBy, Strategy};
 
 /// The largest weight: a thousand of them still have a sum.
 const HEAVIEST: u32 = 1_000_000;
@@ -21,6 +23,29 @@ impl Compiler<'_> {
             config::Strategy::Cost => Strategy::Cost(self.config.defaults.output_cap),
             config::Strategy::Sticky => Strategy::Sticky(self.sticky_by(model, entry)),
         }
+    }
+
+    /// When a second target of a model is asked beside the first.
+    pub(super) fn hedge(&mut self, model: &str, entry: &config::Model) -> Option<Box<Hedge>> {
+        let written = entry.hedge.as_ref()?;
+        if entry.targets.len() == 1 {
+            let message = "there is only one target, and nobody to ask beside it";
+            self.flaw(["models", model, "hedge"], message);
+        }
+        let Written(text) = &written.at_most;
+        let Some(at_most) = part(text) else {
+            let message = format!("`{text}` is no part of a whole; write a number such as 0.02");
+            self.flaw(["models", model, "hedge", "at_most"], message);
+            return None;
+        };
+        Some(Box::new(Hedge {
+            after: match written.after {
+                config::After::Percentile(it) => After::Percentile(f64::from(it) / 1e3),
+                config::After::Fixed(after) => After::Fixed(after),
+            },
+            at_most,
+            share: self.healths.share(model),
+        }))
     }
 
     fn weights(&mut self, model: &str, entry: &config::Model) {

@@ -157,6 +157,7 @@ async fn walk(
                 "strategy": decision.strategy,
                 "seed": format!("{:016x}", decision.seed),
                 "held_usd": held.map(Money::to_string),
+                "hedge": hedged(&route, &decision),
                 "targets": targets(&route, &call, ran.bounds.as_ref(), &decision, unsent),
             }));
         }
@@ -170,6 +171,17 @@ async fn walk(
     };
     found.insert("models".into(), models.into());
     outcome
+}
+
+/// When another target would be asked beside the first.
+fn hedged(route: &Route, decision: &Decision) -> Option<Value> {
+    let hedge = route.hedge.as_ref()?;
+    let first = decision.steps.iter().find(|step| step.is_asked)?;
+    let target = route.targets.iter().find(|it| it.name == first.target)?;
+    Some(json!({
+        "after_ms": hedge.late(target).map(millis),
+        "at_most": f64::from(hedge.at_most) / 1e6,
+    }))
 }
 
 /// What one model came to.

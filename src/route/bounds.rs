@@ -189,6 +189,7 @@ mod tests {
         let route = Route {
             targets: crate::route::Targets::default(),
             strategy: crate::route::Strategy::default(),
+            hedge: None,
             deadline: std::time::Duration::ZERO,
             rules: crate::provider::Rules::default(),
             instead: crate::route::Instead::default(),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Pace;
 use super::allowance::Allowance;
 use super::breaker::{Breaker, Resort, Resting, Why};
+use super::{Pace, Share};
 
 /// With so many failures in a row a model, or an endpoint, rests.
 const ROW: u32 = 5;
@@ -190,6 +190,12 @@ impl Trial {
         }
     }
 
+    /// Another was faster. So long it took at the least, and that is news: whoever is stopped when it is slow would seem fast.
+    pub fn is_outrun(&mut self, now: Instant) {
+        let after = now.saturating_duration_since(self.began);
+        self.health.pace.answers(after, now);
+    }
+
     /// It has answered, and says that it will not do so again for a while.
     pub fn parks(&mut self, wait: Duration, now: Instant) {
         let rest = self.health.model.parks(false, wait, now);
@@ -264,6 +270,7 @@ struct Known {
     targets: HashMap<Arc<str>, Arc<Health>>,
     providers: HashMap<Arc<str>, Arc<Parts>>,
     allowances: HashMap<Arc<str>, Arc<Allowance>>,
+    shares: HashMap<Arc<str>, Arc<Share>>,
 }
 
 impl Healths {
@@ -304,6 +311,11 @@ impl Healths {
         Arc::clone(self.known().allowances.entry(model.into()).or_default())
     }
 
+    /// How many of the requests for a model may still be hedged.
+    pub fn share(&self, model: &str) -> Arc<Share> {
+        Arc::clone(self.known().shares.entry(model.into()).or_default())
+    }
+
     /// Another configuration is in force. What it no longer has is forgotten, and what is known of keys: they may be others
     /// now, and that is often why there is another configuration.
     pub fn reloaded(&self, now: Instant) {
@@ -311,6 +323,7 @@ impl Healths {
         known.targets.retain(|_, it| Arc::strong_count(it) > 1);
         known.providers.retain(|_, it| Arc::strong_count(it) > 1);
         known.allowances.retain(|_, it| Arc::strong_count(it) > 1);
+        known.shares.retain(|_, it| Arc::strong_count(it) > 1);
         for provider in known.providers.values() {
             provider.key.tried(true, now);
         }

@@ -7,6 +7,7 @@ mod allowance;
 mod bounds;
 mod breaker;
 pub mod health;
+mod hedge;
 mod pace;
 mod strategy;
 mod targets;
@@ -28,6 +29,7 @@ pub use allowance::Allowance;
 pub use bounds::{BYTES_PER_TOKEN, Bounds};
 pub use breaker::{Resort, Resting, Why, chance};
 use health::Health;
+pub use hedge::{After, Hedge, Share};
 pub use pace::Pace;
 pub use strategy::{Asks, StickyBy, Strategy};
 pub use targets::Targets;
@@ -47,6 +49,8 @@ pub struct Route {
     pub instead: Instead,
     /// Targets that cannot be asked, and why: for the message when nobody is left.
     pub skipped: Vec<String>,
+    /// A second target is asked where the first takes too long. In a box: few models have that.
+    pub hedge: Option<Box<Hedge>>,
     /// What may be retried of its requests.
     pub allowance: Arc<Allowance>,
     /// What is counted about it.

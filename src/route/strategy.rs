@@ -70,7 +70,7 @@ pub struct Asks<'a> {
 }
 
 /// What a request is ordered by, worked out once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Basis {
     /// Nothing of its own.
     Nothing,

@@ -23,7 +23,7 @@ const DRAWN: usize = 8;
 const LOADED: u32 = 8;
 
 /// A walk over the targets of one route, for one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Walk<'r> {
     route: &'r Route,
     basis: Basis,
@@ -74,6 +74,13 @@ impl<'r> Walk<'r> {
     /// Whether it has given none.
     pub fn is_fresh(&self) -> bool {
         self.is_fresh
+    }
+
+    /// From its beginning, as if none had been given.
+    pub fn begins_anew(&mut self) {
+        (self.tier, self.taken, self.gone) = (0, 0, 0);
+        self.given.clear();
+        self.is_fresh = true;
     }
 
     /// Nobody else is asked.

@@ -10,8 +10,8 @@ pub mod metrics;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
@@ -70,6 +70,8 @@ impl Telemetry {
             left: None,
             decisions: None,
             is_rehearsed: false,
+            beside: None,
+            is_aside: false,
         })
     }
 
@@ -246,6 +248,17 @@ pub struct Record {
     pub decisions: Option<Box<Vec<Decision>>>,
     /// It is about nothing that has happened.
     is_rehearsed: bool,
+    /// What a try beside another came to.
+    beside: Option<Arc<Mutex<Beside>>>,
+    /// It is about such a try.
+    is_aside: bool,
+}
+
+/// What a try beside another adds to its request.
+#[derive(Debug, Default)]
+struct Beside {
+    cost: Option<Money>,
+    tries: u32,
 }
 
 impl Record {
@@ -280,6 +293,43 @@ impl Record {
             target.count(usage);
         }
         self.usage = Some(usage);
+        if let Some(cost) = cost {
+            self.cost = Some(self.cost.unwrap_or_default().plus(cost));
+        }
+    }
+
+    /// For a try beside the one under way: what it costs is this request's, too, whatever becomes of it.
+    #[must_use]
+    pub fn aside(&mut self) -> Box<Self> {
+        let mut aside = self.telemetry.begin(self.began, self.api);
+        aside.id = self.id;
+        aside.is_aside = true;
+        aside.beside = Some(Arc::clone(self.beside.get_or_insert_default()));
+        aside
+    }
+
+    /// The try beside this one is over.
+    pub fn collects(&mut self, aside: Box<Self>) {
+        drop(aside);
+        self.collect();
+    }
+
+    /// The try beside this one is the one that answers.
+    pub fn takes_over(&mut self, mut aside: Box<Self>) {
+        self.target = aside.target.take();
+        self.meters = aside.meters.take();
+        self.dropped = aside.dropped.take();
+        self.content = aside.content;
+        self.collects(aside);
+    }
+
+    fn collect(&mut self) {
+        let Some(beside) = &self.beside else {
+            return;
+        };
+        let beside = beside.lock().map(|mut it| std::mem::take(&mut *it));
+        let Beside { cost, tries } = beside.unwrap_or_default();
+        self.tries += tries;
         if let Some(cost) = cost {
             self.cost = Some(self.cost.unwrap_or_default().plus(cost));
         }
@@ -322,11 +372,28 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Leaves to its request what a try beside another came to.
+    #[cold]
+    fn leaves(&mut self) {
+        self.try_ends(Outcome::Cancelled);
+        if let Some(Ok(mut beside)) = self.beside.as_ref().map(|beside| beside.lock()) {
+            beside.tries += self.tries;
+            let both = [beside.cost, self.cost];
+            beside.cost = both.into_iter().flatten().reduce(Money::plus);
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         if self.is_rehearsed {
             return;
         }
+        if self.is_aside {
+            return self.leaves();
+        }
+        self.collect();
         let now = self.left.unwrap_or_else(Instant::now);
         self.try_ends(Outcome::Cancelled);
         let end = *self.end.get_or_insert(End::ClientGone);

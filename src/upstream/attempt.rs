@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided};
+use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided, hedge};
 use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
-use crate::route::{Resort, Resting, Route, Target, Why, chance};
+use crate::route::{Resort, Resting, Route, Target, Walk, Why, chance};
 use crate::telemetry::{Outcome, Record};
 use crate::usage::Usage;
 
@@ -51,22 +51,14 @@ pub async fn run(
     'targets: loop {
         let (target, resort) = match walk.next(now) {
             Some(target) => (target, Resort::Other),
-            None if walk.is_fresh() => {
-                // In a box, as what follows failures: most requests should not be longer for it.
-                match Box::pin(awaited(route, latest)).await {
-                    Awake::Some => {
-                        now = Instant::now();
-                        walk = route.walk(&call.asks(tab.bounds()));
-                        continue;
-                    }
-                    Awake::Last(target) => {
-                        walk.ends();
-                        (target, Resort::Last)
-                    }
-                    Awake::None => break,
+            // In a box, as what follows failures: most requests should not be longer for it.
+            None => match Box::pin(awaited(route, &mut walk, latest)).await {
+                Some(next) => {
+                    now = Instant::now();
+                    next
                 }
-            }
-            None => break,
+                None => break,
+            },
         };
         for times in 1..=target.provider.tries {
             let began = now;
@@ -79,19 +71,24 @@ pub async fn run(
                 continue 'targets;
             }
             record.try_begins(&target.name, &target.meters, began);
-            let span = Span { began, deadline };
             let this = Try {
                 target,
                 rules: &route.rules,
                 call,
-                span,
+                span: Span { began, deadline },
             };
-            let failure = match watched(client, this, tab, record).await {
+            let came = match route.hedge.as_deref().filter(|_| tab.tries() == 1) {
+                None => watched(client, this, tab, record).await,
+                Some(hedge) => {
+                    let (way, told) = ((&mut walk, &mut failures), (&mut *tab, &mut *record));
+                    Box::pin(hedge::raced(client, hedge, this, way, told)).await
+                }
+            };
+            let failure = match came {
                 Ok(answer) => {
                     if answer.body.has_content() {
                         route.allowance.earn();
                     }
-                    record.steps(|began| decided::answered(target, Instant::now() - began));
                     return Ok(answer);
                 }
                 Err(failure) => failure,
@@ -170,34 +167,31 @@ fn after(
     }
 }
 
-/// Who may be asked where all rest.
-enum Awake<'r> {
-    /// One at least does not rest any more.
-    Some,
-    /// All rest, and this one may be tried.
-    Last(&'r Arc<Target>),
-    /// All rest, for too long.
-    None,
-}
-
-/// Who is worth asking, though all rest. If every target says itself that it has no time, and one will have some soon, that
-/// is waited for.
-async fn awaited(route: &Route, latest: Instant) -> Awake<'_> {
-    loop {
+/// Who may be asked where all rest, if nobody was asked yet. If every target says itself that it has no time, and one will
+/// have some soon, that is waited for.
+async fn awaited<'r>(
+    route: &'r Route,
+    walk: &mut Walk<'r>,
+    latest: Instant,
+) -> Option<(&'r Arc<Target>, Resort)> {
+    while walk.is_fresh() {
         let now = Instant::now();
-        let waits = || route.targets.iter().map(|target| target.health.look(now));
-        if waits().any(|look| look.is_ok()) {
-            return Awake::Some;
+        walk.begins_anew();
+        if let Some(target) = walk.next(now) {
+            return Some((target, Resort::Other));
         }
         if let Some(target) = route.last_resort(now) {
-            return Awake::Last(target);
+            walk.ends();
+            return Some((target, Resort::Last));
         }
-        let waits = waits().filter_map(Result::err);
-        match waits.map(|resting| now + resting.wait).min() {
+        let looks = route.targets.iter().map(|target| target.health.look(now));
+        let waits = looks.filter_map(Result::err).map(|it| now + it.wait);
+        match waits.min() {
             Some(then) if then < latest => sleep_until(then).await,
-            _ => return Awake::None,
+            _ => return None,
         }
     }
+    None
 }
 
 /// Waits until then before a target is asked again, and if it is the last, for longer where it told others meanwhile that
@@ -289,7 +283,7 @@ impl Drop for Watch<'_> {
 }
 
 /// One try, and what it costs if it comes to nothing.
-async fn watched(
+pub(super) async fn watched(
     client: &Client,
     this: Try<'_>,
     tab: &mut Tab,
@@ -314,6 +308,10 @@ async fn watched(
                 watch.tab.parks(wait);
             }
             watch.record.try_ends(Outcome::Answered);
+            let target = this.target;
+            watch
+                .record
+                .steps(|began| decided::answered(target, Instant::now() - began));
             Ok(answer)
         }
         Err(failed) => {
@@ -328,12 +326,13 @@ async fn watched(
 }
 
 /// One request to one target.
-struct Try<'t> {
-    target: &'t Arc<Target>,
+#[derive(Clone, Copy)]
+pub(super) struct Try<'t> {
+    pub(super) target: &'t Arc<Target>,
     /// What is changed for every target of its route.
-    rules: &'t Rules,
-    call: &'t Call<'t>,
-    span: Span,
+    pub(super) rules: &'t Rules,
+    pub(super) call: &'t Call<'t>,
+    pub(super) span: Span,
 }
 
 /// A try that came to nothing.

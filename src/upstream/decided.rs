@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{Call, Cause, Failure, Tab};
 use crate::route::{Bounds, Route, Target};
-use crate::telemetry::Outcome;
 use crate::telemetry::decision::{Candidate, Decision, Step};
+use crate::telemetry::{Outcome, Record};
 
 /// What was known of each target.
 #[cold]
@@ -63,4 +63,32 @@ pub(super) fn answered(target: &Target, after: Duration) -> Step {
         why: String::new(),
         after,
     }
+}
+
+/// What a try beside this one came to, if there was one.
+#[cold]
+pub(super) fn beside(record: &mut Record, aside: &Record, outcome: Outcome) {
+    if let Some(target) = &aside.target {
+        hedged(record, target, outcome);
+    }
+}
+
+/// A try came to nothing, for one beside it was faster.
+#[cold]
+pub(super) fn outrun(record: &mut Record, target: &Target) {
+    hedged(record, &target.name, Outcome::Cancelled);
+}
+
+fn hedged(record: &mut Record, target: &Arc<str>, outcome: Outcome) {
+    let why = match outcome {
+        Outcome::Answered => "",
+        _ => "another was faster",
+    };
+    record.steps(|began| Step {
+        target: Arc::clone(target),
+        is_asked: true,
+        outcome: outcome.name(),
+        why: why.into(),
+        after: Instant::now() - began,
+    });
 }

@@ -4,10 +4,12 @@
 //! `provider`, `route`, `telemetry` and `usage`.
 
 pub mod attempt;
+mod bill;
 mod clock;
 mod connect;
 mod decided;
 mod failure;
+mod hedge;
 mod inflow;
 mod judge;
 mod link;

@@ -10,15 +10,20 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::bill::Bill;
+use super::hedge::{Outrun, Second};
 use super::{Cause, Failure, Presence};
-use crate::admission::limits::{self, Charge, Limited, Slots};
+use crate::admission::limits::{self, Charge, Limited};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::provider::unfit::Unfit;
 use crate::route::health::{Blame, Trial};
-use crate::route::{BYTES_PER_TOKEN, Bounds, Resort, Target, Terms};
-use crate::telemetry::{End, Entered};
-use crate::usage::{Money, Price, Usage};
+use crate::route::{Bounds, Resort, Target, Terms};
+use crate::telemetry::{End, Entered, Record};
+use crate::usage::{Money, Usage};
+
+/// How a try ends that another outran.
+const OUTRUN: &str = "outrun";
 
 /// Who asks, and what for: what every entry of a request says.
 #[derive(Clone, Debug)]
@@ -63,73 +68,14 @@ pub struct Tab {
     unpriced: bool,
     /// Nothing is sent, and so nothing is counted.
     is_rehearsed: bool,
+    /// Another target may be asked beside the one under way.
+    outrun: Option<Outrun>,
     presence: Presence,
     attempt: u32,
     /// A target with a context of so many tokens is known to be too small.
     too_small: u64,
     /// None: no try is under way.
     bill: Option<Bill>,
-}
-
-/// What the try under way costs, for all that is known.
-struct Bill {
-    price: Option<Arc<Price>>,
-    /// What it may cost at most. None: nobody has a budget, or nobody knows.
-    bound: Option<Money>,
-    /// The most input that the model takes, in tokens.
-    context: u64,
-    /// The most output that it may have, in tokens.
-    most: u64,
-    reasoning: bool,
-    /// How long it is read on, should the client leave.
-    finish: Option<Duration>,
-    /// It may have arrived.
-    is_sent: bool,
-    /// Tokens of output that have passed, at least.
-    said: u64,
-    /// The usage that was told so far, and whether it is that of the whole answer.
-    told: (Option<Usage>, bool),
-    /// Bytes of an answer in one piece that have passed.
-    passed: u64,
-    /// What it takes of its target's limits.
-    charge: Charge,
-    _slots: Slots,
-    /// Tells the target's health what comes of it. None: that says nothing of it.
-    trial: Option<Trial>,
-    /// Its first content is there, which the target's health knows.
-    has_begun: bool,
-}
-
-impl Bill {
-    fn begins(&mut self, now: Instant) {
-        self.has_begun = true;
-        if let Some(trial) = &mut self.trial {
-            trial.begins(now);
-        }
-    }
-
-    /// What has been used, of a request of so many bytes.
-    fn estimate(&self, length: u64) -> Usage {
-        Usage {
-            input: length.div_ceil(BYTES_PER_TOKEN).min(self.context),
-            output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
-            ..Usage::default()
-        }
-    }
-
-    /// What it comes to: a guess is never more than was held.
-    fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
-        let price = self.price.as_deref();
-        match (usage, self.bound) {
-            (Some(usage), _) => price.map(|price| price.cost(&usage)),
-            // How much it has thought is not to be seen.
-            (None, Some(bound)) if self.reasoning => Some(bound),
-            (None, bound) => {
-                let cost = price.map(|price| price.cost(&estimate));
-                cost.map(|cost| bound.map_or(cost, |bound| cost.min(bound)))
-            }
-        }
-    }
 }
 
 impl Tab {
@@ -150,6 +96,7 @@ impl Tab {
             bounds,
             unpriced,
             is_rehearsed: false,
+            outrun: None,
             presence: Presence::default(),
             bill: None,
         }
@@ -181,6 +128,58 @@ impl Tab {
             Some(context) if context <= self.too_small => Err(Cause::TooLong(context)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the try under way was outrun by another.
+    fn is_outrun(&self) -> bool {
+        self.outrun.as_ref().is_some_and(Outrun::is_so)
+    }
+
+    /// Another target may be asked beside the one under way, and be faster.
+    pub(super) fn may_be_outrun(&mut self) -> Outrun {
+        self.outrun.get_or_insert_default().clone()
+    }
+
+    /// Its try runs beside another, and may be outrun by that.
+    pub(super) fn runs_beside(&mut self, outrun: Outrun) {
+        self.outrun = Some(outrun);
+    }
+
+    /// What the tab of another try is made from, beside this one.
+    pub(super) fn second(&self) -> Second {
+        Second {
+            twin: self.hold.twin(),
+            asked: Asked {
+                tries: self.attempt,
+                ..self.asked.clone()
+            },
+            bounds: self.bounds.clone(),
+            unpriced: self.unpriced,
+            presence: self.presence.clone(),
+        }
+    }
+
+    /// The try beside this one is over, and was entered as this says: its tokens are the request's, too.
+    pub(super) fn outran(&mut self, beside: &Record) {
+        self.outrun = None;
+        self.attempt += beside.tries;
+        let tokens = beside.usage.into_iter().flat_map(|usage| usage.counts());
+        self.charge.uses(tokens.fold(0, u64::saturating_add));
+        if let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) {
+            self.presence.finishes(bill.finish);
+        }
+    }
+
+    /// This one's try was faster than the other's, which has been entered: what was taken of limits goes over to it.
+    pub(super) fn takes_over(mut self: Box<Self>, other: &mut Self) {
+        self.charge = other.hand_over();
+        self.outrun = None;
+        if let Some(bill) = &self.bill {
+            self.presence.finishes(bill.finish);
+        }
+        std::mem::swap(&mut *self, other);
+        // What it cost need not be waited for: the end of the answer does so for all that comes after it.
+        drop(self.hold.settle());
     }
 
     /// How many tries were made, at targets of other models, too.
@@ -240,7 +239,7 @@ impl Tab {
             told: (None, false),
             passed: 0,
             charge,
-            _slots: slots,
+            slots,
             trial: Some(trial),
             has_begun: false,
         });
@@ -403,12 +402,20 @@ impl Tab {
     /// Nobody reads the try under way any further. What is known of it is entered, with the usage if it has been told;
     /// gives what was entered.
     pub fn abandon(&mut self, usage: Option<Usage>) -> Option<Entered> {
+        if self.is_outrun()
+            && let Some(trial) = self.trial()
+        {
+            trial.is_outrun(Instant::now());
+        }
         let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) else {
             self.waive();
             return None;
         };
         let usage = usage.or(bill.told.0);
-        self.enter(End::ClientGone.name(), usage)
+        match self.is_outrun() {
+            true => self.enter(OUTRUN, usage),
+            false => self.enter(End::ClientGone.name(), usage),
+        }
     }
 
     /// No try is under way any more: what the others cost is entered.

@@ -18,6 +18,7 @@ mod fallback;
 mod health;
 mod cause;
 mod explain;
+mod hedge;
 mod errors;
 mod clocks;
 mod alive;

@@ -1,0 +1,73 @@
+//! What does the try under way cost, for all that is known? What it would be entered with if all ended now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::admission::limits::{Charge, Slots};
+use crate::route::BYTES_PER_TOKEN;
+use crate::route::health::Trial;
+use crate::usage::{Money, Price, Usage};
+
+/// What the try under way costs, for all that is known.
+pub(super) struct Bill {
+    pub(super) price: Option<Arc<Price>>,
+    /// What it may cost at most. None: nobody has a budget, or nobody knows.
+    pub(super) bound: Option<Money>,
+    /// The most input that the model takes, in tokens.
+    pub(super) context: u64,
+    /// The most output that it may have, in tokens.
+    pub(super) most: u64,
+    pub(super) reasoning: bool,
+    /// How long it is read on, should the client leave.
+    pub(super) finish: Option<Duration>,
+    /// It may have arrived.
+    pub(super) is_sent: bool,
+    /// Tokens of output that have passed, at least.
+    pub(super) said: u64,
+    /// The usage that was told so far, and whether it is that of the whole answer.
+    pub(super) told: (Option<Usage>, bool),
+    /// Bytes of an answer in one piece that have passed.
+    pub(super) passed: u64,
+    /// What it takes of its target's limits.
+    pub(super) charge: Charge,
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    pub(super) slots: Slots,
+    /// Tells the target's health what comes of it. None: that says nothing of it.
+    pub(super) trial: Option<Trial>,
+    /// Its first content is there, which the target's health knows.
+    pub(super) has_begun: bool,
+}
+
+impl Bill {
+    pub(super) fn begins(&mut self, now: Instant) {
+        self.has_begun = true;
+        if let Some(trial) = &mut self.trial {
+            trial.begins(now);
+        }
+    }
+
+    /// What has been used, of a request of so many bytes.
+    pub(super) fn estimate(&self, length: u64) -> Usage {
+        Usage {
+            input: length.div_ceil(BYTES_PER_TOKEN).min(self.context),
+            output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
+            ..Usage::default()
+        }
+    }
+
+    /// What it comes to: a guess is never more than was held.
+    pub(super) fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
+        let price = self.price.as_deref();
+        match (usage, self.bound) {
+            (Some(usage), _) => price.map(|price| price.cost(&usage)),
+            // How much it has thought is not to be seen.
+            (None, Some(bound)) if self.reasoning => Some(bound),
+            (None, bound) => {
+                let cost = price.map(|price| price.cost(&estimate));
+                cost.map(|cost| bound.map_or(cost, |bound| cost.min(bound)))
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A second request, to another target, where the first takes too long. Whoever has content first has the client, and the
+//! other is stopped at once; what that cost is an entry as any other.
+//!
+//! Both are held for: the second has a hold of its own, or is not made.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::SystemTime;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::attempt::{Try, watched};
+use super::{Answer, Asked, Client, Failure, Presence, Span, Tab, decided};
+use crate::admission::limits;
+use crate::ledger::Twin;
+use crate::route::{Bounds, Hedge, Resort, Target, Walk};
+use crate::telemetry::{Outcome, Record};
+
+/// Whether a try was outrun by another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outrun(Arc<AtomicBool>);
+
+impl Outrun {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn is(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// One try, and beside it one at the next target, should it take too long. Of two that fail the second is noted.
+pub(super) async fn raced(
+    client: &Client,
+    hedge: &Hedge,
+    this: Try<'_>,
+    (walk, failures): (&mut Walk<'_>, &mut Vec<Failure>),
+    (tab, record): (&mut Tab, &mut Record),
+) -> Result<Box<Answer>, Failure> {
+    let Some(after) = hedge.after(this.target) else {
+        return watched(client, this, tab, record).await;
+    };
+    let call = this.call;
+    let (seed, ours, theirs) = (tab.second(), tab.may_be_outrun(), Outrun::default());
+    let mut aside = record.aside();
+    let mut first = Box::pin(watched(client, this, tab, record));
+    tokio::select! {
+        biased;
+        came = &mut first => return came,
+        () = sleep_until(this.span.began + after) => {}
+    }
+    let mut ahead = walk.clone();
+    let next = ahead.next(Instant::now());
+    let Some(next) = next.filter(|_| hedge.share.take()) else {
+        return first.await;
+    };
+    let mut second = Box::pin(async {
+        let began = Instant::now();
+        let mut tab = seed.open(next, theirs.clone(), (call.wall)()).await?;
+        let begun = tab.begin((next, Resort::Other), began, (call.wall)());
+        begun.await.ok()?;
+        aside.try_begins(&next.name, &next.meters, began);
+        let deadline = call.deadline;
+        let that = Try {
+            target: next,
+            span: Span { began, deadline },
+            ..this
+        };
+        let came = watched(client, that, &mut tab, &mut aside).await;
+        Some((tab, came))
+    });
+    let race = race(first.as_mut(), second.as_mut()).await;
+    match &race {
+        Race::First(_) => theirs.is(),
+        Race::Second(..) => ours.is(),
+        Race::Neither(..) => {}
+    }
+    // Whoever has not come to anything is stopped by this, and enters what it cost.
+    drop((first, second));
+    match aside.tries {
+        0 => hedge.share.give_back(),
+        _ => *walk = ahead,
+    }
+    match race {
+        Race::First(answer) => {
+            decided::beside(record, &aside, Outcome::Cancelled);
+            tab.outran(&aside);
+            record.collects(aside);
+            Ok(answer)
+        }
+        Race::Second(other, answer) => {
+            record.try_ends(Outcome::Cancelled);
+            decided::outrun(record, this.target);
+            decided::beside(record, &aside, Outcome::Answered);
+            record.takes_over(aside);
+            other.takes_over(tab);
+            Ok(answer)
+        }
+        Race::Neither(first, second) => {
+            tab.outran(&aside);
+            record.collects(aside);
+            if let Some(failure) = second {
+                record.steps(|began| decided::step(&failure, true, Instant::now() - began));
+                failures.push(failure);
+            }
+            Err(first)
+        }
+    }
+}
+
+/// What two tries come to.
+enum Race {
+    First(Box<Answer>),
+    Second(Box<Tab>, Box<Answer>),
+    Neither(Failure, Option<Failure>),
+}
+
+/// Waits for the first answer of the two; or for both, where none is one.
+async fn race<A, B>(mut first: Pin<&mut A>, mut second: Pin<&mut B>) -> Race
+where
+    A: Future<Output = Result<Box<Answer>, Failure>>,
+    B: Future<Output = Option<(Box<Tab>, Result<Box<Answer>, Failure>)>>,
+{
+    let (mut failed, mut other) = (None, None);
+    poll_fn(|cx| {
+        if failed.is_none()
+            && let Poll::Ready(came) = first.as_mut().poll(cx)
+        {
+            match came {
+                Ok(answer) => return Poll::Ready(Race::First(answer)),
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        if other.is_none()
+            && let Poll::Ready(came) = second.as_mut().poll(cx)
+        {
+            other = Some(match came {
+                Some((tab, Ok(answer))) => return Poll::Ready(Race::Second(tab, answer)),
+                Some((_, Err(failure))) => Some(failure),
+                None => None,
+            });
+        }
+        match (failed.take(), other.take()) {
+            (Some(first), Some(second)) => Poll::Ready(Race::Neither(first, second)),
+            both => {
+                (failed, other) = both;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// What a tab is made from for a try beside another.
+pub(super) struct Second {
+    pub(super) twin: Twin,
+    pub(super) asked: Asked,
+    pub(super) bounds: Option<Bounds>,
+    pub(super) unpriced: bool,
+    pub(super) presence: Presence,
+}
+
+impl Second {
+    /// The tab, if there is money for one more try. What it takes of its caller's limits was taken by the first.
+    pub(super) async fn open(
+        self,
+        target: &Target,
+        outrun: Outrun,
+        at: SystemTime,
+    ) -> Option<Box<Tab>> {
+        let bounds = self.bounds.as_ref();
+        let bound = bounds.and_then(|bounds| bounds.at(&target.terms));
+        let hold = self.twin.hold(bound.unwrap_or_default(), at).await.ok()?;
+        let (_, charge) = limits::enter(&[], Instant::now()).ok()?;
+        let mut tab = Box::new(Tab::new(
+            hold,
+            charge,
+            self.asked,
+            self.bounds,
+            self.unpriced,
+        ));
+        tab.watch(&self.presence);
+        tab.runs_beside(outrun);
+        Some(tab)
+    }
+}
