@@ -143,9 +143,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        // `admission`, `route`: requests of a log are decided again.
         "cli",
         &[
             "admin",
+            "admission",
             "config",
             "gateway",
             "ledger",
@@ -153,6 +155,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "provider",
             "proxy",
             "response",
+            "route",
             "server",
             "telemetry",
             "upstream",

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::{explain, keys};
 use crate::config::duration;
@@ -98,6 +99,8 @@ pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
     match (&*path, ask.method.as_str()) {
         (["usage"], "GET") => usage(&ask).await,
         (["usage"], _) => only("GET"),
+        (["decisions", id], "GET") => decision(&ask, id),
+        (["decisions", _], _) => only("GET"),
         (["explain"], "POST") => explain::answer(&ask, body).await,
         (["explain"], _) => only("POST"),
         (["keys"], "GET") => keys::list(ask).await,
@@ -112,6 +115,23 @@ pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
             "unknown_url",
             "there is no such path; see /admin/usage, /admin/keys and /admin/explain",
         ),
+    }
+}
+
+/// Why a request went where it went.
+fn decision(ask: &Ask, id: &str) -> Answer {
+    let kept = &ask.gateway.state.telemetry.kept;
+    match kept.get(id, Instant::now()) {
+        Some(told) => Answer::of(
+            StatusCode::OK,
+            "application/json",
+            Bytes::copy_from_slice(told.as_bytes()),
+        ),
+        None => {
+            let message = "nothing is kept of this request: it is for ten minutes, where it was sent with \
+                           `x-tollgate-explain: 1` by a key with `explain = true`, once its answer is over";
+            Answer::refusal(StatusCode::NOT_FOUND, "unknown_decision", message)
+        }
     }
 }
 

@@ -99,6 +99,10 @@ pub struct Caller {
     pub clamps: bool,
     /// To what its requests are charged further, where they do not say themselves.
     pub tag: Option<Arc<str>>,
+    /// It may have kept why a request went where it went.
+    pub explains: bool,
+    /// Its share where requests wait in line; zero is one.
+    pub weight: u32,
 }
 
 impl Caller {

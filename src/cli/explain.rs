@@ -262,8 +262,11 @@ fn about(n: usize, target: &Value) -> Vec<String> {
         why.map_or_else(String::new, |why| format!(": {why}")),
     )];
     let mut known = vec![format!("{} under way", target["busy"])];
-    if let Some(latency) = target["latency_ms"].as_f64() {
-        known.push(format!("first content after {latency:.0} ms"));
+    if let Some(latency) = target["latency_us"].as_u64() {
+        known.push(format!(
+            "first content after {} ms",
+            latency.div_ceil(1_000)
+        ));
     }
     if let Some(rest) = target["rests_ms"].as_u64() {
         known.push(format!("rests for {rest} ms more"));

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod keys;
 pub mod prices;
 pub mod providers;
+pub mod replay;
 pub mod serve;
 pub mod usage;
 
@@ -58,6 +59,14 @@ pub enum Command {
     Keys(Keys),
     /// List the built-in presets
     Providers,
+    /// Which requests of a log of decisions would go elsewhere by this configuration, and what they would cost
+    Replay {
+        /// What `decision_log` of [server] has written
+        log: PathBuf,
+        /// As one object, with each change
+        #[arg(long)]
+        json: bool,
+    },
     /// Who spent what: read from the ledger, also beside a gateway that runs
     Usage {
         /// What the rows are told apart by: key, model, target, team, day, user, tag; several with commas
@@ -178,6 +187,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
             keys::rotate(&file, environment, &name, grace)
         }
         Command::Providers => providers::run(),
+        Command::Replay { log, json } => replay::run(&file, environment, &log, json),
         Command::Backup { file: to } => usage::backup(&file, environment, &to),
         Command::Usage { by, since, format } => usage::run(&file, environment, &by, since, format),
         Command::Prices(Prices::Show { what }) => prices::show(&file, what.as_deref()),

@@ -26,7 +26,9 @@ use crate::proxy::{self, Worker};
 use crate::response::Body;
 use crate::server::{self, Address, Handler, Listener, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
-use crate::telemetry::access::Writer;
+use crate::telemetry::access::Line;
+use crate::telemetry::journal::Journal;
+use crate::telemetry::lines::{Lines, Writer};
 use crate::telemetry::metrics::Metrics;
 
 /// Connections to the operators' listener, at most; further ones wait in its queue.
@@ -156,7 +158,8 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
     /// Looks for keys that were made, for as long as it can be told to stop.
     keys: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
-    _writer: Option<Writer>,
+    _writer: Option<Writer<Line>>,
+    _journal: Option<Writer<String>>,
 }
 
 /// Answers clients.
@@ -184,19 +187,43 @@ impl Handler for Clients {
 /// The way out where no ledger can be opened.
 const WITHOUT: &str = "a gateway starts without one with `store = \"memory:\"` in [ledger], and forgets with its end what was spent";
 
+/// Lines, and the thread that writes them.
+type Written = (Arc<Lines<String>>, Writer<String>);
+
+/// Where decisions are logged, if they are.
+fn journal(loaded: &Loaded) -> Result<Option<Written>, Failed> {
+    let server = &loaded.config.server;
+    let Some(path) = &server.decision_log else {
+        return Ok(None);
+    };
+    let path = loaded.source.folder().join(path);
+    let opened = Journal::open(&path, server.decision_log_size);
+    let mut journal = opened.map_err(|error| {
+        let message = format!("[server] decision_log: {}: {error}", path.display());
+        Failed::User(anyhow!(message))
+    })?;
+    let writing = Writer::start("decision-log", move |lines: Vec<String>| {
+        journal.add(&lines);
+    });
+    Ok(Some(writing.context("no thread for the log of decisions")?))
+}
+
 /// Starts a gateway on `workers` threads, which goes by this clock. With a flaw in its configuration, none.
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
+    // Before any file is touched.
+    loaded.compile()?;
     let (lines, writer) = match config.server.log {
         Log::Off => (None, None),
         Log::Json | Log::Text => {
-            let (lines, writer) = Writer::start().context("no thread for the log")?;
+            let write = |lines: Vec<Line>| lines.iter().for_each(Line::write);
+            let writing = Writer::start("access-log", write);
+            let (lines, writer) = writing.context("no thread for the log")?;
             (Some(lines), Some(writer))
         }
     };
-    let telemetry = Telemetry::new(Metrics::new(), lines);
-    // Before the ledger's file is touched.
-    loaded.compile()?;
+    let (decisions, journal) = journal(loaded)?.unzip();
+    let telemetry = Telemetry::logging(Metrics::new(), lines, decisions);
     let settings = money::ledger(config, loaded.source.folder());
     // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())
@@ -239,6 +266,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         control: Some(control),
         keys,
         _writer: writer,
+        _journal: journal,
     })
 }
 

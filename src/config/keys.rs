@@ -31,6 +31,11 @@ pub struct Key {
     pub on_shortfall: Option<Shortfall>,
     /// To what its requests are charged further, where they do not say themselves.
     pub tags: Vec<String>,
+    /// With `x-tollgate-explain: 1` it may have kept why a request went where it went.
+    pub explain: bool,
+    /// Its share where requests wait in line for a target, from 1 to 100.
+    #[serde(deserialize_with = "value::share")]
+    pub weight: Option<u32>,
 }
 
 /// A day of the calendar, in UTC.

@@ -66,6 +66,11 @@ pub struct Server {
     pub cors: Vec<String>,
     /// How access lines and other lines are written to standard output.
     pub log: Log,
+    /// A file with a line of JSON for each request that says why it went where it went, without a word of its text.
+    pub decision_log: Option<PathBuf>,
+    /// How long it may grow, in bytes, before it becomes `FILE.1` and is begun anew.
+    #[serde(deserialize_with = "value::size")]
+    pub decision_log_size: u64,
     /// The longest request body, in bytes; 413 above it.
     #[serde(deserialize_with = "value::size")]
     pub max_body: u64,
@@ -113,6 +118,8 @@ impl Default for Server {
             names: Vec::new(),
             cors: Vec::new(),
             log: Log::Text,
+            decision_log: None,
+            decision_log_size: 256 << 20,
             max_body: 64 << 20,
             max_body_memory: 1 << 30,
             max_connections: 20_000,

@@ -269,6 +269,17 @@ impl<'de> Deserialize<'de> for Strategy {
     }
 }
 
+/// A share among others.
+pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+    let share = u32::deserialize(d)?;
+    if (1..=100).contains(&share) {
+        Ok(Some(share))
+    } else {
+        let message = format_args!("{share} is no share; write a number from 1 to 100");
+        Err(D::Error::custom(message))
+    }
+}
+
 impl Hedge {
     pub(super) fn at_most() -> Written {
         Written("0.02".to_owned())

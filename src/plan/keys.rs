@@ -183,6 +183,8 @@ impl Common {
                 .on_shortfall
                 .map_or(self.clamps, |it| it == Shortfall::Clamp),
             tag: note::kept(&key.tags.join(",")),
+            explains: key.explain || name == OPEN,
+            weight: key.weight.unwrap_or(1),
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr_iter};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Endpoint;
@@ -65,7 +65,7 @@ pub fn acted_on() -> impl Iterator<Item = &'static str> {
 }
 
 /// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Demand {
     /// Tokens of input that are in the body.
     written: u64,

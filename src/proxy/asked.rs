@@ -23,6 +23,7 @@ pub(super) struct Manner<'h> {
     timeout: Option<&'h HeaderValue>,
     kind: Option<&'h HeaderValue>,
     encoding: Option<&'h HeaderValue>,
+    explain: Option<&'h HeaderValue>,
 }
 
 impl<'h> Manner<'h> {
@@ -32,6 +33,7 @@ impl<'h> Manner<'h> {
             let said = match name.as_str() {
                 "content-encoding" => &mut manner.encoding,
                 "content-type" => &mut manner.kind,
+                "x-tollgate-explain" => &mut manner.explain,
                 "x-tollgate-tag" => &mut manner.tag,
                 "x-tollgate-timeout" => &mut manner.timeout,
                 _ => continue,
@@ -61,6 +63,11 @@ impl<'h> Manner<'h> {
             let stated = String::from_utf8_lossy(stated);
             Err(Rejection::NotJson(shortened(&stated)))
         }
+    }
+
+    /// It is to be kept why it goes where it goes.
+    pub(super) fn explains(&self) -> bool {
+        self.explain.is_some_and(|value| value == "1")
     }
 
     /// To what it is charged.

@@ -146,7 +146,7 @@ async fn walk(
             route: &route,
         };
         let ran = one(gateway, (plan, wanted), &mut taken, &client, record).await;
-        let decision = record.decisions.as_mut().and_then(|all| all.pop());
+        let decision = record.decided.as_mut().and_then(|it| it.all.pop());
         let unsent = rehearsal.take();
         // A client that sends nothing has no answer: all is well where it would have sent something.
         let is_sent = !unsent.is_empty();
@@ -251,7 +251,7 @@ fn targets(
     let mut all = Vec::new();
     let mut is_first = true;
     let find = |name: &Arc<str>| {
-        let known = decision.candidates.iter().find(|it| it.target == *name);
+        let known = decision.candidates().iter().find(|it| it.target == *name);
         known.zip(route.targets.iter().find(|it| it.name == *name))
     };
     for step in &decision.steps {
@@ -280,7 +280,7 @@ fn targets(
         all.push(Value::Object(told));
     }
     let is_told = |it: &&Candidate| !decision.steps.iter().any(|step| step.target == it.target);
-    for candidate in decision.candidates.iter().filter(is_told) {
+    for candidate in decision.candidates().iter().filter(is_told) {
         let Some((candidate, target)) = find(&candidate.target) else {
             continue;
         };

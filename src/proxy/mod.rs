@@ -305,6 +305,10 @@ where
 
     // What is asked?
     let manner = Manner::of(&head.headers).readable()?;
+    let is_kept = manner.explains() && caller.explains;
+    if is_kept || gateway.state.telemetry.logs_decisions() {
+        record.is_decided((gateway.wall)(), is_kept);
+    }
     let (most, within) = (plan.limits.body, plan.limits.body_timeout);
     let mut share = gateway.state.memory.share();
     let take = |bytes| Ok::<_, Rejection>(share.grow(bytes, plan.limits.body_memory)?);

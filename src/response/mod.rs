@@ -231,10 +231,14 @@ fn open(headers: &mut HeaderMap, id: RequestId, page: Option<&HeaderValue>) {
 
 /// Ours, on every answer.
 fn sign(headers: &mut HeaderMap, record: &Record) {
+    const EXPLAIN: HeaderName = HeaderName::from_static("x-tollgate-explain");
     const DROPPED: HeaderName = HeaderName::from_static("x-tollgate-dropped");
     const TARGET: HeaderName = HeaderName::from_static("x-tollgate-target");
     const TRIES: HeaderName = HeaderName::from_static("x-tollgate-tries");
     open(headers, record.id, record.page.as_ref());
+    if record.is_kept() {
+        headers.insert(EXPLAIN, HeaderValue::from_static("kept"));
+    }
     if let Some(dropped) = &record.dropped {
         headers.insert(DROPPED, dropped.clone());
     }

@@ -1,5 +1,7 @@
 //! What may it cost at most? What a request asks for, at the terms of each target.
 
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use super::{Route, Target, Terms};
@@ -43,6 +45,20 @@ impl Bounds {
             demand,
             rewritten: rewritten.collect(),
             each: demand.limit.unwrap_or(cap),
+        })
+    }
+
+    /// What it asks for, as it is logged. What rules change of that is not in it.
+    pub fn json(&self) -> Value {
+        json!({ "demand": self.demand, "each": self.each })
+    }
+
+    /// The same, read back. None: it is none.
+    pub fn from_json(logged: &Value) -> Option<Self> {
+        Some(Self {
+            demand: Demand::deserialize(logged.get("demand")?).ok()?,
+            rewritten: SmallVec::new(),
+            each: logged.get("each")?.as_u64()?,
         })
     }
 

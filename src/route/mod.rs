@@ -33,7 +33,7 @@ pub use hedge::{After, Hedge, Share};
 pub use pace::Pace;
 pub use strategy::{Asks, StickyBy, Strategy};
 pub use targets::Targets;
-pub use walk::Walk;
+pub use walk::{Seen, View, Walk};
 
 /// A name that clients use, and who may serve it.
 pub struct Route {

@@ -121,26 +121,32 @@ impl Pace {
         }
     }
 
-    /// How much it has to do, with one request more, as far as its share goes.
-    pub fn load(&self, now: Instant) -> f64 {
-        f64::from(self.busy().saturating_add(1)) / self.warmth(now)
-    }
-
-    /// How long one more request would take there, for all that is known. Of whom nothing is known one request finds it out.
+    /// How long one more request would take there, for all that is known.
     pub fn wait(&self, now: Instant) -> f64 {
-        const UNKNOWN: f64 = 3_600.0;
-        let latency = match (self.latency(now), self.busy()) {
-            (Some(latency), _) => latency.as_secs_f64(),
-            (None, 0) => 0.0,
-            (None, _) => UNKNOWN,
-        };
-        latency * self.load(now)
+        wait(self.latency(now), self.busy(), self.warmth(now))
     }
 
     /// The time within which this part of its answers had their first content, of those of late. None: there were too few.
     pub fn percentile(&self, part: f64) -> Option<Duration> {
         self.seen.percentile(part)
     }
+}
+
+/// How much somebody has to do, with one request more, as far as its share goes.
+pub(super) fn load(busy: u32, warmth: f64) -> f64 {
+    f64::from(busy.saturating_add(1)) / warmth
+}
+
+/// How long one more request would take, in seconds, weighed by what there is to do. Of whom nothing is known one request
+/// finds it out.
+pub(super) fn wait(latency: Option<Duration>, busy: u32, warmth: f64) -> f64 {
+    const UNKNOWN: f64 = 3_600.0;
+    let latency = match (latency, busy) {
+        (Some(latency), _) => latency.as_secs_f64(),
+        (None, 0) => 0.0,
+        (None, _) => UNKNOWN,
+    };
+    latency * load(busy, warmth)
 }
 
 fn millis(duration: Duration) -> u32 {

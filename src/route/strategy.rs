@@ -1,6 +1,5 @@
 //! In which order? What an operator chooses, and what of a request it goes by.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
@@ -83,28 +82,38 @@ pub(super) enum Basis {
 impl Route {
     /// What a request is ordered by.
     pub(super) fn basis(&self, asks: &Asks<'_>) -> Basis {
+        let own = match (&self.strategy, asks.bounds) {
+            (Strategy::Cost(cap), None) => {
+                Bounds::new(self, asks.endpoint, asks.envelope, *cap).ok()
+            }
+            _ => None,
+        };
+        let bounds = asks.bounds.or(own.as_ref());
+        self.basis_of(|by| by.mark(asks), bounds, asks.seed)
+    }
+
+    /// The same, of what was known of a request.
+    pub(super) fn basis_of(
+        &self,
+        mark: impl Fn(&StickyBy) -> Option<u64>,
+        bounds: Option<&Bounds>,
+        seed: u64,
+    ) -> Basis {
         match &self.strategy {
-            Strategy::Cost(cap) => {
-                let own = match asks.bounds {
-                    Some(_) => None,
-                    None => Bounds::new(self, asks.endpoint, asks.envelope, *cap).ok(),
-                };
-                let bounds = asks.bounds.or(own.as_ref());
+            Strategy::Cost(_) => {
                 let terms = self.targets.terms();
                 Basis::Costs(terms.map(|terms| bounds?.at(terms)).collect())
             }
-            Strategy::Sticky(by) => {
-                let found = by.iter().find_map(|by| by.mark(asks));
-                // What belongs to nothing may go anywhere.
-                Basis::Mark(found.unwrap_or(asks.seed))
-            }
+            // What belongs to nothing may go anywhere.
+            Strategy::Sticky(by) => Basis::Mark(by.iter().find_map(mark).unwrap_or(seed)),
             _ => Basis::Nothing,
         }
     }
 }
 
 impl StickyBy {
-    fn mark(&self, asks: &Asks<'_>) -> Option<u64> {
+    /// A number that stands for what a request has of it: the same after a restart, and at other gateways.
+    pub fn mark(&self, asks: &Asks<'_>) -> Option<u64> {
         match self {
             Self::Header(name) => asks.headers.get(name).map(mark),
             Self::Member(name) => asks.envelope.string(name).map(|it| mark(it.as_bytes())),
@@ -113,11 +122,11 @@ impl StickyBy {
     }
 
     /// Its name, as it is written.
-    pub fn name(&self) -> Bytes {
+    pub fn name(&self) -> String {
         match self {
-            Self::Header(name) => Bytes::from(format!("header:{name}")),
-            Self::Member(name) => Bytes::from_static(name.as_bytes()),
-            Self::Messages => Bytes::from_static(b"messages"),
+            Self::Header(name) => format!("header:{name}"),
+            Self::Member(name) => (*name).into(),
+            Self::Messages => "messages".into(),
         }
     }
 }

@@ -3,13 +3,15 @@
 //! It looks at as few of them as it can: most requests are answered by the first, and a model may have a thousand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::pace::{load, wait};
 use super::strategy::{Asks, Basis};
 use super::targets::Tier;
-use super::{Pace, Route, Strategy, Target};
+use super::{Bounds, Pace, Route, StickyBy, Strategy, Target, Targets};
 use crate::usage::Money;
 
 /// Of a tier of up to so many targets all are looked at, of a larger one as many as chance names. That many are taken by
@@ -41,10 +43,24 @@ pub struct Walk<'r> {
 impl Route {
     /// The way of a request.
     pub fn walk(&self, asks: &Asks<'_>) -> Walk<'_> {
+        self.walk_by(self.basis(asks), asks.seed)
+    }
+
+    /// The way of a request that was decided before, by what was noted of it then.
+    pub fn walk_again(
+        &self,
+        mark: impl Fn(&StickyBy) -> Option<u64>,
+        bounds: Option<&Bounds>,
+        seed: u64,
+    ) -> Walk<'_> {
+        self.walk_by(self.basis_of(mark, bounds, seed), seed)
+    }
+
+    fn walk_by(&self, basis: Basis, seed: u64) -> Walk<'_> {
         Walk {
             route: self,
-            basis: self.basis(asks),
-            dice: asks.seed,
+            basis,
+            dice: seed,
             tier: 0,
             taken: 0,
             gone: 0,
@@ -58,8 +74,14 @@ impl<'r> Walk<'r> {
     /// The next target that does not rest. None: there are no more.
     pub fn next(&mut self, now: Instant) -> Option<&'r Arc<Target>> {
         let targets = &self.route.targets;
+        self.next_of(&Live { targets, now })
+    }
+
+    /// The same, by what is seen of targets.
+    pub fn next_of(&mut self, view: &(impl View + ?Sized)) -> Option<&'r Arc<Target>> {
+        let targets = &self.route.targets;
         while let Some(tier) = targets.tiers().get(self.tier) {
-            if let Some(n) = self.pick(tier, now) {
+            if let Some(n) = self.pick(tier, view) {
                 self.is_fresh = false;
                 self.given.push(n);
                 return targets.get(n);
@@ -94,40 +116,36 @@ impl<'r> Walk<'r> {
         let targets = &self.route.targets;
         let tiers = targets.tiers().iter().skip(self.tier);
         let mut rest = tiers.flat_map(|tier| tier.all.clone());
-        rest.any(|n| self.is_open(n, now))
+        let view = Live { targets, now };
+        rest.any(|n| self.is_open(n, &view))
     }
 
-    fn pick(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+    fn pick(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
         if matches!(self.route.strategy, Strategy::Order) || self.taken >= SCANNED {
-            return self.as_it_comes(tier, now);
+            return self.as_it_comes(tier, view);
         }
         self.taken += 1;
         let picked = match (&self.route.strategy, &self.basis) {
-            (Strategy::Weight, _) => self.by_weight(tier, now),
-            (Strategy::Latency, _) => self.by_latency(tier, now),
-            (Strategy::LeastBusy, _) => self.by_load(tier, now),
-            (Strategy::Cost(_), Basis::Costs(costs)) => self.by_cost(tier, costs, now),
-            (Strategy::Sticky(_), Basis::Mark(mark)) => self.by_mark(tier, *mark, now),
+            (Strategy::Weight, _) => self.by_weight(tier, view),
+            (Strategy::Latency, _) => self.by_latency(tier, view),
+            (Strategy::LeastBusy, _) => self.by_load(tier, view),
+            (Strategy::Cost(_), Basis::Costs(costs)) => self.by_cost(tier, costs, view),
+            (Strategy::Sticky(_), Basis::Mark(mark)) => self.by_mark(tier, *mark, view),
             _ => None,
         };
-        picked.or_else(|| self.as_it_comes(tier, now))
+        picked.or_else(|| self.as_it_comes(tier, view))
     }
 
     /// Whether a target can be given: it was not before, and does not rest.
-    fn is_open(&self, n: usize, now: Instant) -> bool {
-        let target = self.route.targets.get(n);
-        !self.given.contains(&n) && target.is_some_and(|target| target.health.look(now).is_ok())
+    fn is_open(&self, n: usize, view: &(impl View + ?Sized)) -> bool {
+        !self.given.contains(&n) && view.is_open(n)
     }
 
-    fn pace(&self, n: usize) -> Option<&Pace> {
-        self.route.targets.get(n).map(|target| target.health.pace())
-    }
-
-    fn as_it_comes(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+    fn as_it_comes(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
         let (before, rest) = (tier.all.clone(), tier.all.clone().skip(self.gone));
         // Of those before it some may have rested long enough meanwhile.
         let mut all = rest.chain(before.take(self.gone));
-        let next = all.find(|n| self.is_open(*n, now))?;
+        let next = all.find(|n| self.is_open(*n, view))?;
         self.gone = self.gone.max(next + 1 - tier.all.start);
         Some(next)
     }
@@ -151,15 +169,20 @@ impl<'r> Walk<'r> {
     }
 
     /// Those that are compared: all that are open, or some, each once.
-    fn open(&mut self, tier: &Tier, most: usize, now: Instant) -> SmallVec<[usize; SCANNED]> {
+    fn open(
+        &mut self,
+        tier: &Tier,
+        most: usize,
+        view: &(impl View + ?Sized),
+    ) -> SmallVec<[usize; SCANNED]> {
         if tier.all.len() <= SCANNED {
             let all = tier.all.clone();
-            return all.filter(|n| self.is_open(*n, now)).collect();
+            return all.filter(|n| self.is_open(*n, view)).collect();
         }
         let mut some = SmallVec::new();
         for _ in 0..2 * DRAWN {
             let n = self.any(tier);
-            if !some.contains(&n) && self.is_open(n, now) {
+            if !some.contains(&n) && self.is_open(n, view) {
                 some.push(n);
             }
             if some.len() == most {
@@ -169,16 +192,16 @@ impl<'r> Walk<'r> {
         some
     }
 
-    fn by_weight(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+    fn by_weight(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
         if tier.all.len() > SCANNED {
-            return self.by_weight_of_many(tier, now);
+            return self.by_weight_of_many(tier, view);
         }
         // In thousandths, for whoever works again gets but a part of its share.
         let share = |n: usize| {
-            let target = self.route.targets.get(n);
-            target.map_or(0, |target| share(target, now))
+            let weight = self.route.targets.get(n).map_or(0, |target| target.weight);
+            u64::from(weight) * thousandths(view.warmth(n))
         };
-        let open = tier.all.clone().filter(|n| self.is_open(*n, now));
+        let open = tier.all.clone().filter(|n| self.is_open(*n, view));
         let open: SmallVec<[(usize, u64); SCANNED]> = open.map(|n| (n, share(n))).collect();
         let all: u64 = open.iter().map(|(_, share)| share).sum();
         if all == 0 {
@@ -193,14 +216,14 @@ impl<'r> Walk<'r> {
         hit.map(|(n, _)| *n)
     }
 
-    fn by_weight_of_many(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
+    fn by_weight_of_many(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
         let all = tier.weights.last().copied().filter(|all| *all > 0)?;
         for _ in 0..2 * DRAWN {
             let point = self.below(all);
             let n = tier.weights.partition_point(|sum| *sum <= point) + tier.all.start;
-            let warmth = self.pace(n)?.warmth(now);
+            let warmth = view.warmth(n);
             let is_taken = warmth >= 1.0 || self.below(1_000) < thousandths(warmth);
-            if is_taken && self.is_open(n, now) {
+            if is_taken && self.is_open(n, view) {
                 return Some(n);
             }
         }
@@ -209,13 +232,13 @@ impl<'r> Walk<'r> {
 
     /// Of two the one that would answer sooner, for all that is known: to take the best of all would send everybody there at
     /// once.
-    fn by_latency(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
-        let open = self.open(tier, 2, now);
+    fn by_latency(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
+        let open = self.open(tier, 2, view);
         let first = self.below(open.len() as u64);
         let mut second = self.below((open.len() as u64).checked_sub(1)?);
         second += u64::from(second >= first);
         let at = |n: u64| open.get(usize::try_from(n).unwrap_or(0)).copied();
-        let wait = |n: Option<usize>| n.and_then(|n| self.pace(n)).map(|pace| pace.wait(now));
+        let wait = |n: Option<usize>| n.map(|n| view.wait(n));
         match open.len() {
             1 => at(0),
             _ if wait(at(second)) < wait(at(first)) => at(second),
@@ -223,19 +246,24 @@ impl<'r> Walk<'r> {
         }
     }
 
-    fn by_load(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
-        let open = self.open(tier, DRAWN, now);
+    fn by_load(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
+        let open = self.open(tier, DRAWN, view);
         // Of those with as little to do any.
         let start = usize::try_from(self.below(open.len() as u64)).unwrap_or(0);
         let turned = open.iter().cycle().skip(start).take(open.len());
-        let load = |n: &usize| self.pace(*n).map_or(f64::MAX, |pace| pace.load(now));
+        let load = |n: &usize| load(view.busy(*n), view.warmth(*n));
         turned
             .min_by(|one, other| load(one).total_cmp(&load(other)))
             .copied()
     }
 
     /// Of those as cheap the first; whose price is not known comes last.
-    fn by_cost(&self, tier: &Tier, costs: &[Option<Money>], now: Instant) -> Option<usize> {
+    fn by_cost(
+        &self,
+        tier: &Tier,
+        costs: &[Option<Money>],
+        view: &(impl View + ?Sized),
+    ) -> Option<usize> {
         let cost = |kind: usize| costs.get(kind).copied().flatten();
         let mut kinds: SmallVec<[_; SCANNED]> = tier.kinds.iter().collect();
         kinds.sort_by_key(|(kind, members)| {
@@ -249,7 +277,7 @@ impl<'r> Walk<'r> {
             if found.is_some_and(|(known, _)| known != cost) {
                 break;
             }
-            let first = members.iter().copied().find(|n| self.is_open(*n, now));
+            let first = members.iter().copied().find(|n| self.is_open(*n, view));
             if let Some(n) = first
                 && found.is_none_or(|(_, known)| n < known)
             {
@@ -261,7 +289,7 @@ impl<'r> Walk<'r> {
 
     /// By rendezvous: each target draws a number for what the request belongs to, and the highest has it. Who has far more to
     /// do than the others is passed over, for what he would draw next.
-    fn by_mark(&mut self, tier: &Tier, mark: u64, now: Instant) -> Option<usize> {
+    fn by_mark(&mut self, tier: &Tier, mark: u64, view: &(impl View + ?Sized)) -> Option<usize> {
         let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
         let mut first = None;
         loop {
@@ -272,9 +300,9 @@ impl<'r> Walk<'r> {
             let Some((_, n)) = highest else {
                 return first;
             };
-            if self.is_open(n, now) {
+            if self.is_open(n, view) {
                 first = first.or(Some(n));
-                if !self.is_loaded(tier, n, now) {
+                if !self.is_loaded(tier, n, view) {
                     return Some(n);
                 }
             }
@@ -286,7 +314,7 @@ impl<'r> Walk<'r> {
     }
 
     /// Whether it has more than twice as much to do as the others, on average.
-    fn is_loaded(&mut self, tier: &Tier, n: usize, now: Instant) -> bool {
+    fn is_loaded(&mut self, tier: &Tier, n: usize, view: &(impl View + ?Sized)) -> bool {
         let busy = |n: usize| {
             self.route
                 .targets
@@ -297,18 +325,106 @@ impl<'r> Walk<'r> {
         if own <= LOADED {
             return false;
         }
-        let others = self.open(tier, DRAWN, now);
+        let others = self.open(tier, DRAWN, view);
         let others = others.iter().filter(|other| **other != n);
         let (sum, count) = others.fold((0_u64, 0_u64), |(sum, count), other| {
-            (sum + u64::from(busy(*other)), count + 1)
+            (sum + u64::from(view.busy(*other)), count + 1)
         });
         count > 0 && u64::from(own) * count > 2 * sum.max(1)
     }
 }
 
-/// What a target weighs now, in thousandths.
-fn share(target: &Target, now: Instant) -> u64 {
-    u64::from(target.weight) * thousandths(target.health.pace().warmth(now))
+/// What a walk goes by of the targets of its route, by their numbers.
+pub trait View {
+    /// Whether it does not rest.
+    fn is_open(&self, n: usize) -> bool;
+    /// Requests under way.
+    fn busy(&self, n: usize) -> u32;
+    /// What part of its share it gets.
+    fn warmth(&self, n: usize) -> f64;
+    /// How long one more request would take, for all that is known.
+    fn wait(&self, n: usize) -> f64;
+}
+
+/// As they are.
+struct Live<'r> {
+    targets: &'r Targets,
+    now: Instant,
+}
+
+impl Live<'_> {
+    fn pace(&self, n: usize) -> Option<&Pace> {
+        self.targets.get(n).map(|target| target.health.pace())
+    }
+}
+
+impl View for Live<'_> {
+    fn is_open(&self, n: usize) -> bool {
+        let target = self.targets.get(n);
+        target.is_some_and(|target| target.health.look(self.now).is_ok())
+    }
+
+    fn busy(&self, n: usize) -> u32 {
+        self.pace(n).map_or(0, Pace::busy)
+    }
+
+    fn warmth(&self, n: usize) -> f64 {
+        self.pace(n).map_or(1.0, |pace| pace.warmth(self.now))
+    }
+
+    fn wait(&self, n: usize) -> f64 {
+        self.pace(n).map_or(0.0, |pace| pace.wait(self.now))
+    }
+}
+
+/// As one of them was.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// It did not rest.
+    pub is_open: bool,
+    /// Requests under way.
+    pub busy: u32,
+    /// What part of its share it got, in thousandths.
+    pub warmth: u32,
+    /// The mean time to its first content, if anybody had seen one of late.
+    pub latency: Option<Duration>,
+}
+
+impl Seen {
+    /// What is known of a target now.
+    pub fn of(target: &Target, now: Instant) -> Self {
+        let pace = target.health.pace();
+        Self {
+            is_open: target.health.look(now).is_ok(),
+            busy: pace.busy(),
+            warmth: u32::try_from(thousandths(pace.warmth(now))).unwrap_or(1_000),
+            latency: pace.latency(now).map(whole),
+        }
+    }
+}
+
+/// In whole microseconds, as it is logged: or else it would be decided otherwise when it is read back.
+fn whole(latency: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl View for [Seen] {
+    fn is_open(&self, n: usize) -> bool {
+        self.get(n).is_some_and(|seen| seen.is_open)
+    }
+
+    fn busy(&self, n: usize) -> u32 {
+        self.get(n).map_or(0, |seen| seen.busy)
+    }
+
+    fn warmth(&self, n: usize) -> f64 {
+        self.get(n).map_or(1.0, |seen| f64::from(seen.warmth) / 1e3)
+    }
+
+    fn wait(&self, n: usize) -> f64 {
+        let seen = self.get(n);
+        seen.map_or(0.0, |seen| wait(seen.latency, seen.busy, self.warmth(n)))
+    }
 }
 
 fn thousandths(part: f64) -> u64 {

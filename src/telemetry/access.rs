@@ -1,11 +1,6 @@
-//! The access log: one structured line for each request, written by a thread of its own.
-//!
-//! The path pushes a line into a bounded list and goes on; the writer empties it twenty times a second. To wake it for
-//! each line would cost the path a system call.
+//! The access log: one structured line for each request.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -13,10 +8,6 @@ use tokio::time::Instant;
 
 use super::{End, Record, RequestId};
 use crate::usage::Usage;
-
-/// Lines that wait, at most; further ones are lost and counted.
-const MOST_WAITING: usize = 65_536;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is told about one request.
 pub struct Line {
@@ -58,7 +49,8 @@ impl Line {
         }
     }
 
-    fn write(&self) {
+    /// Writes it.
+    pub fn write(&self) {
         let usage = self.usage.unwrap_or_default();
         tracing::info!(
             target: "access",
@@ -86,69 +78,4 @@ impl Line {
 /// Milliseconds to three places: what is finer is noise.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Lines that wait to be written.
-#[derive(Default)]
-pub struct Lines {
-    waiting: Mutex<Vec<Line>>,
-    stop: AtomicBool,
-}
-
-/// The thread that writes them; dropping it writes what is left.
-pub struct Writer {
-    lines: Arc<Lines>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Lines {
-    /// Leaves a line to be written. False if there are too many already.
-    pub(super) fn push(&self, line: Line) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST_WAITING {
-            return false;
-        }
-        waiting.push(line);
-        true
-    }
-
-    fn write_all(&self) {
-        let lines =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        lines.iter().for_each(Line::write);
-    }
-}
-
-impl Writer {
-    /// Starts the thread.
-    pub fn start() -> std::io::Result<(Arc<Lines>, Self)> {
-        let lines = Arc::new(Lines::default());
-        let theirs = Arc::clone(&lines);
-        let run = move || {
-            while !theirs.stop.load(Ordering::Acquire) {
-                std::thread::park_timeout(PAUSE);
-                theirs.write_all();
-            }
-            theirs.write_all();
-        };
-        let thread = std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(run)?;
-        let writer = Self {
-            lines: Arc::clone(&lines),
-            thread: Some(thread),
-        };
-        Ok((lines, writer))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.lines.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A writer that panicked has nothing more to write.
-            let _ = thread.join();
-        }
-    }
 }

@@ -47,9 +47,10 @@ pub async fn run(
     let latest = deadline.min(now + LONGEST_WAIT);
     let mut walk = route.walk(&call.asks(tab.bounds()));
     let mut failures = Vec::new();
-    record.decides(|| decided::of(route, call, tab, now));
+    record.decides(|| decided::of(route, call, tab));
     'targets: loop {
-        let (target, resort) = match walk.next(now) {
+        let next = decided::chosen(&mut walk, (route, call, tab.bounds()), record, now);
+        let (target, resort) = match next {
             Some(target) => (target, Resort::Other),
             // In a box, as what follows failures: most requests should not be longer for it.
             None => match Box::pin(awaited(route, &mut walk, latest)).await {
@@ -71,17 +72,12 @@ pub async fn run(
                 continue 'targets;
             }
             record.try_begins(&target.name, &target.meters, began);
-            let this = Try {
-                target,
-                rules: &route.rules,
-                call,
-                span: Span { began, deadline },
-            };
+            let this = Try::of(route, target, call, began);
             let came = match route.hedge.as_deref().filter(|_| tab.tries() == 1) {
                 None => watched(client, this, tab, record).await,
                 Some(hedge) => {
                     let (way, told) = ((&mut walk, &mut failures), (&mut *tab, &mut *record));
-                    Box::pin(hedge::raced(client, hedge, this, way, told)).await
+                    Box::pin(hedge::raced(client, (route, hedge), this, way, told)).await
                 }
             };
             let failure = match came {
@@ -333,6 +329,24 @@ pub(super) struct Try<'t> {
     pub(super) rules: &'t Rules,
     pub(super) call: &'t Call<'t>,
     pub(super) span: Span,
+}
+
+impl<'t> Try<'t> {
+    /// Of a request that began to be asked then.
+    pub(super) fn of(
+        route: &'t Route,
+        target: &'t Arc<Target>,
+        call: &'t Call<'t>,
+        began: Instant,
+    ) -> Self {
+        let deadline = call.deadline;
+        Self {
+            target,
+            rules: &route.rules,
+            call,
+            span: Span { began, deadline },
+        }
+    }
 }
 
 /// A try that came to nothing.

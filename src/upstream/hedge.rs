@@ -13,10 +13,10 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Try, watched};
-use super::{Answer, Asked, Client, Failure, Presence, Span, Tab, decided};
+use super::{Answer, Asked, Client, Failure, Presence, Tab, decided};
 use crate::admission::limits;
 use crate::ledger::Twin;
-use crate::route::{Bounds, Hedge, Resort, Target, Walk};
+use crate::route::{Bounds, Hedge, Resort, Route, Target, Walk};
 use crate::telemetry::{Outcome, Record};
 
 /// Whether a try was outrun by another.
@@ -34,17 +34,17 @@ impl Outrun {
 }
 
 /// One try, and beside it one at the next target, should it take too long. Of two that fail the second is noted.
-pub(super) async fn raced(
+pub(super) async fn raced<'r>(
     client: &Client,
-    hedge: &Hedge,
-    this: Try<'_>,
-    (walk, failures): (&mut Walk<'_>, &mut Vec<Failure>),
+    (route, hedge): (&'r Route, &Hedge),
+    this: Try<'r>,
+    (walk, failures): (&mut Walk<'r>, &mut Vec<Failure>),
     (tab, record): (&mut Tab, &mut Record),
 ) -> Result<Box<Answer>, Failure> {
     let Some(after) = hedge.after(this.target) else {
         return watched(client, this, tab, record).await;
     };
-    let call = this.call;
+    let (is_decided, bounds) = (record.decision().is_some(), tab.bounds().cloned());
     let (seed, ours, theirs) = (tab.second(), tab.may_be_outrun(), Outrun::default());
     let mut aside = record.aside();
     let mut first = Box::pin(watched(client, this, tab, record));
@@ -53,26 +53,20 @@ pub(super) async fn raced(
         came = &mut first => return came,
         () = sleep_until(this.span.began + after) => {}
     }
-    let mut ahead = walk.clone();
-    let next = ahead.next(Instant::now());
+    let (mut ahead, now) = (walk.clone(), Instant::now());
+    let (next, pick) = match is_decided {
+        false => (ahead.next(now), None),
+        true => {
+            let known = (this.call, bounds.as_ref());
+            let (next, pick) = decided::next(&mut ahead, route, known, now);
+            (next, Some(pick))
+        }
+    };
     let Some(next) = next.filter(|_| hedge.share.take()) else {
         return first.await;
     };
-    let mut second = Box::pin(async {
-        let began = Instant::now();
-        let mut tab = seed.open(next, theirs.clone(), (call.wall)()).await?;
-        let begun = tab.begin((next, Resort::Other), began, (call.wall)());
-        begun.await.ok()?;
-        aside.try_begins(&next.name, &next.meters, began);
-        let deadline = call.deadline;
-        let that = Try {
-            target: next,
-            span: Span { began, deadline },
-            ..this
-        };
-        let came = watched(client, that, &mut tab, &mut aside).await;
-        Some((tab, came))
-    });
+    let that = Try::of(route, next, this.call, now);
+    let mut second = Box::pin(beside(client, that, (seed, theirs.clone()), &mut aside));
     let race = race(first.as_mut(), second.as_mut()).await;
     match &race {
         Race::First(_) => theirs.is(),
@@ -81,35 +75,31 @@ pub(super) async fn raced(
     }
     // Whoever has not come to anything is stopped by this, and enters what it cost.
     drop((first, second));
-    match aside.tries {
-        0 => hedge.share.give_back(),
-        _ => *walk = ahead,
-    }
-    match race {
-        Race::First(answer) => {
-            decided::beside(record, &aside, Outcome::Cancelled);
-            tab.outran(&aside);
-            record.collects(aside);
-            Ok(answer)
-        }
-        Race::Second(other, answer) => {
-            record.try_ends(Outcome::Cancelled);
-            decided::outrun(record, this.target);
-            decided::beside(record, &aside, Outcome::Answered);
-            record.takes_over(aside);
-            other.takes_over(tab);
-            Ok(answer)
-        }
-        Race::Neither(first, second) => {
-            tab.outran(&aside);
-            record.collects(aside);
-            if let Some(failure) = second {
-                record.steps(|began| decided::step(&failure, true, Instant::now() - began));
-                failures.push(failure);
-            }
-            Err(first)
+    if aside.tries == 0 {
+        hedge.share.give_back();
+    } else {
+        *walk = ahead;
+        if let Some(decision) = record.decision() {
+            decision.picks.extend(pick);
         }
     }
+    race.settled(this.target, aside, (tab, record), failures)
+}
+
+/// A try of its own, if there is money for it and its target is below its limits. None: there is none.
+async fn beside(
+    client: &Client,
+    that: Try<'_>,
+    (seed, outrun): (Second, Outrun),
+    aside: &mut Record,
+) -> Option<(Box<Tab>, Result<Box<Answer>, Failure>)> {
+    let (target, began, at) = (that.target, that.span.began, (that.call.wall)());
+    let mut tab = seed.open(target, outrun, at).await?;
+    let begun = tab.begin((target, Resort::Other), began, at);
+    begun.await.ok()?;
+    aside.try_begins(&target.name, &target.meters, began);
+    let came = watched(client, that, &mut tab, aside).await;
+    Some((tab, came))
 }
 
 /// What two tries come to.
@@ -117,6 +107,43 @@ enum Race {
     First(Box<Answer>),
     Second(Box<Tab>, Box<Answer>),
     Neither(Failure, Option<Failure>),
+}
+
+impl Race {
+    /// What the request goes on with: the tab of whoever answers, and a record of both.
+    fn settled(
+        self,
+        target: &Target,
+        aside: Box<Record>,
+        (tab, record): (&mut Tab, &mut Record),
+        failures: &mut Vec<Failure>,
+    ) -> Result<Box<Answer>, Failure> {
+        match self {
+            Self::First(answer) => {
+                decided::beside(record, &aside, Outcome::Cancelled);
+                tab.outran(&aside);
+                record.collects(aside);
+                Ok(answer)
+            }
+            Self::Second(other, answer) => {
+                record.try_ends(Outcome::Cancelled);
+                decided::outrun(record, target);
+                decided::beside(record, &aside, Outcome::Answered);
+                record.takes_over(aside);
+                other.takes_over(tab);
+                Ok(answer)
+            }
+            Self::Neither(first, second) => {
+                tab.outran(&aside);
+                record.collects(aside);
+                if let Some(failure) = second {
+                    record.steps(|began| decided::step(&failure, true, Instant::now() - began));
+                    failures.push(failure);
+                }
+                Err(first)
+            }
+        }
+    }
 }
 
 /// Waits for the first answer of the two; or for both, where none is one.

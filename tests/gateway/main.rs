@@ -18,6 +18,7 @@ mod fallback;
 mod health;
 mod cause;
 mod explain;
+mod decisions;
 mod hedge;
 mod errors;
 mod clocks;

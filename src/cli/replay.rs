@@ -1,0 +1,349 @@
+//! `tollgate replay`: would requests have gone elsewhere by another configuration, and at what cost? Decides each request of
+//! a log of decisions again, by what was known of the targets then.
+//!
+//! What happened is taken to happen again: a target that failed fails, and one that nobody asked answers. A target that the
+//! log does not know is taken to be as fast and as busy as the others were, on average.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Failed, Loaded};
+use crate::config::load::Source;
+use crate::config::secret::Environment;
+use crate::plan::Plan;
+use crate::route::{Bounds, Route, Seen, Target};
+use crate::usage::{KINDS, Money, Usage};
+
+/// A request, as it was logged.
+#[derive(Deserialize)]
+struct Logged {
+    id: String,
+    key: Option<String>,
+    asked: Option<String>,
+    usage: Option<BTreeMap<String, u64>>,
+    billed_usd: Option<String>,
+    paid_usd: Option<String>,
+    decisions: Vec<Decision>,
+}
+
+#[derive(Deserialize)]
+struct Decision {
+    model: String,
+    seed: String,
+    marks: BTreeMap<String, String>,
+    demand: Value,
+    picks: Vec<Pick>,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Pick {
+    target: Option<String>,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Deserialize)]
+struct Candidate {
+    target: String,
+    rests_ms: Option<u64>,
+    latency_us: Option<u64>,
+    busy: u32,
+    warmth: u32,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    target: String,
+    outcome: String,
+    why: String,
+}
+
+/// What it comes to, decided again.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    /// Who answers.
+    Answered(String),
+    /// Nobody, as all fail that are asked.
+    Failed,
+    /// It is not sent.
+    Rejected(String),
+}
+
+/// All of a log.
+#[derive(Default)]
+struct Sum {
+    decided: usize,
+    /// Those that were not: they were turned away before that.
+    others: usize,
+    same: usize,
+    moves: BTreeMap<(String, String, String), usize>,
+    rejected: BTreeMap<String, usize>,
+    /// Of so many answers both costs are known, and what they are together, before and after.
+    priced: usize,
+    costs: (Money, Money),
+    dearer: usize,
+    cheaper: usize,
+    changes: Vec<Value>,
+}
+
+/// Prints what would change. Bad lines fail, but for one that is cut off at the end.
+pub fn run(file: &Path, environment: Environment, log: &Path, as_json: bool) -> Result<(), Failed> {
+    let loaded = Loaded::read(Source::open(file)?, environment);
+    let plan = loaded.compile()?;
+    let opened = File::open(log).with_context(|| format!("{} cannot be read", log.display()));
+    let mut lines = BufReader::new(opened.map_err(Failed::User)?)
+        .lines()
+        .enumerate()
+        .peekable();
+    let mut sum = Sum::default();
+    while let Some((n, line)) = lines.next() {
+        let line = line.with_context(|| format!("{} cannot be read", log.display()));
+        let line = line.map_err(Failed::User)?;
+        match serde_json::from_str(&line) {
+            Ok(logged) => sum.add(&plan, &logged),
+            Err(error) if lines.peek().is_some() => {
+                let place = format!("{}:{}", log.display(), n + 1);
+                return Err(Failed::User(anyhow!(
+                    "{place}: no decision of tollgate: {error}"
+                )));
+            }
+            // The gateway was ended while it wrote, or writes still.
+            Err(_) => {}
+        }
+    }
+    super::print(&match as_json {
+        true => vec![format!("{:#}", sum.json())],
+        false => sum.lines(),
+    });
+    Ok(())
+}
+
+impl Sum {
+    fn add(&mut self, plan: &Plan, logged: &Logged) {
+        let Some(asked) = logged
+            .asked
+            .as_deref()
+            .filter(|_| !logged.decisions.is_empty())
+        else {
+            self.others += 1;
+            return;
+        };
+        self.decided += 1;
+        let before = logged.answered();
+        let (came, route) = decide(plan, asked, logged);
+        let costs = match &came {
+            Came::Answered(target) => logged.costs(route.as_deref(), before, target),
+            _ => None,
+        };
+        if let Some((old, new)) = costs {
+            self.priced += 1;
+            self.costs = (self.costs.0.plus(old), self.costs.1.plus(new));
+            self.dearer += usize::from(new > old);
+            self.cheaper += usize::from(new < old);
+        }
+        let is_same = match &came {
+            Came::Answered(target) => before == Some(target),
+            Came::Failed => before.is_none(),
+            Came::Rejected(_) => false,
+        };
+        if is_same {
+            self.same += 1;
+        } else if let Came::Rejected(why) = &came {
+            *self.rejected.entry(why.clone()).or_default() += 1;
+        } else {
+            let name = |target: Option<&str>| target.unwrap_or("nobody").to_owned();
+            let after = match &came {
+                Came::Answered(target) => Some(&**target),
+                _ => None,
+            };
+            let key = (asked.to_owned(), name(before), name(after));
+            *self.moves.entry(key).or_default() += 1;
+        }
+        let is_dearer = costs.is_some_and(|(old, new)| old != new);
+        if !is_same || is_dearer {
+            let (after, why) = match &came {
+                Came::Answered(target) => (Some(target), None),
+                Came::Failed => (None, None),
+                Came::Rejected(why) => (None, Some(why)),
+            };
+            self.changes.push(json!({
+                "id": logged.id,
+                "model": asked,
+                "before": before,
+                "after": after,
+                "rejected": why,
+                "cost_usd_before": costs.map(|(old, _)| old.to_string()),
+                "cost_usd_after": costs.map(|(_, new)| new.to_string()),
+            }));
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "decided": self.decided,
+            "not_decided": self.others,
+            "same": self.same,
+            "priced": self.priced,
+            "cost_usd_before": self.costs.0.to_string(),
+            "cost_usd_after": self.costs.1.to_string(),
+            "changes": self.changes,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let moved: usize = self.moves.values().sum();
+        let rejected: usize = self.rejected.values().sum();
+        let mut lines = vec![format!(
+            "{} requests: {} as before, {moved} elsewhere, {rejected} rejected; {} were turned away before anybody was chosen",
+            self.decided + self.others,
+            self.same,
+            self.others
+        )];
+        for ((model, before, after), count) in &self.moves {
+            lines.push(format!("  {count} x {model}: {before} -> {after}"));
+        }
+        for (why, count) in &self.rejected {
+            lines.push(format!("  {count} x rejected: {why}"));
+        }
+        lines.push(format!(
+            "what {} answers cost: {} USD before, {} USD after; {} cheaper, {} dearer",
+            self.priced, self.costs.0, self.costs.1, self.cheaper, self.dearer
+        ));
+        lines
+    }
+}
+
+impl Logged {
+    /// Who answered.
+    fn answered(&self) -> Option<&str> {
+        let steps = self.decisions.last()?.steps.iter();
+        let mut answered = steps.filter(|step| step.outcome == "answered");
+        answered.next_back().map(|step| &*step.target)
+    }
+
+    /// What its answer cost, and what it would cost.
+    fn costs(
+        &self,
+        route: Option<&Route>,
+        before: Option<&str>,
+        after: &str,
+    ) -> Option<(Money, Money)> {
+        let old = Money::parse(self.paid_usd.as_deref()?).ok()?;
+        let told = self.usage.as_ref()?;
+        let counts = KINDS.map(|kind| told.get(kind).copied().unwrap_or(0));
+        // What a provider says itself that it bills, another one would not.
+        let billed = self.billed_usd.as_deref().filter(|_| before == Some(after));
+        let usage = Usage::of(counts, billed.and_then(|usd| Money::parse(usd).ok()));
+        let mut targets = route?.targets.iter();
+        let target = targets.find(|target| &*target.name == after)?;
+        Some((old, target.terms.price.as_ref()?.cost(&usage)))
+    }
+}
+
+/// Decides a request again.
+fn decide(plan: &Plan, asked: &str, logged: &Logged) -> (Came, Option<Arc<Route>>) {
+    let Some(mut route) = plan.route(asked) else {
+        return (Came::Rejected(format!("there is no model `{asked}`")), None);
+    };
+    let made = crate::admission::MadeKeys::default();
+    let caller = logged.key.as_deref();
+    let caller = caller.and_then(|name| plan.keyring.named(name, &made));
+    // Of keys that were made nothing stands in a configuration.
+    if let Some(caller) = caller.filter(|caller| !caller.may_use(asked)) {
+        let why = format!("the key `{}` may not use the model `{asked}`", caller.name);
+        return (Came::Rejected(why), None);
+    }
+    let mut decisions = logged.decisions.iter().peekable();
+    while let Some(decision) = decisions.next() {
+        if route.targets.is_empty() {
+            let why = route.skipped.join("; ");
+            let why = format!("no target of `{asked}` is available: {why}");
+            return (Came::Rejected(why), None);
+        }
+        if let Some(target) = again(&route, decision) {
+            return (Came::Answered(target), Some(route));
+        }
+        let Some(next) = decisions.peek() else {
+            break;
+        };
+        let instead = route.instead.clone();
+        let mut all = [instead.too_long, instead.flagged, instead.short].into_iter();
+        let is_next = all.any(|name| name.as_deref() == Some(&*next.model));
+        match plan.models.get(&*next.model).filter(|_| is_next) {
+            Some(other) => route = Arc::clone(other),
+            None => break,
+        }
+    }
+    (Came::Failed, Some(route))
+}
+
+/// Who of a model's targets answers. None: nobody.
+fn again(route: &Route, logged: &Decision) -> Option<String> {
+    let seed = u64::from_str_radix(&logged.seed, 16).unwrap_or(0);
+    let marks = |name: &str| u64::from_str_radix(logged.marks.get(name)?, 16).ok();
+    let bounds = Bounds::from_json(&logged.demand);
+    let mut walk = route.walk_again(|by| marks(&by.name()), bounds.as_ref(), seed);
+    let is_answered = logged.steps.iter().any(|step| step.outcome == "answered");
+    let mut is_alike = true;
+    for n in 0.. {
+        let known = logged.picks.get(n).or(logged.picks.last())?;
+        let seen: Vec<Seen> = route.targets.iter().map(|it| known.seen(it)).collect();
+        let target = walk.next_of(&seen[..]).map(|target| &*target.name);
+        let Some(name) = target else {
+            // All rested, and one was tried all the same.
+            let is_last_resort = is_alike && logged.picks.iter().all(|it| it.target.is_none());
+            let answered = logged.steps.iter().find(|step| step.outcome == "answered");
+            let answered = answered.filter(|_| is_last_resort)?;
+            let mut targets = route.targets.iter();
+            let is_there = targets.any(|target| *target.name == *answered.target);
+            return is_there.then(|| answered.target.clone());
+        };
+        is_alike &= logged.picks.get(n).and_then(|it| it.target.as_deref()) == Some(name);
+        let mut steps = logged.steps.iter().filter(|step| step.target == name);
+        let Some(step) = steps.next_back() else {
+            return Some(name.to_owned());
+        };
+        let is_outrun = step.outcome == "cancelled" && step.why == "another was faster";
+        if step.outcome == "answered" || is_outrun && route.hedge.is_none() {
+            return Some(name.to_owned());
+        }
+        // Up to here all is as it was, and there it ended: time was up, or nobody else could have helped.
+        if step.outcome == "client_fault" || is_alike && !is_answered && n + 1 == logged.picks.len()
+        {
+            return None;
+        }
+    }
+    None
+}
+
+impl Pick {
+    /// What was known of a target.
+    fn seen(&self, target: &Target) -> Seen {
+        let known = self.candidates.iter();
+        if let Some(known) = known.clone().find(|it| it.target == *target.name) {
+            return Seen {
+                is_open: known.rests_ms.is_none(),
+                busy: known.busy,
+                warmth: known.warmth,
+                latency: known.latency_us.map(Duration::from_micros),
+            };
+        }
+        let latencies: Vec<u64> = known.clone().filter_map(|it| it.latency_us).collect();
+        let mean = |all: u64, count: usize| all.checked_div(count as u64);
+        let busy = known.clone().map(|it| u64::from(it.busy)).sum();
+        Seen {
+            is_open: true,
+            busy: mean(busy, known.len()).map_or(0, |busy| u32::try_from(busy).unwrap_or(u32::MAX)),
+            warmth: 1_000,
+            latency: mean(latencies.iter().sum(), latencies.len()).map(Duration::from_micros),
+        }
+    }
+}
