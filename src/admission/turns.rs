@@ -98,4 +98,9 @@ impl Turns {
         let held = self.held.get()?;
         Some(held.saturating_mul(ends) / number(slots.max(1)))
     }
+    /// Whether anybody is called or waits.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.handed.is_empty() || self.queue.len() > 0
+    }
 }

@@ -239,9 +239,11 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
 
+    use proptest::prelude::*;
     use tokio::sync::Semaphore;
     use tokio::task::JoinSet;
     use tokio::time::{advance, sleep, timeout};
@@ -650,6 +652,434 @@ mod tests {
             let (answered, best) = (asked - refused, capacity * 500);
             assert!(answered >= best * 4 / 5, "{answered} of {best}");
             assert!(refused * 4 < answered, "{refused} of {asked}");
+        }
+    }
+
+    #[test]
+    fn no_slot_is_lost_between_threads() {
+        let gates = Gates::default();
+        let gate = gate(&gates, limits(3, 40, 50 * Duration::from_millis(1)));
+        let (held, most, served) = (
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+        );
+        let work = async |thread: u64| {
+            let mut seed = thread + 1;
+            let mut dice = |sides: u64| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 33) % sides
+            };
+            for _ in 0..1_500 {
+                let patience = Duration::from_micros(dice(3_000));
+                let who = dice(3).to_string();
+                let Ok(waiting) = stand(&gate, &who) else {
+                    continue;
+                };
+                let Ok(Ok(_slots)) = timeout(patience, waiting).await else {
+                    continue;
+                };
+                let now = held.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                served.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..dice(4) {
+                    tokio::task::yield_now().await;
+                }
+                held.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        std::thread::scope(|threads| {
+            for thread in 0..4 {
+                let work = &work;
+                threads.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread();
+                    let runtime = { runtime }.enable_time().build().unwrap();
+                    let both = [thread * 2, thread * 2 + 1].map(work);
+                    let [a, b] = both;
+                    runtime.block_on(async { tokio::join!(a, b) });
+                });
+            }
+        });
+        assert!(most.into_inner() <= 3 && served.into_inner() > 100);
+        let crowd = gate.crowd();
+        assert_eq!((crowd.held, crowd.waiting), (0, 0));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Of which caller, with how many milliseconds until its deadline.
+        Arrive(usize, u64),
+        /// Without a thought for the line.
+        Barge,
+        /// Whoever was woken looks.
+        Poll,
+        /// Of which that has a slot.
+        Finish(usize),
+        /// Of which that waits, called or not.
+        Leave(usize),
+        /// After how many milliseconds.
+        Later(u64),
+        /// To which concurrency, and which line.
+        Reload(Concurrency, Option<Line>),
+        Feel(Feeling),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let concurrency = prop_oneof![
+            3 => (1..5_u64).prop_map(Concurrency::Fixed),
+            1 => (1..3_u64, 3..6_u64)
+                .prop_map(|(least, most)| Concurrency::Adaptive { least, most }),
+        ];
+        let line = (0..7_usize, 500..9_000_u64).prop_map(|(most, wait)| Line {
+            most,
+            wait: Duration::from_millis(wait),
+        });
+        let reload = (concurrency, proptest::option::weighted(0.8, line));
+        let feeling = prop_oneof![
+            3 => (50..150_u64).prop_map(|it| Feeling::Good(Duration::from_millis(it))),
+            1 => Just(Feeling::Overloaded),
+        ];
+        let step = prop_oneof![
+            1 => (0..3_usize).prop_map(|who| Step::Arrive(who, 0)),
+            12 => (0..3_usize, 0..12_000_u64).prop_map(|(who, by)| Step::Arrive(who, by)),
+            2 => Just(Step::Barge),
+            6 => Just(Step::Poll),
+            7 => (0..6_usize).prop_map(Step::Finish),
+            3 => (0..6_usize).prop_map(Step::Leave),
+            5 => (1..2_500_u64).prop_map(Step::Later),
+            1 => reload.prop_map(|(concurrency, line)| Step::Reload(concurrency, line)),
+            3 => feeling.prop_map(Step::Feel),
+        ];
+        proptest::collection::vec(step, 1..150)
+    }
+
+    const WEIGHTS: [u32; 3] = [1, 2, 5];
+
+    /// What wakes one that waits.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl std::task::Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One that waits, and what is known of it.
+    struct Stood {
+        waiting: Waiting,
+        bell: Arc<Bell>,
+        who: usize,
+        until: Instant,
+        /// Since when it has a slot, which it may not know.
+        called: Option<Instant>,
+        /// It is in the line no more, and has no slot.
+        is_out: bool,
+        /// How many of each caller were called since it was the first of its own.
+        passed: Option<[u32; 3]>,
+    }
+
+    impl Stood {
+        fn is_in_line(&self) -> bool {
+            self.called.is_none() && !self.is_out
+        }
+    }
+
+    /// The line as one would write it down, in the order of arrival, and the gate that is held to it.
+    struct World {
+        gates: Gates,
+        gate: Arc<Gate>,
+        limit: u64,
+        held: Vec<(Slots, Instant)>,
+        stood: Vec<Stood>,
+        mean: Option<Duration>,
+        /// Where each caller's next stands, in tenths of a round, and where the line does.
+        places: HashMap<usize, u64>,
+        place: u64,
+    }
+
+    impl World {
+        fn slots(&self) -> u64 {
+            let called = self.stood.iter().filter(|it| it.called.is_some());
+            (self.held.len() + called.count()) as u64
+        }
+
+        fn line(&self) -> Vec<usize> {
+            let all = 0..self.stood.len();
+            all.filter(|n| self.stood[*n].is_in_line()).collect()
+        }
+
+        /// Where each in the line stands, and one more of a caller would; the foremost first.
+        fn order(&self, more: Option<usize>) -> Vec<(u64, usize)> {
+            let mut next: HashMap<usize, u64> = HashMap::new();
+            let line = self.line().into_iter().map(|n| (n, self.stood[n].who));
+            let mut order: Vec<(u64, usize)> = line
+                .chain(more.map(|who| (usize::MAX, who)))
+                .map(|(n, who)| {
+                    let known = self.places.get(&who).copied().unwrap_or(0);
+                    let is_idle = n == usize::MAX && !next.contains_key(&who);
+                    let first = if is_idle {
+                        known.max(self.place)
+                    } else {
+                        known
+                    };
+                    let place = next.entry(who).or_insert(first);
+                    let here = *place;
+                    *place += 10 / u64::from(WEIGHTS[who]);
+                    (here, n)
+                })
+                .collect();
+            order.sort_unstable();
+            order
+        }
+
+        /// How long one more of a caller would wait.
+        fn wait(&self, more: usize) -> Option<Duration> {
+            let Some(over) = self.slots().checked_sub(self.limit) else {
+                return Some(Duration::ZERO);
+            };
+            let order = self.order(Some(more));
+            let ahead = order.iter().position(|(_, n)| *n == usize::MAX).unwrap() as u64;
+            let slots = u32::try_from(self.slots()).unwrap();
+            Some(self.mean? * u32::try_from(over + ahead + 1).unwrap() / slots)
+        }
+
+        fn is_told_truly(&self, limited: &Limited, who: usize) {
+            assert_eq!(limited.what, What::Concurrency);
+            assert_eq!(limited.limit, self.limit);
+            assert_eq!(limited.wait, self.wait(who).unwrap_or(SECOND));
+        }
+
+        fn serve(&mut self, now: Instant) {
+            while self.slots() < self.limit {
+                let order = self.order(None);
+                let Some((place, n)) = order.first().copied() else {
+                    self.places.clear();
+                    self.place = 0;
+                    break;
+                };
+                if self.stood[n].until <= now {
+                    self.stood[n].is_out = true;
+                    continue;
+                }
+                let who = self.stood[n].who;
+                self.place = self.place.max(place);
+                self.places
+                    .insert(who, place + 10 / u64::from(WEIGHTS[who]));
+                self.stood[n].called = Some(now);
+                self.is_fair(n);
+            }
+        }
+
+        /// Notes who is called before whom, and that it is not too often.
+        fn is_fair(&mut self, called: usize) {
+            let who = self.stood[called].who;
+            let mut seen = [false; 3];
+            for it in self.stood.iter_mut().filter(|it| it.is_in_line()) {
+                let is_first = !mem::replace(&mut seen[it.who], true);
+                if !is_first {
+                    continue;
+                }
+                let passed = it.passed.get_or_insert([0; 3]);
+                passed[who] += 1;
+                let fair = WEIGHTS[who].div_ceil(WEIGHTS[it.who]) + 1;
+                assert!(it.who == who || passed[who] <= fair, "{passed:?}");
+            }
+        }
+
+        fn arrive(&mut self, who: usize, by: u64, now: Instant) {
+            let deadline = now + Duration::from_millis(by);
+            let (slots, wait) = (self.slots(), self.wait(who));
+            let line = self.gate.limits.line;
+            let until = line.map_or(now, |line| deadline.min(now + line.wait));
+            let may = until - now;
+            let is_patient = !may.is_zero() && wait.is_none_or(|wait| wait <= may);
+            let order = self.order(Some(who));
+            let is_full = line.is_none_or(|line| order.len() > line.most);
+            let last = order.last().map(|(_, n)| *n);
+            let name = Arc::from(who.to_string());
+            let came = self.gate.queue(&name, WEIGHTS[who], now, deadline);
+            let mut waiting = match came {
+                Ok(waiting) => waiting,
+                Err(limited) => {
+                    assert!(slots >= self.limit, "there was a slot");
+                    assert!(!is_patient || (is_full && last == Some(usize::MAX)));
+                    self.is_told_truly(&limited, who);
+                    return;
+                }
+            };
+            if slots < self.limit {
+                let slots = is_called(&mut waiting).unwrap().unwrap();
+                self.held.push((slots, now));
+                return;
+            }
+            assert!(is_patient && (!is_full || last != Some(usize::MAX)));
+            if is_full {
+                self.stood[last.unwrap()].is_out = true;
+            }
+            if !self.stood.iter().any(|it| it.is_in_line() && it.who == who) {
+                let place = self.places.entry(who).or_insert(0);
+                *place = self.place.max(*place);
+            }
+            self.stood.push(Stood {
+                waiting,
+                bell: Arc::default(),
+                who,
+                until,
+                called: None,
+                is_out: false,
+                passed: None,
+            });
+        }
+
+        /// Whoever was woken looks, and whoever has not looked yet.
+        fn poll(&mut self, now: Instant) {
+            let mut n = 0;
+            while n < self.stood.len() {
+                let it = &mut self.stood[n];
+                let (is_new, is_in_line) = (it.waiting.alarm.is_none(), it.is_in_line());
+                let is_woken = it.bell.0.swap(0, Ordering::Relaxed) > 0;
+                if !is_new && !is_woken {
+                    assert!(is_in_line && now < it.until, "it was not woken");
+                    n += 1;
+                    continue;
+                }
+                let waker = Waker::from(Arc::clone(&it.bell));
+                let mut cx = Context::from_waker(&waker);
+                match Pin::new(&mut it.waiting).poll(&mut cx) {
+                    Poll::Pending => {
+                        assert!(is_in_line && now < it.until);
+                        n += 1;
+                    }
+                    Poll::Ready(said) => {
+                        let it = self.stood.remove(n);
+                        match said {
+                            Ok(slots) => self.held.push((slots, it.called.unwrap())),
+                            Err(limited) => {
+                                assert!(it.called.is_none());
+                                assert!(it.is_out || now >= it.until);
+                                self.is_told_truly(&limited, it.who);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        fn finish(&mut self, which: usize, now: Instant) {
+            let (slots, since) = self.held.swap_remove(which);
+            drop(slots);
+            let held = now - since;
+            self.mean = Some(self.mean.map_or(held, |mean| (mean * 7 + held) / 8));
+            self.serve(now);
+        }
+
+        fn reload(&mut self, concurrency: Concurrency, line: Option<Line>, now: Instant) {
+            let limits = Limits {
+                concurrency: Some(concurrency),
+                line,
+                ..Limits::default()
+            };
+            let before = self.gate.crowd();
+            let made = gate(&self.gates, limits);
+            assert_eq!(self.gate.crowd(), before, "it is not in force");
+            self.gates.enforce(now);
+            self.gates.prune(now);
+            self.gate = made;
+            self.limit = self.gate.crowd().limit.unwrap();
+            if let Concurrency::Fixed(most) = concurrency {
+                assert_eq!(self.limit, most);
+            }
+            self.serve(now);
+        }
+
+        fn step(&mut self, step: &Step, now: Instant) {
+            match *step {
+                Step::Arrive(who, by) => self.arrive(who, by, now),
+                Step::Barge => {
+                    let entered = enter(std::slice::from_ref(&self.gate), now);
+                    assert_eq!(entered.is_ok(), self.slots() < self.limit);
+                    if let Ok((slots, _)) = entered {
+                        self.held.push((slots, now));
+                    }
+                }
+                Step::Poll => self.poll(now),
+                Step::Finish(which) if which < self.held.len() => self.finish(which, now),
+                Step::Leave(which) if which < self.stood.len() => {
+                    drop(self.stood.remove(which));
+                    self.serve(now);
+                }
+                Step::Reload(concurrency, line) => self.reload(concurrency, line, now),
+                Step::Feel(feeling) => {
+                    self.gate.feels(feeling, now);
+                    self.limit = self.gate.crowd().limit.unwrap();
+                    self.serve(now);
+                }
+                _ => {}
+            }
+        }
+
+        /// The gate is as it should be, and fair and thrifty.
+        fn check(&self, before: u64) {
+            let (crowd, line) = (self.gate.crowd(), self.line());
+            assert_eq!(crowd.held, self.slots());
+            assert_eq!(crowd.limit, Some(self.limit));
+            assert_eq!(crowd.waiting, line.len());
+            assert!(crowd.held <= self.limit.max(before), "more than may be");
+            assert!(line.is_empty() || crowd.held >= self.limit, "a free slot");
+            for (who, weight) in WEIGHTS.into_iter().enumerate() {
+                let expected = self.gate.expected(&who.to_string(), weight);
+                assert_eq!(expected, self.wait(who));
+            }
+        }
+
+        /// All that is open ends, and nothing is left of it.
+        async fn end(mut self) {
+            while !self.held.is_empty() || !self.stood.is_empty() {
+                self.poll(Instant::now());
+                match self.held.is_empty() {
+                    true => advance(Duration::from_millis(500)).await,
+                    false => self.finish(0, Instant::now()),
+                }
+                self.check(self.slots());
+            }
+            let used = self.gate.used();
+            assert_eq!(used.slots, 0);
+            let turns = used.turns.as_ref().unwrap();
+            assert_eq!(turns.queue.len(), 0);
+            assert!(!turns.is_waited_for());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn slots_go_to_whose_turn_it_is_and_none_is_lost(steps in steps()) {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let gates = Gates::default();
+                let mut world = World {
+                    gate: gate(&gates, limits(2, 4, 6 * SECOND)),
+                    gates,
+                    limit: 2,
+                    held: Vec::new(),
+                    stood: Vec::new(),
+                    mean: None,
+                    places: HashMap::new(),
+                    place: 0,
+                };
+                for step in steps {
+                    let before = world.slots();
+                    if let Step::Later(millis) = step {
+                        advance(Duration::from_millis(millis)).await;
+                    }
+                    world.step(&step, Instant::now());
+                    world.check(before);
+                }
+                world.end().await;
+            });
         }
     }
 }
