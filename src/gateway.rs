@@ -176,6 +176,7 @@ impl Gateway {
         }
         drop(seen);
         let now = Instant::now();
+        self.state.gates.enforce(now);
         self.state.gates.prune(now);
         self.state.healths.reloaded(now);
         Ok(())

@@ -2,6 +2,8 @@
 //!
 //! What is counted is taken of all limits or of none, under their locks at once, so that nobody is refused for what
 //! another was refused, too. A request that is not sent gives all of it back: who is refused has consumed nothing.
+//!
+//! Where a gate has a line, whoever finds no slot may wait for one ([`Gate::queue`]), and then enters with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +12,12 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+pub use super::line::Line;
+use super::pace::Pace;
+pub use super::pace::{Concurrency, Feeling};
 pub use super::told::{Left, Limited, What, Whose, tell};
+use super::turns::{Turns, Wake};
+pub use super::waiting::{Crowd, Waiting};
 pub use super::window::MINUTE;
 use super::window::Window;
 
@@ -22,7 +29,9 @@ pub struct Limits {
     /// Tokens in any 60 seconds, of input and output.
     pub tpm: Option<u64>,
     /// Requests under way.
-    pub concurrency: Option<u64>,
+    pub concurrency: Option<Concurrency>,
+    /// Who finds as many under way as may be waits in it. None: is refused.
+    pub line: Option<Line>,
 }
 
 impl Limits {
@@ -30,14 +39,22 @@ impl Limits {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether more is to be known of requests under way than how many they are.
+    fn takes_turns(&self) -> bool {
+        let is_found = matches!(self.concurrency, Some(Concurrency::Adaptive { .. }));
+        is_found || (self.line.is_some() && self.concurrency.is_some())
+    }
 }
 
 /// What has been taken of someone's limits. Outlives plans: a limit that changes does not refill.
 #[derive(Debug, Default)]
-struct Used {
-    requests: Window,
+pub(super) struct Used {
+    pub(super) requests: Window,
     tokens: Window,
-    slots: u64,
+    pub(super) slots: u64,
+    /// Who waits for slots. None: nobody may, and there are as many as the gate says.
+    pub(super) turns: Option<Box<Turns>>,
 }
 
 /// Someone's limits, and what has been taken of them.
@@ -45,12 +62,12 @@ struct Used {
 pub struct Gate {
     whose: Whose,
     name: Arc<str>,
-    limits: Limits,
+    pub(super) limits: Limits,
     used: Arc<Mutex<Used>>,
 }
 
 impl Gate {
-    fn used(&self) -> MutexGuard<'_, Used> {
+    pub(super) fn used(&self) -> MutexGuard<'_, Used> {
         // Nothing in here panics.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +82,7 @@ impl Gate {
         self.whose
     }
 
-    fn limited(&self, what: What, limit: u64, wait: Duration) -> Limited {
+    pub(super) fn limited(&self, what: What, limit: u64, wait: Duration) -> Limited {
         let (whose, name) = (self.whose, Arc::clone(&self.name));
         Limited {
             whose,
@@ -76,12 +93,41 @@ impl Gate {
         }
     }
 
-    /// What one more request would have to wait for, longest first.
-    fn refuses(&self, used: &mut Used, now: Instant) -> Option<Limited> {
-        if let Some(limit) = self.limits.concurrency
+    /// How many may be under way: as the plan in force has it, which may be a later one. None: as many as come.
+    pub(super) fn most(&self, used: &Used) -> Option<u64> {
+        let own = self.limits.concurrency?;
+        let turns = used.turns.as_deref();
+        match turns.and_then(|turns| turns.pace.as_ref()) {
+            Some(pace) => pace.limit(),
+            None => Some(own.first()),
+        }
+    }
+
+    /// Whoever comes this way shows that its plan is in force.
+    pub(super) fn begin(&self, used: &mut Used) {
+        if let Some(turns) = &mut used.turns
+            && self.limits.takes_turns()
+        {
+            let rule = self.limits.concurrency;
+            turns.pace.get_or_insert_with(|| Pace::new(rule));
+        }
+    }
+
+    /// All slots are taken; somebody would wait for so long, if that is known.
+    pub(super) fn busy(&self, limit: u64, wait: Option<Duration>) -> Limited {
+        self.limited(What::Concurrency, limit, wait.unwrap_or(BUSY))
+    }
+
+    /// What one more request, which may have a slot, would have to wait for, longest first.
+    fn refuses(&self, used: &mut Used, has_slot: bool, now: Instant) -> Option<Limited> {
+        self.begin(used);
+        if !has_slot
+            && let Some(limit) = self.most(used)
             && used.slots >= limit
         {
-            return Some(self.limited(What::Concurrency, limit, BUSY));
+            // Who it is is not known here: it is told what somebody new would be.
+            let wait = used.turns.as_ref().and_then(|_| self.foresee(used, "", 1));
+            return Some(self.busy(limit, wait));
         }
         let limit = self.limits.rpm?;
         let wait = used.requests.wait(now, 1, limit)?;
@@ -90,10 +136,11 @@ impl Gate {
 
     /// What is left of each of its limits.
     pub fn left(&self, now: Instant) -> Vec<Left> {
-        Self::lefts(self.limits, &mut self.used(), now)
+        self.lefts(&mut self.used(), now)
     }
 
-    fn lefts(limits: Limits, used: &mut Used, now: Instant) -> Vec<Left> {
+    fn lefts(&self, used: &mut Used, now: Instant) -> Vec<Left> {
+        let limits = self.limits;
         let of = |window: &mut Window, what, limit: u64| Left {
             what,
             limit,
@@ -102,7 +149,7 @@ impl Gate {
         };
         let rpm = limits.rpm.map(|it| of(&mut used.requests, What::Rpm, it));
         let tpm = limits.tpm.map(|it| of(&mut used.tokens, What::Tpm, it));
-        let slots = limits.concurrency.map(|limit| Left {
+        let slots = self.most(used).map(|limit| Left {
             what: What::Concurrency,
             limit,
             left: limit.saturating_sub(used.slots),
@@ -115,16 +162,57 @@ impl Gate {
 /// How long to wait for a request under way to end: nobody knows.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// The slots that a request has, given back by `Drop`. There are none but those that [`enter`] gives.
+/// The slots that a request has, given back by `Drop`. There are none but those that [`enter`] and a line give.
 #[derive(Debug)]
-pub struct Slots(SmallVec<[Arc<Gate>; 2]>);
+pub struct Slots {
+    gates: SmallVec<[Arc<Gate>; 2]>,
+    /// Since when it has the first of them.
+    since: Instant,
+}
+
+impl Slots {
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            gates: SmallVec::new(),
+            since: now,
+        }
+    }
+
+    /// With one that is taken already.
+    pub(super) fn of(gate: Arc<Gate>, since: Instant) -> Self {
+        let mut slots = Self::none(since);
+        slots.gates.push(gate);
+        slots
+    }
+
+    fn has(&self, gate: &Gate) -> bool {
+        let mut gates = self.gates.iter();
+        gates.any(|held| Arc::ptr_eq(&held.used, &gate.used))
+    }
+}
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        for gate in &self.0 {
-            let mut used = gate.used();
-            used.slots = used.slots.saturating_sub(1);
+        for gate in &self.gates {
+            gate.give_back(Some(self.since));
         }
+    }
+}
+
+impl Gate {
+    /// One slot is free again, or goes to whoever is next. It was held since then, unless nobody ever knew of it.
+    pub(super) fn give_back(&self, since: Option<Instant>) {
+        let mut used = self.used();
+        let Used { slots, turns, .. } = &mut *used;
+        *slots = slots.saturating_sub(1);
+        let Some(turns) = turns else { return };
+        let now = Instant::now();
+        if let Some(since) = since {
+            turns.held.add(now.saturating_duration_since(since));
+        }
+        let wake = turns.serve(slots, now);
+        drop(used);
+        wake.wake();
     }
 }
 
@@ -148,7 +236,15 @@ struct Taken {
 
 /// Lets a request in at all gates or at none: it takes a slot of each that has some, and counts there.
 pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limited> {
-    let mut slots = Slots(SmallVec::new());
+    enter_with(Slots::none(now), gates, now)
+}
+
+/// Lets a request in that has slots already, such as one that has waited for it. Refused, it gives them back.
+pub fn enter_with(
+    mut slots: Slots,
+    gates: &[Arc<Gate>],
+    now: Instant,
+) -> Result<(Slots, Charge), Limited> {
     let mut charge = Charge {
         taken: SmallVec::new(),
         used: 0,
@@ -160,14 +256,16 @@ pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limit
     // Always in the order in which a caller has them, so that nobody waits in a circle.
     let mut all: SmallVec<[_; 2]> = gates.iter().map(|gate| gate.used()).collect();
     let both = gates.iter().zip(&mut all);
-    let refused = both.filter_map(|(gate, used)| gate.refuses(used, now));
+    let refused = both.filter_map(|(gate, used)| gate.refuses(used, slots.has(gate), now));
     if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
+        // The slots go back under the same locks.
+        drop(all);
         return Err(limited);
     }
     for (gate, used) in gates.iter().zip(&mut all) {
-        if gate.limits.concurrency.is_some() {
+        if gate.limits.concurrency.is_some() && !slots.has(gate) {
             used.slots += 1;
-            slots.0.push(Arc::clone(gate));
+            slots.gates.push(Arc::clone(gate));
         }
         let is_counted = gate.limits.rpm.is_some();
         charge.taken.push(Taken {
@@ -218,7 +316,7 @@ impl Charge {
             let is_counted = gate.limits.tpm.is_some();
             **had = is_counted.then(|| (used.tokens.take(now, *amount), *amount));
             if gate.whose == Whose::Key {
-                left = Gate::lefts(gate.limits, used, now);
+                left = gate.lefts(used, now);
             }
         }
         Ok(left)
@@ -286,18 +384,43 @@ pub struct Gates(Mutex<ByOwner>);
 type ByOwner = HashMap<(Whose, Arc<str>), Arc<Mutex<Used>>>;
 
 impl Gates {
-    /// Someone's limits, with what has been taken of them so far.
+    /// Someone's limits, with what has been taken of them so far and who waits for it. How many may be under way changes
+    /// for those who wait, and for plans before, once it is [enforced](Self::enforce).
     pub fn gate(&self, whose: Whose, name: &str, limits: Limits) -> Arc<Gate> {
         let name: Arc<str> = name.into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let used = all.entry((whose, Arc::clone(&name))).or_default();
         let used = Arc::clone(used);
+        let mut known = used.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits.takes_turns() {
+            known.turns.get_or_insert_default();
+        }
+        if let Some(turns) = &mut known.turns {
+            turns.wanted = limits.concurrency;
+        }
+        drop(known);
         Arc::new(Gate {
             whose,
             name,
             limits,
             used,
         })
+    }
+
+    /// The plan with the gates that were made last is in force: where more may be under way than before, whoever waits
+    /// goes on.
+    pub fn enforce(&self, now: Instant) {
+        let mut wake = Wake::default();
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for used in all.values() {
+            let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
+            let Used { slots, turns, .. } = &mut *used;
+            if let Some(turns) = turns {
+                wake.join(turns.enforce(slots, now));
+            }
+        }
+        drop(all);
+        wake.wake();
     }
 
     /// Whether nobody has any.
@@ -443,8 +566,8 @@ mod tests {
         }
 
         fn enter(&mut self, who: usize, tokens: u64, now: Instant) {
-            let limits =
-                [self.limits.rpm, self.limits.tpm, self.limits.concurrency].map(Option::unwrap);
+            let concurrency = self.limits.concurrency.map(Concurrency::first);
+            let limits = [self.limits.rpm, self.limits.tpm, concurrency].map(Option::unwrap);
             let shared = if who < 2 { &[0, 1][..] } else { &[2] };
             let tokens = tokens.min(limits[1]);
             let fits = [&[who][..], shared].into_iter().all(|whose| {
@@ -513,7 +636,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
-                let limits = Limits { rpm: Some(4), tpm: Some(60), concurrency: Some(3) };
+                let limits = Limits { rpm: Some(4), tpm: Some(60), concurrency: Some(Concurrency::Fixed(3)), line: None };
                 let mut world = World { limits, ..World::default() };
                 for step in steps {
                     let now = Instant::now();
@@ -536,7 +659,7 @@ mod tests {
                         Step::Restart => world.restart(now),
                         Step::Later(millis) => advance(Duration::from_millis(millis)).await,
                         Step::Reload(rpm, tpm, concurrency) => {
-                            world.limits = Limits { rpm: Some(rpm), tpm: Some(tpm), concurrency: Some(concurrency) };
+                            world.limits = Limits { rpm: Some(rpm), tpm: Some(tpm), concurrency: Some(Concurrency::Fixed(concurrency)), line: None };
                             world.gates.prune(now);
                         }
                     }

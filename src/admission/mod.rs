@@ -7,9 +7,13 @@ mod bearers;
 pub mod door;
 pub mod guesses;
 pub mod limits;
+mod line;
 mod made;
 pub mod note;
+mod pace;
 mod told;
+mod turns;
+mod waiting;
 mod window;
 
 use std::hash::{Hash, Hasher};

@@ -57,7 +57,8 @@ pub struct Limited {
     pub what: What,
     /// The limit.
     pub limit: u64,
-    /// When there will be room, if nobody else takes it. Of requests under way nobody knows: a second.
+    /// When there will be room, if nobody else takes it. Of requests under way nobody knows, unless there is a line of
+    /// those who wait for them: a second.
     pub wait: Duration,
 }
 

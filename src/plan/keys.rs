@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::compile::Compiler;
 use super::money;
-use crate::admission::limits::{Gate, Gates, Limits, Whose};
+use crate::admission::limits::{Concurrency, Gate, Gates, Limits, Whose};
 use crate::admission::{Caller, Digest, Keyring, matches, note};
 use crate::config::load::suggest;
 use crate::config::money::Shortfall;
@@ -88,7 +88,8 @@ impl Owners<'_> {
         let here = Limits {
             rpm,
             tpm,
-            concurrency,
+            concurrency: concurrency.map(Concurrency::Fixed),
+            line: None,
         };
         let gate = (!here.is_empty()).then(|| self.gates.gate(whose, name, here));
         let scope = match whose {
