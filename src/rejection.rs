@@ -347,7 +347,7 @@ impl From<Exhausted> for Rejection {
             )
         };
         let is_limited = |f: &Failure| match &f.cause {
-            Cause::Limited(_) => true,
+            Cause::Limited(_) | Cause::Loading => true,
             Cause::Resting(resting) => resting.why == Why::Parked,
             _ => false,
         };

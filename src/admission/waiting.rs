@@ -134,6 +134,11 @@ impl Gate {
         }
     }
 
+    /// Whether one may wait for its slots.
+    pub fn has_line(&self) -> bool {
+        self.limits.line.is_some()
+    }
+
     /// Who has its slots, and who waits for them.
     pub fn crowd(&self) -> Crowd {
         let used = self.used();

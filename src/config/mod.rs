@@ -6,6 +6,7 @@
 mod diagnostic;
 pub mod keys;
 pub mod load;
+mod models;
 pub mod money;
 mod rules;
 pub mod secret;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 pub use diagnostic::Diagnostic;
 pub use keys::{Day, Key, Limits};
+pub use models::{Adaptive, After, Hedge, Model, Queue, StickyBy, Strategy, Target};
 pub use rules::{MessageRules, Rules, Unknown};
 pub use secret::Secret;
 pub use value::parse_duration as duration;
@@ -359,130 +361,4 @@ impl Default for Timeouts {
             total: Duration::from_secs(600),
         }
     }
-}
-
-/// `[models.NAME]`: a name that clients use.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// In which order targets are asked.
-    #[serde(default)]
-    pub strategy: Strategy,
-    /// By what requests belong together, with `sticky`: the first of these that a request has.
-    #[serde(default = "StickyBy::usual")]
-    pub sticky_by: Vec<StickyBy>,
-    /// Who may serve it.
-    pub targets: Vec<Target>,
-    /// A second target is asked, too, where the first takes too long.
-    pub hedge: Option<Hedge>,
-    /// From the request's arrival to the first content, over all tries and pauses.
-    #[serde(default = "Model::deadline", deserialize_with = "value::duration")]
-    pub deadline: Duration,
-    /// The model that is asked instead where the request is too long.
-    pub on_context_overflow: Option<String>,
-    /// The model that is asked instead where a provider does not answer such a thing.
-    pub on_content_filter: Option<String>,
-    /// The model that is asked instead where what is left to spend does not suffice.
-    pub on_budget: Option<String>,
-    /// As under a provider, applied before the provider's own.
-    #[serde(default)]
-    pub rules: Rules,
-}
-
-impl Model {
-    /// The models that are asked instead, by the names of the fields that say so.
-    pub fn instead(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let each = [
-            ("on_context_overflow", self.on_context_overflow.as_deref()),
-            ("on_content_filter", self.on_content_filter.as_deref()),
-            ("on_budget", self.on_budget.as_deref()),
-        ];
-        let named = each.into_iter();
-        named.filter_map(|(field, name)| Some((field, name?)))
-    }
-
-    /// The deadline of a model that names none, and of `provider/model` requests.
-    pub fn deadline() -> Duration {
-        Duration::from_secs(300)
-    }
-}
-
-/// When a second target is asked beside the first.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hedge {
-    /// How long the first content of the first may take.
-    #[serde(default)]
-    pub after: After,
-    /// So many of the model's requests may have a second one, as a part of a whole.
-    #[serde(default = "Hedge::at_most")]
-    pub at_most: money::Written,
-}
-
-/// How late is late.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum After {
-    /// Later than so many of a hundred of the target's answers of late: `p95`, `p99.9`. In thousandths of a whole.
-    Percentile(u32),
-    /// After so long.
-    Fixed(Duration),
-}
-
-impl Default for After {
-    fn default() -> Self {
-        Self::Percentile(950)
-    }
-}
-
-/// In which order a model's targets are asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// As they are written.
-    #[default]
-    Order,
-    /// By chance, as often as their weights say.
-    Weight,
-    /// The one whose first content comes soonest, of two that chance names.
-    Latency,
-    /// The one with the fewest requests under way.
-    LeastBusy,
-    /// The cheapest for the very request.
-    Cost,
-    /// The same one for the same conversation.
-    Sticky,
-}
-
-/// By what requests belong together, where their model's strategy is `sticky`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StickyBy {
-    /// A header: `header:x-session`.
-    Header(String),
-    /// The beginning of a conversation: its messages up to the first of the user's.
-    Messages,
-    /// The member of the same name.
-    PromptCacheKey,
-    /// The member of the same name.
-    User,
-}
-
-/// One of a model's targets: `provider/model`, alone or with more to say about it.
-#[derive(Debug, Default)]
-pub struct Target {
-    /// `provider/model`, split at the first slash.
-    pub to: String,
-    /// What its tokens cost; goes before every list of prices.
-    pub price: Option<money::Price>,
-    /// The longest prompt and output together, in tokens.
-    pub context: Option<u64>,
-    /// The longest output, in tokens.
-    pub max_output: Option<u64>,
-    /// It thinks before it answers, at a cost that shows only at the end.
-    pub reasoning: Option<bool>,
-    /// What its provider lets be done, whoever asks and by whatever model.
-    pub limits: Option<Limits>,
-    /// Its share of what its tier is asked, with the strategy `weight`; 0: only where nobody else of the tier can be asked.
-    /// Default: 1.
-    pub weight: Option<u32>,
-    /// It is asked when no target of a lower tier can be. Default: 0.
-    pub tier: u32,
 }

@@ -7,7 +7,10 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::money::{Price, Written};
-use super::{After, Day, Hedge, Limits, Listen, OnDisconnect, Open, StickyBy, Strategy, Target};
+use super::{
+    Adaptive, After, Day, Hedge, Limits, Listen, OnDisconnect, Open, Queue, StickyBy, Strategy,
+    Target,
+};
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -269,6 +272,17 @@ impl<'de> Deserialize<'de> for Strategy {
     }
 }
 
+/// A number of requests under way.
+pub(super) fn waiting<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(d)?;
+    if (1..=1_000_000).contains(&number) {
+        Ok(number)
+    } else {
+        let message = format_args!("{number} is not between 1 and 1000000");
+        Err(D::Error::custom(message))
+    }
+}
+
 /// A share among others.
 pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
     let share = u32::deserialize(d)?;
@@ -347,6 +361,10 @@ impl<'de> Deserialize<'de> for Target {
             weight: Option<u32>,
             #[serde(default)]
             tier: u32,
+            adaptive: Option<Adaptive>,
+            queue: Option<Queue>,
+            #[serde(default, deserialize_with = "some_duration")]
+            load_timeout: Option<Duration>,
         }
         #[derive(serde::Deserialize)]
         struct Tokens(#[serde(deserialize_with = "tokens")] u64);
@@ -373,6 +391,9 @@ impl<'de> Deserialize<'de> for Target {
                     limits: table.limits,
                     weight: table.weight,
                     tier: table.tier,
+                    adaptive: table.adaptive,
+                    queue: table.queue,
+                    load_timeout: table.load_timeout,
                 })
             }
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::instead::instead;
 use super::keys::{Budgets, OPEN, Owners};
-use super::{Limits, Passage, Plan, Spending, State, Surroundings, rules};
+use super::{Limits, Passage, Plan, Spending, State, Surroundings, room, rules};
 use crate::admission::limits::Whose;
 use crate::admission::matches;
 use crate::config::load::suggest;
@@ -117,6 +117,7 @@ impl Passage {
             meters: Arc::clone(&self.target_meters),
             weight: 1,
             tier: 0,
+            load: None,
         };
         direct(
             target,
@@ -158,7 +159,7 @@ pub(super) struct Compiler<'c> {
     /// What each account may spend, once there is no flaw.
     pub(super) budgets: Budgets,
     /// What targets let be done, by their names.
-    pub(super) target_limits: BTreeMap<&'c str, config::Limits>,
+    pub(super) target_limits: BTreeMap<&'c str, room::Written>,
     pub(super) flaws: Vec<Diagnostic>,
     pub(super) warnings: Vec<String>,
     /// What is not known of prices that a budget needs.
@@ -255,6 +256,7 @@ impl Compiler<'_> {
                     meters: self.metrics.target(name, name),
                     weight: 1,
                     tier: 0,
+                    load: target.load,
                 };
                 let allowance = self.healths.allowance(name);
                 Arc::new(direct(target, allowance, self.metrics.route(name)))
@@ -288,8 +290,8 @@ impl Compiler<'_> {
         match providers.get(provider) {
             Some(passage) => {
                 let terms = self.terms(&at, written, passage.terms_of(rest, book));
-                let limits = self.target_limits.get(to).copied().unwrap_or_default();
-                let budgets = &mut self.budgets;
+                let written_of = self.target_limits.get(to).copied().unwrap_or_default();
+                let (limits, budgets) = ((written_of.limits, written_of.room()), &mut self.budgets);
                 let (gate, requests) = self.owners.limits(Whose::Target, to, limits, budgets);
                 Some(Ok(Target {
                     name: to.into(),
@@ -303,6 +305,7 @@ impl Compiler<'_> {
                     meters: self.metrics.target(model, to),
                     weight: written.weight.unwrap_or(1),
                     tier: written.tier,
+                    load: written_of.load,
                 }))
             }
             // A provider that is written, but flawed, has said so.
@@ -312,27 +315,6 @@ impl Compiler<'_> {
                 let hint = suggest(provider, known);
                 self.flaw(at, format!("there is no [providers.{provider}]{hint}"));
                 None
-            }
-        }
-    }
-
-    /// Limits are a target's over all routes, so that it has the same ones wherever any are written.
-    fn target_limits(&mut self) {
-        for (model, entry) in &self.config.models {
-            for (n, target) in entry.targets.iter().enumerate() {
-                let Some(limits) = target.limits else {
-                    continue;
-                };
-                let known = *self.target_limits.entry(&target.to).or_insert(limits);
-                if known != limits {
-                    let n = n.to_string();
-                    let at = ["models", model, "targets", &n, "limits"];
-                    let message = format!(
-                        "{} has other limits elsewhere; they hold over all models: write them once",
-                        target.to
-                    );
-                    self.flaw(at, message);
-                }
             }
         }
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::compile::Compiler;
 use super::money;
+use super::room::Room;
 use crate::admission::limits::{Concurrency, Gate, Gates, Limits, Whose};
 use crate::admission::{Caller, Digest, Keyring, matches, note};
 use crate::config::load::suggest;
@@ -76,7 +77,7 @@ impl Owners<'_> {
         self,
         whose: Whose,
         name: &str,
-        limits: config::Limits,
+        (limits, room): (config::Limits, Room),
         budgets: &mut Budgets,
     ) -> (Option<Arc<Gate>>, Option<Arc<Account>>) {
         let config::Limits {
@@ -88,8 +89,8 @@ impl Owners<'_> {
         let here = Limits {
             rpm,
             tpm,
-            concurrency: concurrency.map(Concurrency::Fixed),
-            line: None,
+            concurrency: concurrency.map(Concurrency::Fixed).or(room.adaptive),
+            line: room.line,
         };
         let gate = (!here.is_empty()).then(|| self.gates.gate(whose, name, here));
         let scope = match whose {
@@ -147,7 +148,8 @@ impl Common {
         budgets: &mut Budgets,
     ) -> Caller {
         let limits = key.limits.or(self.limits);
-        let (own_gate, own_requests) = owners.limits(Whose::Key, name, limits, budgets);
+        let (own_gate, own_requests) =
+            owners.limits(Whose::Key, name, (limits, Room::default()), budgets);
         let budget = budget.or(self.budget);
         let own = budget.map(|budget| owners.account(Scope::Key, name, budget, budgets));
         // Whoever writes a team's list decides.
@@ -267,7 +269,8 @@ impl Compiler<'_> {
             let at = ["teams", name, "budget"];
             let budget = money::budget(&at, team.budget.as_ref(), flaws);
             let account = budget.map(|it| owners.account(Scope::Team, name, it, budgets));
-            let (gate, requests) = owners.limits(Whose::Team, name, team.limits, budgets);
+            let (gate, requests) =
+                owners.limits(Whose::Team, name, (team.limits, Room::default()), budgets);
             let shared = Team {
                 name: name.as_str().into(),
                 gate,

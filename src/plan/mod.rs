@@ -12,6 +12,7 @@ mod keys;
 pub mod made;
 pub mod money;
 mod providers;
+mod room;
 mod rules;
 mod strategy;
 mod used;

@@ -131,12 +131,12 @@ async fn walk(
         output_cap: plan.spending.output_cap,
         id: record.id,
         client_id: record.id.header(),
+        caller: (&caller.name, caller.weight.max(1)),
     };
     let label = &Arc::clone(&route.meters.name);
-    let rehearsal = Rehearsal::default();
+    let (rehearsal, presence) = (Rehearsal::default(), Presence::default());
     let client = Client::rehearsing(&rehearsal);
-    let (mut hops, presence) = (Hops::default(), Presence::default());
-    let mut models = Vec::new();
+    let (mut hops, mut models) = (Hops::default(), Vec::new());
     let outcome = loop {
         let wanted = Wanted {
             caller,
@@ -148,8 +148,8 @@ async fn walk(
         let ran = one(gateway, (plan, wanted), &mut taken, &client, record).await;
         let decision = record.decided.as_mut().and_then(|it| it.all.pop());
         let unsent = rehearsal.take();
-        // A client that sends nothing has no answer: all is well where it would have sent something.
-        let is_sent = !unsent.is_empty();
+        // A client that sends nothing has no answer: all is well where it would have sent something, or waited.
+        let is_sent = !unsent.is_empty() || route.targets.iter().any(|target| waits(target));
         if let Some(decision) = decision {
             let held = ran.held.as_ref().filter(|_| caller.has_budget);
             models.push(json!({
@@ -264,7 +264,9 @@ fn targets(
             true => unsent.next(),
             false => None,
         };
+        let is_waited_for = request.is_none() && waits(target);
         let verdict = match (&request, is_first) {
+            (None, _) if is_waited_for => "would be waited for, where nobody else can be asked",
             (Some(_), true) => "would be asked",
             (Some(_), false) => "would be asked if those before it failed",
             (None, _) => "would be passed over",
@@ -296,6 +298,15 @@ fn targets(
     all
 }
 
+/// Whether one may wait for it, and must.
+fn waits(target: &Target) -> bool {
+    let full = target.gate.as_ref().filter(|gate| {
+        let crowd = gate.crowd();
+        gate.has_line() && crowd.limit.is_some_and(|most| crowd.held >= most)
+    });
+    full.is_some()
+}
+
 /// What is known of a target, and holds for it.
 fn about(
     call: &Call<'_>,
@@ -323,6 +334,16 @@ fn about(
             "prices": price.map(|price| &*price.version),
         })
     });
+    let crowd = target.gate.as_ref().map(|gate| gate.crowd());
+    let crowd = crowd.filter(|crowd| crowd.limit.is_some()).map(|crowd| {
+        json!({
+            "under_way": crowd.held,
+            "most": crowd.limit,
+            "waiting": crowd.waiting,
+            "wait_ms": crowd.wait.map(millis),
+        })
+    });
+    told.insert("slots".into(), crowd.unwrap_or_default());
     told.insert("bound".into(), bound.unwrap_or_default());
     told.insert("limits_left".into(), left.unwrap_or_default());
     told.insert(

@@ -343,6 +343,7 @@ where
         output_cap: plan.spending.output_cap,
         id: record.id,
         client_id: client_id.unwrap_or_else(|| record.id.header()),
+        caller: (&caller.name, caller.weight.max(1)),
     };
     let model = &Arc::clone(&route.meters.name);
     let mut hops = Hops::default();

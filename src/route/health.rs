@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
@@ -25,6 +26,8 @@ pub struct Health {
     model: Breaker,
     provider: Arc<Parts>,
     pace: Pace,
+    /// Leave to have it load its model: there is one.
+    loads: Arc<Semaphore>,
 }
 
 /// What all models of a provider have in common.
@@ -69,6 +72,7 @@ impl Health {
             model: Breaker::new(ROW),
             provider: Arc::clone(&self.provider),
             pace: self.pace.anew(),
+            loads: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -119,6 +123,12 @@ impl Health {
         resting.reduce(both).map_or(Ok(()), Err)
     }
 
+    /// Whoever loads its model has come to something.
+    pub async fn loaded(&self) {
+        // It is never closed.
+        let _ = self.loads.acquire().await;
+    }
+
     /// Leave to ask it. If it then rests, it does so for about `cooldown` at first, or never, if that is zero.
     pub fn enter(
         self: &Arc<Self>,
@@ -131,6 +141,7 @@ impl Health {
             cooldown,
             began: now,
             tries: [false; 3],
+            loads: None,
         };
         self.pace.enters();
         if !self.is_well() {
@@ -148,6 +159,8 @@ pub struct Trial {
     began: Instant,
     /// Which parts it tries, after they rested.
     tries: [bool; 3],
+    /// It has its model loaded, as the only one.
+    loads: Option<OwnedSemaphorePermit>,
 }
 
 impl Trial {
@@ -162,6 +175,20 @@ impl Trial {
         Ok(())
     }
 
+    /// It may have to load its model first. False if another request has it do so.
+    pub fn loads(&mut self) -> bool {
+        if self.health.pace.is_cold(self.began) {
+            self.loads = Arc::clone(&self.health.loads).try_acquire_owned().ok();
+            return self.loads.is_some();
+        }
+        true
+    }
+
+    /// Whether it has the model loaded.
+    pub fn is_loading(&self) -> bool {
+        self.loads.is_some()
+    }
+
     /// Whether there is nothing that an answer could change.
     fn is_plain(&self) -> bool {
         self.tries == [false; 3] && self.health.is_well()
@@ -172,6 +199,9 @@ impl Trial {
         if !self.is_plain() {
             self.worked(2, now);
             self.found(true, now);
+        }
+        if self.loads.take().is_some() {
+            return self.health.pace.warms(now);
         }
         let after = now.saturating_duration_since(self.began);
         self.health.pace.answers(after, now);
@@ -192,6 +222,9 @@ impl Trial {
 
     /// Another was faster. So long it took at the least, and that is news: whoever is stopped when it is slow would seem fast.
     pub fn is_outrun(&mut self, now: Instant) {
+        if self.is_loading() {
+            return;
+        }
         let after = now.saturating_duration_since(self.began);
         self.health.pace.answers(after, now);
     }
@@ -299,6 +332,7 @@ impl Healths {
             model: Breaker::new(ROW),
             provider: Arc::clone(parts),
             pace: Pace::new(self.born),
+            loads: Arc::new(Semaphore::new(1)),
         });
         known
             .targets

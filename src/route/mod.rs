@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::admission::limits::Gate;
 use crate::ledger::Account;
-use crate::provider::{OnDisconnect, Provider, Rules};
+use crate::provider::{OnDisconnect, Provider, Rules, Timeouts};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
 pub use allowance::Allowance;
@@ -92,6 +92,8 @@ pub struct Target {
     pub weight: u32,
     /// Whom it stands behind: all of a lower number, which are asked before it.
     pub tier: u32,
+    /// How long it may take to answer while it loads its model. None: it has none to load.
+    pub load: Option<Duration>,
 }
 
 /// What a target costs, and how much it takes.
@@ -118,6 +120,21 @@ pub struct Terms {
 const FINISH_OF_REASONING: Duration = Duration::from_secs(60);
 
 impl Target {
+    /// The clocks of one try, which may have it load its model.
+    pub fn timeouts(&self, is_loading: bool) -> Timeouts {
+        let times = self.provider.timeouts;
+        match self.load.filter(|_| is_loading) {
+            None => times,
+            Some(load) => Timeouts {
+                first_byte: times.first_byte.max(load),
+                first_content: times.first_content.max(load),
+                idle: times.idle.max(load),
+                total: times.total.saturating_add(load),
+                ..times
+            },
+        }
+    }
+
     /// How long its answer is read on for the usage at its end, once the client has left. None: not at all.
     pub fn finish(&self) -> Option<Duration> {
         match self.provider.on_disconnect {

@@ -14,6 +14,9 @@ const RAMP: Duration = Duration::from_secs(10);
 /// And this part of it at first.
 const LEAST_WARM: f64 = 0.1;
 
+/// A model that nobody has asked for so long may have to be loaded again.
+const COOLS: Duration = Duration::from_secs(300);
+
 /// Fewer answers than this have no percentiles.
 const FEW: u32 = 20;
 /// After so many all count half, so that what was long ago counts little.
@@ -30,6 +33,8 @@ pub struct Pace {
     mean: AtomicU64,
     /// When it began to work again, in milliseconds since it was born, and one more. Zero: it never rested.
     back: AtomicU32,
+    /// When it answered last, likewise. Zero: it never did.
+    warm: AtomicU32,
     seen: Times,
 }
 
@@ -42,6 +47,7 @@ impl Pace {
             busy: AtomicU32::new(0),
             mean: AtomicU64::new(0),
             back: AtomicU32::new(0),
+            warm: AtomicU32::new(0),
             seen: Times::default(),
         }
     }
@@ -76,6 +82,7 @@ impl Pace {
     /// whoever becomes slow should lose its callers before many of them wait.
     pub(super) fn answers(&self, after: Duration, now: Instant) {
         self.seen.add(after);
+        self.warms(now);
         let age = self.age(now);
         let micros = after.as_secs_f32().mul_add(1e6, 1.0);
         let mean = |old: u64| {
@@ -95,6 +102,20 @@ impl Pace {
         let _ = self
             .mean
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mean);
+    }
+
+    /// It answered, however long that took.
+    pub(super) fn warms(&self, now: Instant) {
+        self.warm.store(self.age(now).max(1), Ordering::Relaxed);
+    }
+
+    /// Whether it may have to load its model first: nobody has had an answer of it for five minutes, after which Ollama lets
+    /// go of one.
+    pub fn is_cold(&self, now: Instant) -> bool {
+        match self.warm.load(Ordering::Relaxed) {
+            0 => true,
+            warm => self.age(now).wrapping_sub(warm) >= millis(COOLS),
+        }
     }
 
     /// It works again after a rest: what was known of it before counts no more.
@@ -292,6 +313,20 @@ mod tests {
             let warmth = pace.warmth(now + ms(after));
             assert!((warmth - want).abs() < 0.01, "{after}: {warmth}");
         }
+    }
+
+    #[test]
+    fn a_model_is_warm_for_five_minutes_after_an_answer() {
+        let now = Instant::now();
+        let pace = Pace::new(now);
+        assert!(pace.is_cold(now));
+        pace.warms(now);
+        assert!(!pace.is_cold(now + ms(299_000)) && pace.is_cold(now + ms(300_001)));
+        assert_eq!(
+            pace.latency(now),
+            None,
+            "how long it took to load says nothing of it"
+        );
     }
 
     #[test]

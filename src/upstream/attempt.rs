@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
+use super::turn::{self, Chosen};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided, hedge};
 use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
-use crate::route::{Resort, Resting, Route, Target, Walk, Why, chance};
+use crate::route::{Resting, Route, Target, Why, chance};
 use crate::telemetry::{Outcome, Record};
 use crate::usage::Usage;
 
@@ -22,6 +23,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// A wait that a provider asks for is honoured up to here, and only where there is no other target to go to.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Whether a model is loaded is asked as often as this.
+const LOADING_PAUSE: Duration = Duration::from_secs(1);
 
 /// So many tries are made for one request, over all targets of all models that are asked, but for the first of each.
 const MOST_TRIES: u32 = 12;
@@ -50,21 +54,23 @@ pub async fn run(
     record.decides(|| decided::of(route, call, tab));
     'targets: loop {
         let next = decided::chosen(&mut walk, (route, call, tab.bounds()), record, now);
-        let (target, resort) = match next {
-            Some(target) => (target, Resort::Other),
+        let mut chosen = match next {
+            Some(target) => Chosen::of(target),
             // In a box, as what follows failures: most requests should not be longer for it.
-            None => match Box::pin(awaited(route, &mut walk, latest)).await {
-                Some(next) => {
-                    now = Instant::now();
-                    next
-                }
-                None => break,
-            },
+            None => {
+                let asked = (route, call);
+                let turn = turn::awaited(asked, &mut walk, tab, &mut failures, latest);
+                let Some(chosen) = Box::pin(turn).await else {
+                    break;
+                };
+                now = Instant::now();
+                chosen
+            }
         };
-        for times in 1..=target.provider.tries {
+        let (target, since) = (chosen.target, now);
+        for times in 1.. {
             let began = now;
-            let begun = tab.begin((target, resort), began, (call.wall)());
-            if let Err(cause) = begun.await {
+            if let Err(cause) = tab.begin(&mut chosen, began, (call.wall)()).await {
                 let failure = Failure::unasked(target, cause);
                 record.steps(|began| decided::step(&failure, false, now - began));
                 failures.push(failure);
@@ -94,6 +100,7 @@ pub async fn run(
             let tried = Tried {
                 target,
                 times,
+                since,
                 is_last: !walk.has_more(now),
             };
             match after(failure, tried, (route, call, tab), &mut failures, now) {
@@ -128,8 +135,21 @@ fn exhausted(route: &Route, failures: Vec<Failure>, now: Instant) -> Exhausted {
 struct Tried<'t> {
     target: &'t Target,
     times: u32,
+    /// Since then.
+    since: Instant,
     /// There is none after it.
     is_last: bool,
+}
+
+impl Tried<'_> {
+    /// It may be that it still loads its model: there is time for that, and nobody else to ask.
+    fn loads(&self, failure: &Failure, now: Instant) -> bool {
+        let is_in_time = |load| now < self.since + load;
+        self.is_last
+            && self.target.load.is_some_and(is_in_time)
+            && failure.is_unready()
+            && self.target.health.pace().is_cold(now)
+    }
 }
 
 /// What comes after a failure, which is noted.
@@ -148,11 +168,14 @@ fn after(
     } else {
         next(&failure, tried, call, now)
     };
+    let is_loading = tried.loads(&failure, now);
     // What does not fit says nothing of how its targets are: where it goes next is no retry.
     let is_unfit = failure.unfit().is_some() || matches!(failure.cause, Cause::Rehearsed);
     failures.push(failure);
     match next {
         Next::Nobody => Next::Nobody,
+        // Nobody is asked again because it failed.
+        Next::Here(_) if is_loading => next,
         Next::Target if tried.is_last => Next::Nobody,
         _ if tab.tries() >= MOST_TRIES => Next::Nobody,
         _ if !(is_unfit || route.allowance.take(now)) => {
@@ -161,33 +184,6 @@ fn after(
         }
         next => next,
     }
-}
-
-/// Who may be asked where all rest, if nobody was asked yet. If every target says itself that it has no time, and one will
-/// have some soon, that is waited for.
-async fn awaited<'r>(
-    route: &'r Route,
-    walk: &mut Walk<'r>,
-    latest: Instant,
-) -> Option<(&'r Arc<Target>, Resort)> {
-    while walk.is_fresh() {
-        let now = Instant::now();
-        walk.begins_anew();
-        if let Some(target) = walk.next(now) {
-            return Some((target, Resort::Other));
-        }
-        if let Some(target) = route.last_resort(now) {
-            walk.ends();
-            return Some((target, Resort::Last));
-        }
-        let looks = route.targets.iter().map(|target| target.health.look(now));
-        let waits = looks.filter_map(Result::err).map(|it| now + it.wait);
-        match waits.min() {
-            Some(then) if then < latest => sleep_until(then).await,
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// Waits until then before a target is asked again, and if it is the last, for longer where it told others meanwhile that
@@ -222,11 +218,15 @@ fn next(failure: &Failure, tried: Tried<'_>, call: &Call<'_>, now: Instant) -> N
         target,
         times,
         is_last,
+        ..
     } = tried;
     let is_out_of_time = matches!(failure.cause, Cause::Clock(Clock::Deadline));
     let fails = |resting: Resting| resting.why == Why::Failing;
     match failure.retry {
         _ if is_out_of_time => Next::Nobody,
+        _ if tried.loads(failure, now) && now + LOADING_PAUSE < call.deadline => {
+            Next::Here(LOADING_PAUSE)
+        }
         Retry::Never => Next::Nobody,
         Retry::Elsewhere => Next::Target,
         Retry::Here if times == target.provider.tries => Next::Target,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::limits::{Charge, Slots};
+use crate::admission::limits::{Charge, Feeling, Gate, Slots};
 use crate::route::BYTES_PER_TOKEN;
 use crate::route::health::Trial;
 use crate::usage::{Money, Price, Usage};
@@ -34,6 +34,9 @@ pub(super) struct Bill {
     pub(super) charge: Charge,
     #[expect(dead_code, reason = "given back when it is dropped")]
     pub(super) slots: Slots,
+    /// Its target's limits, which may be found out by what comes of this.
+    pub(super) gate: Option<Arc<Gate>>,
+    pub(super) began: Instant,
     /// Tells the target's health what comes of it. None: that says nothing of it.
     pub(super) trial: Option<Trial>,
     /// Its first content is there, which the target's health knows.
@@ -43,6 +46,10 @@ pub(super) struct Bill {
 impl Bill {
     pub(super) fn begins(&mut self, now: Instant) {
         self.has_begun = true;
+        if let Some(gate) = &self.gate {
+            let after = now.saturating_duration_since(self.began);
+            gate.feels(Feeling::Good(after), now);
+        }
         if let Some(trial) = &mut self.trial {
             trial.begins(now);
         }

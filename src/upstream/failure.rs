@@ -58,6 +58,9 @@ pub enum Cause {
     /// It is at a limit of its own.
     #[error("was not asked: {0}")]
     Limited(#[source] Limited),
+    /// It loads its model, for another request.
+    #[error("was not asked: it loads its model for another request")]
+    Loading,
     /// It rests after failures, or at its own word.
     #[error("was not asked: it {0}")]
     Resting(#[source] Resting),
@@ -109,12 +112,16 @@ impl fmt::Display for Said {
     }
 }
 
+/// How long to wait for a model that is being loaded: nobody knows.
+const LOADS: Duration = Duration::from_secs(1);
+
 impl Failure {
     /// Of a target that was passed over.
     pub(super) fn unasked(target: &Target, cause: Cause) -> Self {
         let wait = match &cause {
             Cause::Limited(limited) => Some(limited.wait),
             Cause::Resting(resting) => Some(resting.wait),
+            Cause::Loading => Some(LOADS),
             _ => None,
         };
         Self {
@@ -154,6 +161,25 @@ impl Failure {
         }
     }
 
+    /// It has no time yet, as one says that loads its model: llama.cpp, vLLM and others answer 503 meanwhile.
+    pub(super) fn is_unready(&self) -> bool {
+        match &self.cause {
+            Cause::Status(said) => said.status == StatusCode::SERVICE_UNAVAILABLE,
+            Cause::Connect(_) => true,
+            _ => false,
+        }
+    }
+
+    /// It says by this that it has too much to do.
+    pub(super) fn is_overload(&self) -> bool {
+        let is_late = matches!(
+            self.cause,
+            Cause::Clock(Clock::FirstByte | Clock::FirstContent) | Cause::Shed
+        );
+        let is_unready = matches!(self.cause, Cause::Status(_)) && self.is_unready();
+        is_late || is_unready || self.fault == Fault::Busy
+    }
+
     /// Why another model may take the request, if one may.
     pub fn unfit(&self) -> Option<Unfit> {
         match &self.cause {
@@ -181,7 +207,7 @@ impl Failure {
             (Cause::Reset(_) | Cause::Stale(_), _) => Outcome::Reset,
             (Cause::Refused(_), _) | (Cause::Status(_), Fault::Client) => Outcome::ClientFault,
             (Cause::Resting(resting), _) if resting.why == Why::Failing => Outcome::Cancelled,
-            (Cause::Limited(_) | Cause::Resting(_) | Cause::Shed, _)
+            (Cause::Limited(_) | Cause::Loading | Cause::Resting(_) | Cause::Shed, _)
             | (Cause::Status(_), Fault::Busy) => Outcome::RateLimited,
             (Cause::Status(_), Fault::Credentials) => Outcome::Credentials,
             (Cause::Status(_), Fault::Provider) => Outcome::ProviderFault,

@@ -13,10 +13,11 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Try, watched};
+use super::turn::Chosen;
 use super::{Answer, Asked, Client, Failure, Presence, Tab, decided};
 use crate::admission::limits;
 use crate::ledger::Twin;
-use crate::route::{Bounds, Hedge, Resort, Route, Target, Walk};
+use crate::route::{Bounds, Hedge, Route, Target, Walk};
 use crate::telemetry::{Outcome, Record};
 
 /// Whether a try was outrun by another.
@@ -95,8 +96,7 @@ async fn beside(
 ) -> Option<(Box<Tab>, Result<Box<Answer>, Failure>)> {
     let (target, began, at) = (that.target, that.span.began, (that.call.wall)());
     let mut tab = seed.open(target, outrun, at).await?;
-    let begun = tab.begin((target, Resort::Other), began, at);
-    begun.await.ok()?;
+    tab.begin(&mut Chosen::of(target), began, at).await.ok()?;
     aside.try_begins(&target.name, &target.meters, began);
     let came = watched(client, that, &mut tab, aside).await;
     Some((tab, came))

@@ -3,6 +3,7 @@
 //! [`Client`] sends one request to one target; [`attempt`] goes from target to target. Knows `envelope`, `protocol`,
 //! `provider`, `route`, `telemetry` and `usage`.
 
+mod asked;
 pub mod attempt;
 mod bill;
 mod clock;
@@ -21,11 +22,13 @@ mod request;
 mod resolve;
 mod share;
 pub mod tab;
+mod turn;
 mod tunnel;
 mod wire;
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +42,7 @@ use crate::provider::{Origin, Provider, echo};
 use crate::route::{Asks, Bounds, Target};
 use crate::telemetry::RequestId;
 use crate::usage::Usage;
+pub use asked::Asked;
 pub use clock::Clock;
 use clock::{Clocks, Phase};
 use connect::Connector;
@@ -48,7 +52,7 @@ use link::{Link, Unsent};
 pub use presence::Presence;
 use rehearsal::Rehearsal;
 use request::Ask;
-pub use tab::{Asked, Tab};
+pub use tab::Tab;
 
 /// How often one request is sent within a try, where nothing was done with it before: once more, since a connection may
 /// have been closed while it waited. Whoever turns it down again has no room for it now, and is given a pause.
@@ -84,6 +88,8 @@ pub struct Call<'c> {
     pub id: RequestId,
     /// What providers hear as its id: the client's own, or else ours.
     pub client_id: HeaderValue,
+    /// Who asks, where requests wait in line, and with what share.
+    pub caller: (&'c Arc<str>, u32),
 }
 
 impl Call<'_> {
@@ -184,6 +190,7 @@ impl Client {
             provider,
             method: Method::GET,
             endpoint: Endpoint::Models,
+            times: provider.timeouts,
             given: &headers,
             id: None,
         };
@@ -215,6 +222,7 @@ impl Client {
             provider: &target.provider,
             method: Method::POST,
             endpoint: call.endpoint,
+            times: target.timeouts(tab.is_loading()),
             given: call.headers,
             id: Some(call.client_id.clone()),
         };
@@ -250,7 +258,7 @@ impl Client {
         } else {
             Phase::Connecting
         };
-        let times = ask.provider.timeouts;
+        let times = ask.times;
         let mut clocks = Clocks::start(times, deadline, phase, timer, began);
         let mut sent = 0;
         loop {

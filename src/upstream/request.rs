@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use super::{Cause, tunnel};
 use crate::envelope::Rope;
 use crate::protocol::Endpoint;
-use crate::provider::{Provider, Site};
+use crate::provider::{Provider, Site, Timeouts};
 
 /// Where the id of a request goes: the client's own, or else ours.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
@@ -15,6 +15,8 @@ pub(super) struct Ask<'a> {
     pub(super) provider: &'a Provider,
     pub(super) method: Method,
     pub(super) endpoint: Endpoint,
+    /// The clocks of the try.
+    pub(super) times: Timeouts,
     /// The client's headers, of which some are passed on.
     pub(super) given: &'a HeaderMap,
     /// Its id, if it was asked for by a client.

@@ -10,51 +10,22 @@ use std::time::{Duration, SystemTime};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::bill::Bill;
 use super::hedge::{Outrun, Second};
+use super::turn::Chosen;
 use super::{Cause, Failure, Presence};
-use crate::admission::limits::{self, Charge, Limited};
+use crate::admission::limits::{self, Charge, Feeling, Limited};
 use crate::ledger::{Account, Entry, Hold, Settling};
 use crate::protocol::Progress;
 use crate::provider::unfit::Unfit;
 use crate::route::health::{Blame, Trial};
-use crate::route::{Bounds, Resort, Target, Terms};
+use crate::route::{Bounds, Target, Terms};
 use crate::telemetry::{End, Entered, Record};
 use crate::usage::{Money, Usage};
 
 /// How a try ends that another outran.
 const OUTRUN: &str = "outrun";
-
-/// Who asks, and what for: what every entry of a request says.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// Our id of the request.
-    pub request: Arc<str>,
-    /// The endpoint's name.
-    pub api: &'static str,
-    /// The caller's name.
-    pub key: Arc<str>,
-    /// And its team's.
-    pub team: Option<Arc<str>>,
-    /// The label of the model that was asked for, whichever is asked instead.
-    pub model: Arc<str>,
-    /// How many tries were made before, at other models' targets.
-    pub tries: u32,
-    /// The length of the body, in bytes.
-    pub length: u64,
-    /// The most output that it may have, in tokens, where nobody who is asked has a budget.
-    pub most: u64,
-    /// The tokens that it will probably use.
-    pub probable: u64,
-    /// The tokens of input that it has at least.
-    pub least: u64,
-    /// When the hold was made: the windows of budgets that it counts in.
-    pub at: SystemTime,
-    /// For whom the caller asks, as it says.
-    pub user: Option<Arc<str>>,
-    /// To what it is charged further, as the caller says.
-    pub tag: Option<Arc<str>>,
-}
 
 /// What the tries of one request cost.
 pub struct Tab {
@@ -105,6 +76,17 @@ impl Tab {
     /// Nothing will be sent: it is only to be seen what would be.
     pub fn rehearses(&mut self) {
         self.is_rehearsed = true;
+    }
+
+    /// Whether nothing is sent.
+    pub(super) fn is_rehearsed(&self) -> bool {
+        self.is_rehearsed
+    }
+
+    /// Whether the try under way has its target load a model.
+    pub(super) fn is_loading(&self) -> bool {
+        let trial = self.bill.as_ref().and_then(|bill| bill.trial.as_ref());
+        trial.is_some_and(Trial::is_loading)
     }
 
     /// What is set aside.
@@ -190,16 +172,27 @@ impl Tab {
     /// Makes sure that a try has leave, is below its target's limits and covered, and opens its entry.
     pub(super) async fn begin(
         &mut self,
-        (target, resort): (&Target, Resort),
+        Chosen {
+            target,
+            resort,
+            slots,
+        }: &mut Chosen<'_>,
         now: Instant,
         at: SystemTime,
     ) -> Result<(), Cause> {
         let terms = &target.terms;
         self.fits(terms)?;
         let cooldown = target.provider.cooldown;
-        let trial = target.health.enter(cooldown, resort, now);
-        let trial = trial.map_err(Cause::Resting)?;
-        let entered = limits::enter(target.gate.as_slice(), now);
+        let trial = target.health.enter(cooldown, *resort, now);
+        let mut trial = trial.map_err(Cause::Resting)?;
+        if target.load.is_some() && !trial.loads() {
+            return Err(Cause::Loading);
+        }
+        let gates = target.gate.as_slice();
+        let entered = match slots.take() {
+            None => limits::enter(gates, now),
+            Some(slots) => limits::enter_with(slots, gates, now),
+        };
         let (slots, mut charge) = entered.map_err(Cause::Limited)?;
         let charged = charge.take(self.asked.probable, now);
         charged.map_err(Cause::Limited)?;
@@ -240,6 +233,8 @@ impl Tab {
             passed: 0,
             charge,
             slots,
+            gate: target.gate.clone(),
+            began: now,
             trial: Some(trial),
             has_begun: false,
         });
@@ -338,12 +333,28 @@ impl Tab {
             // It said no, or never heard of it.
             Cause::Status(_) | Cause::Shed | Cause::Connect(_) | Cause::Refused(_) => true,
             Cause::Budget(_) | Cause::Limited(_) | Cause::Unpriced => true,
-            Cause::Resting(_) | Cause::Spent | Cause::TooLong(_) | Cause::Rehearsed => true,
+            Cause::Resting(_)
+            | Cause::Loading
+            | Cause::Spent
+            | Cause::TooLong(_)
+            | Cause::Rehearsed => true,
             Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_) | Cause::Stale(_) => false,
         };
         let is_billed = self.bill.as_ref().is_some_and(|bill| bill.is_sent) && !is_answered;
+        if let Some(Bill {
+            gate: Some(gate), ..
+        }) = &self.bill
+            && failure.is_overload()
+        {
+            gate.feels(Feeling::Overloaded, Instant::now());
+        }
         if let Some(trial) = self.trial() {
-            trial.failed(failure.blame(), Instant::now());
+            let blame = match trial.is_loading() && failure.is_unready() {
+                // It says so because it loads.
+                true => Blame::Nobody,
+                false => failure.blame(),
+            };
+            trial.failed(blame, Instant::now());
         }
         if usage.is_some() || is_billed {
             return self.enter(failure.outcome().name(), usage);

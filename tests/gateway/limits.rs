@@ -266,7 +266,8 @@ async fn a_target_has_its_slots_and_tokens_back_when_its_answer_ends() {
     let rest = vec![FINISH.into(), DONE.into()];
     let provider = Provider::new([Act::Gated(vec![delta("a")], told, rest)]).await;
     let limits = "limits = { concurrency = 1, tpm = 200 }";
-    let models = format!("[models.fast]\ntargets = [{{ to = \"p/m\", {limits} }}]\n");
+    let target = format!("{{ to = \"p/m\", {limits}, queue = {{ most = 0 }} }}");
+    let models = format!("[models.fast]\ntargets = [{target}]\n");
     let gateway = Gateway::start(&[of("p", &provider, ""), models, key("ann", "")].concat()).await;
     let first = opens(&gateway, "ann").await;
     let refused = asks(&gateway, "ann", question(1)).await;

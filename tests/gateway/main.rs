@@ -20,6 +20,7 @@ mod cause;
 mod explain;
 mod decisions;
 mod hedge;
+mod queue;
 mod errors;
 mod clocks;
 mod alive;
