@@ -143,7 +143,7 @@ impl<'r> Walk<'r> {
         tier.all.start + usize::try_from(n).unwrap_or(0)
     }
 
-    /// Those that are compared: all that are open, or some, each once.
+    /// Those that are compared: all that are open, or some by chance, each once.
     fn open(&mut self, tier: &Tier, most: usize, now: Instant) -> SmallVec<[usize; SCANNED]> {
         if tier.all.len() <= SCANNED {
             let all = tier.all.clone();
@@ -156,15 +156,27 @@ impl<'r> Walk<'r> {
                 some.push(n);
             }
             if some.len() == most {
+                return some;
+            }
+        }
+        // Few of them are open: the next ones from anywhere, so that those do not all fall to the first.
+        let (start, rest) = (self.any(tier), tier.all.clone());
+        for n in (start..tier.all.end).chain(rest.take(start - tier.all.start)) {
+            if some.len() == most {
                 break;
+            }
+            if !some.contains(&n) && self.is_open(n, now) {
+                some.push(n);
             }
         }
         some
     }
 
     fn by_weight(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
-        if tier.all.len() > SCANNED {
-            return self.by_weight_of_many(tier, now);
+        if tier.all.len() > SCANNED
+            && let Some(n) = self.by_weight_of_many(tier, now)
+        {
+            return Some(n);
         }
         // In thousandths, for whoever works again gets but a part of its share.
         let share = |n: usize| {
@@ -186,6 +198,7 @@ impl<'r> Walk<'r> {
         hit.map(|(n, _)| *n)
     }
 
+    /// None: of those that chance named none is open, or has its share yet.
     fn by_weight_of_many(&mut self, tier: &Tier, now: Instant) -> Option<usize> {
         let all = tier.weights.last().copied().filter(|all| *all > 0)?;
         for _ in 0..2 * DRAWN {
@@ -258,10 +271,8 @@ impl<'r> Walk<'r> {
         let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
         let mut first = None;
         loop {
-            let drawn = |(n, own): (usize, &u64)| (mixed(mark ^ own), n + tier.all.start);
-            let numbers = tier.marks.iter().enumerate().map(drawn);
             let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
-            let highest = numbers.filter(|(_, n)| is_left(*n)).max();
+            let highest = drawn(tier, mark).filter(|(_, n)| is_left(*n)).max();
             let Some((_, n)) = highest else {
                 return first;
             };
@@ -273,9 +284,16 @@ impl<'r> Walk<'r> {
             }
             passed.push(n);
             if passed.len() > SCANNED {
-                return first;
+                return first.or_else(|| self.highest(tier, mark, now));
             }
         }
+    }
+
+    /// Of all that are open the one with the highest number.
+    #[cold]
+    fn highest(&self, tier: &Tier, mark: u64, now: Instant) -> Option<usize> {
+        let open = drawn(tier, mark).filter(|(_, n)| self.is_open(*n, now));
+        open.max().map(|(_, n)| n)
     }
 
     /// Whether it has more than twice as much to do as the others, on average.
@@ -297,6 +315,12 @@ impl<'r> Walk<'r> {
         });
         count > 0 && u64::from(own) * count > 2 * sum.max(1)
     }
+}
+
+/// The numbers that the targets of a tier draw for what a request belongs to, and where they stand.
+fn drawn(tier: &Tier, mark: u64) -> impl Iterator<Item = (u64, usize)> {
+    let marks = tier.marks.iter().zip(tier.all.clone());
+    marks.map(move |(own, n)| (mixed(mark ^ own), n))
 }
 
 /// What a target weighs now, in thousandths.
