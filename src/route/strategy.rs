@@ -105,10 +105,12 @@ impl Route {
 
 impl StickyBy {
     fn mark(&self, asks: &Asks<'_>) -> Option<u64> {
+        // What is empty says nothing, and says it for many.
+        let said = |text: &[u8]| (!text.is_empty()).then(|| mark(text));
         match self {
-            Self::Header(name) => asks.headers.get(name).map(mark),
-            Self::Member(name) => asks.envelope.string(name).map(|it| mark(it.as_bytes())),
-            Self::Messages => opening(asks.endpoint, asks.envelope).map(mark),
+            Self::Header(name) => said(asks.headers.get(name)?.as_bytes()),
+            Self::Member(name) => said(asks.envelope.string(name)?.as_bytes()),
+            Self::Messages => said(opening(asks.endpoint, asks.envelope)?),
         }
     }
 
