@@ -87,7 +87,7 @@ impl Route {
             Strategy::Cost(cap) => {
                 let own = match asks.bounds {
                     Some(_) => None,
-                    None => Bounds::new(self, asks.endpoint, asks.envelope, *cap).ok(),
+                    None => Bounds::by_tokens(self, asks.endpoint, asks.envelope, *cap),
                 };
                 let bounds = asks.bounds.or(own.as_ref());
                 let terms = self.targets.terms();
