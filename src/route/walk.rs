@@ -266,19 +266,19 @@ impl<'r> Walk<'r> {
     }
 
     /// By rendezvous: each target draws a number for what the request belongs to, and the highest has it. Who has far more to
-    /// do than the others is passed over, for what he would draw next.
+    /// do than the others is passed over for the next, and so is for most who has just begun to work again.
     fn by_mark(&mut self, tier: &Tier, mark: u64, now: Instant) -> Option<usize> {
         let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
         let mut first = None;
         loop {
             let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
             let highest = drawn(tier, mark).filter(|(_, n)| is_left(*n)).max();
-            let Some((_, n)) = highest else {
+            let Some((number, n)) = highest else {
                 return first;
             };
             if self.is_open(n, now) {
                 first = first.or(Some(n));
-                if !self.is_loaded(tier, n, now) {
+                if self.is_warm(n, number, now) && !self.is_loaded(tier, n, now) {
                     return Some(n);
                 }
             }
@@ -294,6 +294,12 @@ impl<'r> Walk<'r> {
     fn highest(&self, tier: &Tier, mark: u64, now: Instant) -> Option<usize> {
         let open = drawn(tier, mark).filter(|(_, n)| self.is_open(*n, now));
         open.max().map(|(_, n)| n)
+    }
+
+    /// Whether it works again for long enough for whatever drew this number: each comes back once, at a time of its own.
+    fn is_warm(&self, n: usize, number: u64, now: Instant) -> bool {
+        let warmth = self.pace(n).map_or(1.0, |pace| pace.warmth(now));
+        warmth >= 1.0 || mixed(number) % 1_000 < thousandths(warmth)
     }
 
     /// Whether it has more than twice as much to do as the others, on average.
