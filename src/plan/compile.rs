@@ -202,8 +202,8 @@ impl Compiler<'_> {
                 }
             }
             let route = Route {
+                strategy: self.strategy(name, entry, &targets),
                 targets: targets.into(),
-                strategy: self.strategy(name, entry),
                 deadline: entry.deadline,
                 rules,
                 instead: instead(entry),
