@@ -322,6 +322,7 @@ fn the_examples_of_the_pages_are_valid() {
         "docs/fallback.md",
         "docs/keys.md",
         "docs/providers.md",
+        "docs/routing.md",
         "docs/streams.md",
     ] {
         let text = fs::read_to_string(page).unwrap();

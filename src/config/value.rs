@@ -325,7 +325,8 @@ impl<'de> Deserialize<'de> for After {
 }
 
 impl StickyBy {
-    pub(super) fn usual() -> Vec<Self> {
+    /// By what they belong together if nothing is written.
+    pub fn usual() -> Vec<Self> {
         vec![Self::PromptCacheKey, Self::User, Self::Messages]
     }
 }

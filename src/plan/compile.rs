@@ -204,8 +204,8 @@ impl Compiler<'_> {
                 }
             }
             let route = Route {
+                strategy: self.strategy(name, entry, &targets),
                 targets: targets.into(),
-                strategy: self.strategy(name, entry),
                 hedge: self.hedge(name, entry),
                 deadline: entry.deadline,
                 rules,

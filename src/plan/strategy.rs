@@ -6,21 +6,38 @@ use super::compile::Compiler;
 use super::money::part;
 use crate::config;
 use crate::config::money::Written;
-use crate::route::{After, Hedge, StickyBy, Strategy};
+use crate::route::{After, Hedge, StickyBy, Strategy, Target};
 
 /// The largest weight: a thousand of them still have a sum.
 const HEAVIEST: u32 = 1_000_000;
 
 impl Compiler<'_> {
     /// A model's strategy.
-    pub(super) fn strategy(&mut self, model: &str, entry: &config::Model) -> Strategy {
+    pub(super) fn strategy(
+        &mut self,
+        model: &str,
+        entry: &config::Model,
+        targets: &[Target],
+    ) -> Strategy {
         self.weights(model, entry);
+        let is_sticky = entry.strategy == config::Strategy::Sticky;
+        if !is_sticky && entry.sticky_by != config::StickyBy::usual() {
+            let strategy = "`sticky_by` says nothing but with strategy = \"sticky\"";
+            self.warnings.push(format!("models.{model}: {strategy}"));
+        }
         match entry.strategy {
             config::Strategy::Order => Strategy::Order,
             config::Strategy::Weight => Strategy::Weight,
             config::Strategy::Latency => Strategy::Latency,
             config::Strategy::LeastBusy => Strategy::LeastBusy,
-            config::Strategy::Cost => Strategy::Cost(self.config.defaults.output_cap),
+            config::Strategy::Cost => {
+                let unpriced = targets.iter().filter(|target| target.terms.price.is_none());
+                self.warnings.extend(unpriced.map(|target| {
+                    let name = &target.name;
+                    format!("models.{model}: nobody knows what {name} costs: with strategy = \"cost\" it is asked last")
+                }));
+                Strategy::Cost(self.config.defaults.output_cap)
+            }
             config::Strategy::Sticky => Strategy::Sticky(self.sticky_by(model, entry)),
         }
     }

@@ -37,15 +37,35 @@ impl Bounds {
         cap: u64,
     ) -> Result<Self, Boundless> {
         let demand = Demand::of(endpoint, envelope)?;
+        Ok(Self::of(demand, (endpoint, envelope), route, cap))
+    }
+
+    /// The same by its tokens alone, whatever else may be billed: to compare targets by. None: a number of it is none.
+    pub(super) fn by_tokens(
+        route: &Route,
+        endpoint: Endpoint,
+        envelope: &Envelope,
+        cap: u64,
+    ) -> Option<Self> {
+        let demand = Demand::at_a_price(endpoint, envelope).ok()?;
+        Some(Self::of(demand, (endpoint, envelope), route, cap))
+    }
+
+    fn of(
+        demand: Demand,
+        (endpoint, envelope): (Endpoint, &Envelope),
+        route: &Route,
+        cap: u64,
+    ) -> Self {
         let rewritten = route.targets.rewriting().filter_map(|target| {
             let n = target.terms.rewrites?;
             Some((n, rewritten(route, target, endpoint, envelope).ok()?))
         });
-        Ok(Self {
+        Self {
             demand,
             rewritten: rewritten.collect(),
             each: demand.limit.unwrap_or(cap),
-        })
+        }
     }
 
     /// What it asks for, as it is logged. What rules change of that is not in it.

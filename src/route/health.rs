@@ -4,15 +4,17 @@
 //! the model's, over all routes; what is wrong with a request is nobody's. It outlives plans.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::Share;
 use super::allowance::Allowance;
 use super::breaker::{Breaker, Resort, Resting, Why};
-use super::{Pace, Share};
+use super::pace::{Back, Pace};
 
 /// With so many failures in a row a model, or an endpoint, rests.
 const ROW: u32 = 5;
@@ -35,6 +37,8 @@ pub struct Health {
 struct Parts {
     key: Breaker,
     endpoint: Breaker,
+    /// When one of the two began to work again, as their paces count it.
+    back: Arc<AtomicU32>,
 }
 
 impl Default for Parts {
@@ -42,9 +46,13 @@ impl Default for Parts {
         Self {
             key: Breaker::new(REFUSALS),
             endpoint: Breaker::new(ROW),
+            back: Arc::default(),
         }
     }
 }
+
+/// Who works again with each part.
+const WHOSE: [Back; 3] = [Back::Provider, Back::Provider, Back::Target];
 
 /// Whose fault a failure is, as far as a target's health goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,11 +219,11 @@ impl Trial {
     #[cold]
     fn worked(&mut self, parts: usize, now: Instant) {
         let all = self.health.parts().into_iter().zip(&mut self.tries);
-        for (part, tries) in all.take(parts) {
+        for ((part, tries), who) in all.zip(WHOSE).take(parts) {
             let was_trying = std::mem::take(tries);
             part.worked(was_trying, now);
             if was_trying {
-                self.health.pace.returns(now);
+                self.health.pace.returns(who, now);
             }
         }
     }
@@ -270,11 +278,12 @@ impl Trial {
 
     #[cold]
     fn found(&mut self, works: bool, now: Instant) {
-        for (part, tries) in self.health.parts().into_iter().zip(&mut self.tries) {
+        let all = self.health.parts().into_iter().zip(&mut self.tries);
+        for ((part, tries), who) in all.zip(WHOSE) {
             if std::mem::take(tries) {
                 part.tried(works, now);
                 if works {
-                    self.health.pace.returns(now);
+                    self.health.pace.returns(who, now);
                 }
             }
         }
@@ -331,7 +340,7 @@ impl Healths {
             name: target.into(),
             model: Breaker::new(ROW),
             provider: Arc::clone(parts),
-            pace: Pace::new(self.born),
+            pace: Pace::new(&parts.back, self.born),
             loads: Arc::new(Semaphore::new(1)),
         });
         known

@@ -1,5 +1,6 @@
 //! How fast is it, and how much does it have to do? What requests saw of a target lately, counted without a lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,30 +32,41 @@ pub struct Pace {
     /// The mean time to the first content, in microseconds as an `f32`, and when the last was seen, in milliseconds since it
     /// was born. Zero: nothing is known.
     mean: AtomicU64,
-    /// When it began to work again, in milliseconds since it was born, and one more. Zero: it never rested.
+    /// When it began to work again, in milliseconds since it was born. Zero: it never rested.
     back: AtomicU32,
     /// When it answered last, likewise. Zero: it never did.
     warm: AtomicU32,
+    /// The same of its provider, with all its targets.
+    provider_back: Arc<AtomicU32>,
     seen: Times,
 }
 
+/// Who works again after a rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Back {
+    /// This one alone.
+    Target,
+    /// All targets of its provider.
+    Provider,
+}
+
 impl Pace {
-    /// Of which nothing is known yet.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
+    /// Of which nothing is known yet, but when its provider began to work again.
+    pub(super) fn new(provider_back: &Arc<AtomicU32>, now: Instant) -> Self {
         Self {
             born: now,
             busy: AtomicU32::new(0),
             mean: AtomicU64::new(0),
             back: AtomicU32::new(0),
             warm: AtomicU32::new(0),
+            provider_back: Arc::clone(provider_back),
             seen: Times::default(),
         }
     }
 
-    /// Of another target of which nothing is known yet.
+    /// Of another target of its provider, of which nothing is known yet.
     pub(super) fn anew(&self) -> Self {
-        Self::new(self.born)
+        Self::new(&self.provider_back, self.born)
     }
 
     /// How many requests are under way.
@@ -118,10 +130,14 @@ impl Pace {
         }
     }
 
-    /// It works again after a rest: what was known of it before counts no more.
-    pub(super) fn returns(&self, now: Instant) {
+    /// It works again after a rest, or its provider does: what was known of it before counts no more.
+    pub(super) fn returns(&self, who: Back, now: Instant) {
         self.mean.store(0, Ordering::Relaxed);
-        self.back.store(self.age(now).max(1), Ordering::Relaxed);
+        let back = match who {
+            Back::Target => &self.back,
+            Back::Provider => &*self.provider_back,
+        };
+        back.store(self.age(now).max(1), Ordering::Relaxed);
     }
 
     /// The mean time to the first content, with slow answers weighing more. None: nobody has seen any of late.
@@ -133,13 +149,14 @@ impl Pace {
 
     /// How much of its share it gets, from a tenth to all of it: little when it has just begun to work again.
     pub fn warmth(&self, now: Instant) -> f64 {
-        match self.back.load(Ordering::Relaxed) {
+        let warmth = |back: &AtomicU32| match back.load(Ordering::Relaxed) {
             0 => 1.0,
             back => {
                 let apart = self.age(now).wrapping_sub(back);
                 (f64::from(apart) / f64::from(millis(RAMP))).clamp(LEAST_WARM, 1.0)
             }
-        }
+        };
+        warmth(&self.back).min(warmth(&self.provider_back))
     }
 
     /// How long one more request would take there, for all that is known.
@@ -269,7 +286,7 @@ mod tests {
     #[test]
     fn a_slow_answer_counts_at_once_and_is_forgotten_bit_by_bit() {
         let mut now = Instant::now();
-        let pace = Pace::new(now);
+        let pace = Pace::new(&Arc::default(), now);
         assert_eq!(pace.latency(now), None);
         let seen = |now| pace.latency(now).unwrap().as_millis();
         pace.answers(ms(100), now);
@@ -290,7 +307,10 @@ mod tests {
     #[test]
     fn of_whom_nothing_is_known_one_finds_it_out() {
         let now = Instant::now();
-        let (known, new) = (Pace::new(now), Pace::new(now));
+        let (known, new) = (
+            Pace::new(&Arc::default(), now),
+            Pace::new(&Arc::default(), now),
+        );
         known.answers(ms(500), now);
         assert!(new.wait(now) < known.wait(now));
         new.enters();
@@ -304,10 +324,10 @@ mod tests {
     #[test]
     fn whoever_works_again_gets_its_share_little_by_little() {
         let now = Instant::now();
-        let pace = Pace::new(now);
+        let pace = Pace::new(&Arc::default(), now);
         assert!((pace.warmth(now) - 1.0).abs() < 1e-9);
         pace.answers(ms(5), now);
-        pace.returns(now);
+        pace.returns(Back::Target, now);
         assert_eq!(pace.latency(now), None);
         for (after, want) in [(1, 0.1), (2_000, 0.2), (5_000, 0.5), (20_000, 1.0)] {
             let warmth = pace.warmth(now + ms(after));
@@ -318,7 +338,7 @@ mod tests {
     #[test]
     fn a_model_is_warm_for_five_minutes_after_an_answer() {
         let now = Instant::now();
-        let pace = Pace::new(now);
+        let pace = Pace::new(&Arc::default(), now);
         assert!(pace.is_cold(now));
         pace.warms(now);
         assert!(!pace.is_cold(now + ms(299_000)) && pace.is_cold(now + ms(300_001)));
@@ -332,7 +352,7 @@ mod tests {
     #[test]
     fn percentiles_are_of_what_was_seen_and_within_a_fifth() {
         let now = Instant::now();
-        let pace = Pace::new(now);
+        let pace = Pace::new(&Arc::default(), now);
         for n in 1..=19 {
             pace.answers(ms(n), now);
         }

@@ -84,7 +84,7 @@ impl Route {
     pub(super) fn basis(&self, asks: &Asks<'_>) -> Basis {
         let own = match (&self.strategy, asks.bounds) {
             (Strategy::Cost(cap), None) => {
-                Bounds::new(self, asks.endpoint, asks.envelope, *cap).ok()
+                Bounds::by_tokens(self, asks.endpoint, asks.envelope, *cap)
             }
             _ => None,
         };
@@ -114,10 +114,12 @@ impl Route {
 impl StickyBy {
     /// A number that stands for what a request has of it: the same after a restart, and at other gateways.
     pub fn mark(&self, asks: &Asks<'_>) -> Option<u64> {
+        // What is empty says nothing, and says it for many.
+        let said = |text: &[u8]| (!text.is_empty()).then(|| mark(text));
         match self {
-            Self::Header(name) => asks.headers.get(name).map(mark),
-            Self::Member(name) => asks.envelope.string(name).map(|it| mark(it.as_bytes())),
-            Self::Messages => opening(asks.endpoint, asks.envelope).map(mark),
+            Self::Header(name) => said(asks.headers.get(name)?.as_bytes()),
+            Self::Member(name) => said(asks.envelope.string(name)?.as_bytes()),
+            Self::Messages => said(opening(asks.endpoint, asks.envelope)?),
         }
     }
 

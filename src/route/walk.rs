@@ -168,7 +168,7 @@ impl<'r> Walk<'r> {
         tier.all.start + usize::try_from(n).unwrap_or(0)
     }
 
-    /// Those that are compared: all that are open, or some, each once.
+    /// Those that are compared: all that are open, or some by chance, each once.
     fn open(
         &mut self,
         tier: &Tier,
@@ -186,15 +186,27 @@ impl<'r> Walk<'r> {
                 some.push(n);
             }
             if some.len() == most {
+                return some;
+            }
+        }
+        // Few of them are open: the next ones from anywhere, so that those do not all fall to the first.
+        let (start, rest) = (self.any(tier), tier.all.clone());
+        for n in (start..tier.all.end).chain(rest.take(start - tier.all.start)) {
+            if some.len() == most {
                 break;
+            }
+            if !some.contains(&n) && self.is_open(n, view) {
+                some.push(n);
             }
         }
         some
     }
 
     fn by_weight(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
-        if tier.all.len() > SCANNED {
-            return self.by_weight_of_many(tier, view);
+        if tier.all.len() > SCANNED
+            && let Some(n) = self.by_weight_of_many(tier, view)
+        {
+            return Some(n);
         }
         // In thousandths, for whoever works again gets but a part of its share.
         let share = |n: usize| {
@@ -216,6 +228,7 @@ impl<'r> Walk<'r> {
         hit.map(|(n, _)| *n)
     }
 
+    /// None: of those that chance named none is open, or has its share yet.
     fn by_weight_of_many(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
         let all = tier.weights.last().copied().filter(|all| *all > 0)?;
         for _ in 0..2 * DRAWN {
@@ -288,40 +301,39 @@ impl<'r> Walk<'r> {
     }
 
     /// By rendezvous: each target draws a number for what the request belongs to, and the highest has it. Who has far more to
-    /// do than the others is passed over, for what he would draw next.
+    /// do than the others is passed over for the next, and so is for most who has just begun to work again.
     fn by_mark(&mut self, tier: &Tier, mark: u64, view: &(impl View + ?Sized)) -> Option<usize> {
         let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
         let mut first = None;
         loop {
-            let drawn = |(n, own): (usize, &u64)| (mixed(mark ^ own), n + tier.all.start);
-            let numbers = tier.marks.iter().enumerate().map(drawn);
             let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
-            let highest = numbers.filter(|(_, n)| is_left(*n)).max();
-            let Some((_, n)) = highest else {
+            let highest = drawn(tier, mark).filter(|(_, n)| is_left(*n)).max();
+            let Some((number, n)) = highest else {
                 return first;
             };
             if self.is_open(n, view) {
                 first = first.or(Some(n));
-                if !self.is_loaded(tier, n, view) {
+                if is_warm(view, n, number) && !self.is_loaded(tier, n, view) {
                     return Some(n);
                 }
             }
             passed.push(n);
             if passed.len() > SCANNED {
-                return first;
+                return first.or_else(|| self.highest(tier, mark, view));
             }
         }
     }
 
+    /// Of all that are open the one with the highest number.
+    #[cold]
+    fn highest(&self, tier: &Tier, mark: u64, view: &(impl View + ?Sized)) -> Option<usize> {
+        let open = drawn(tier, mark).filter(|(_, n)| self.is_open(*n, view));
+        open.max().map(|(_, n)| n)
+    }
+
     /// Whether it has more than twice as much to do as the others, on average.
     fn is_loaded(&mut self, tier: &Tier, n: usize, view: &(impl View + ?Sized)) -> bool {
-        let busy = |n: usize| {
-            self.route
-                .targets
-                .get(n)
-                .map_or(0, |it| it.health.pace().busy())
-        };
-        let own = busy(n);
+        let own = view.busy(n);
         if own <= LOADED {
             return false;
         }
@@ -332,6 +344,12 @@ impl<'r> Walk<'r> {
         });
         count > 0 && u64::from(own) * count > 2 * sum.max(1)
     }
+}
+
+/// Whether it works again for long enough for whatever drew this number: each comes back once, at a time of its own.
+fn is_warm(view: &(impl View + ?Sized), n: usize, number: u64) -> bool {
+    let warmth = view.warmth(n);
+    warmth >= 1.0 || mixed(number) % 1_000 < thousandths(warmth)
 }
 
 /// What a walk goes by of the targets of its route, by their numbers.
@@ -425,6 +443,12 @@ impl View for [Seen] {
         let seen = self.get(n);
         seen.map_or(0.0, |seen| wait(seen.latency, seen.busy, self.warmth(n)))
     }
+}
+
+/// The numbers that the targets of a tier draw for what a request belongs to, and where they stand.
+fn drawn(tier: &Tier, mark: u64) -> impl Iterator<Item = (u64, usize)> {
+    let marks = tier.marks.iter().zip(tier.all.clone());
+    marks.map(move |(own, n)| (mixed(mark ^ own), n))
 }
 
 fn thousandths(part: f64) -> u64 {

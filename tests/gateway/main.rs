@@ -15,6 +15,7 @@ mod support;
 
 mod path;
 mod fallback;
+mod routing;
 mod health;
 mod cause;
 mod explain;
