@@ -21,8 +21,9 @@
 //!    model's name into a [`route::Route`]; its tokens are charged, and the most that it may cost at its targets is set aside
 //!    in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made without them, and a charge is
 //!    had by nobody but who was let in.
-//! 6. [`upstream::attempt`] goes from target to target, but for those that rest after failures ([`route::health`]), and as
-//!    often as the model's [`route::Allowance`] has it: the [`provider`]'s rules splice the body, the client sends it,
+//! 6. [`upstream::attempt`] goes from target to target, in the order of the model's [`route::Strategy`] (a [`route::Walk`]), but
+//!    for those that rest after failures ([`route::health`]), and as often as the model's [`route::Allowance`] has it; where
+//!    all have what they can do it waits in line for one, and where one takes too long it may ask another beside it: the [`provider`]'s rules splice the body, the client sends it,
 //!    over the way that was decided when the plan was compiled, and what comes back is judged. A short answer is held
 //!    whole, a stream up to its first content, so that what is no answer moves on to the next try. What a model's targets
 //!    cannot take another model may, where the operator says so: then money is set aside for that, and it is asked.
@@ -31,6 +32,9 @@
 //!    everything back. What a client has left may be read on, by a bounded finisher, for its usage. One that has heard nothing
 //!    of its stream for too long gets the status and comments, while 6 goes on inside of the body ([`response::Alive`]). How
 //!    an answer ended is told to the health of its target.
+//!
+//! [`proxy::explain`] takes the same steps with a client that notes instead of sending, so that what it tells is what would
+//! happen. What was known when a request was decided is a [`telemetry::decision::Decision`], noted for whoever wants it.
 //!
 //! A request with an `Idempotency-Key` asks first whether it has a twin, and reads the record of that one's answer
 //! ([`response::twins`]); the first of them takes the path above, and its answer is recorded on its way out.

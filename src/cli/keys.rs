@@ -54,6 +54,12 @@ pub struct Terms {
     /// What its requests are charged to; again for more
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Its turns where requests wait in line for a target: 1 to 100
+    #[arg(long)]
+    weight: Option<u32>,
+    /// With `x-tollgate-explain: 1` it may have kept why its request went where it went
+    #[arg(long)]
+    explain: bool,
 }
 
 impl Terms {
@@ -97,6 +103,12 @@ impl Terms {
                 None => json!({ "usd": usd, "per": per }),
             };
             terms.insert("budget".into(), budget);
+        }
+        if let Some(weight) = self.weight {
+            terms.insert("weight".into(), json!(weight));
+        }
+        if self.explain {
+            terms.insert("explain".into(), json!(true));
         }
         if !self.tags.is_empty() {
             terms.insert("tags".into(), json!(self.tags));

@@ -61,7 +61,7 @@ pub enum Command {
     Providers,
     /// Which requests of a log of decisions would go elsewhere by this configuration, and what they would cost
     Replay {
-        /// What `decision_log` of [server] has written
+        /// What `decision_log` has written
         log: PathBuf,
         /// As one object, with each change
         #[arg(long)]

@@ -146,6 +146,12 @@ pub struct Listed {
     /// What its requests are charged to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Its turns where requests wait in line. None: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// It may have kept why its requests went where they went.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub explain: bool,
 }
 
 /// Every key there is, by name: those of the configuration, and those that were made.
@@ -173,6 +179,8 @@ pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Listed>, No
             team: caller.team.as_deref().map(str::to_owned),
             models: caller.models.clone(),
             expires,
+            weight: Some(caller.weight).filter(|weight| *weight > 1),
+            explain: caller.explains,
             ..Listed::default()
         }
     });
@@ -192,6 +200,8 @@ pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Listed>, No
             budget: key.budget,
             expires: key.expires,
             tags: key.tags,
+            weight: key.weight,
+            explain: key.explain,
         }
     });
     let mut all: Vec<Listed> = written.chain(made).collect();

@@ -269,3 +269,24 @@ async fn a_log_that_is_none_is_named_with_its_line() {
     assert_eq!(code, 1);
     assert!(wrong.starts_with("nothing cannot be read"), "{wrong}");
 }
+
+#[tokio::test]
+async fn keys_that_are_made_may_have_decisions_kept_and_turns_of_their_own() {
+    let folder =
+        crate::cli::folder_with("[providers.echo]\n[models.fast]\ntargets = [\"echo/echo\"]\n");
+    let new = ["keys", "new", "ann", "--explain", "--weight", "3"];
+    let (code, shown, _) = run(folder.path(), &new);
+    assert_eq!((code, shown.starts_with("tg_")), (0, true), "{shown}");
+    let (_, listed, _) = run(folder.path(), &["keys", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed[0]["explain"], &listed[0]["weight"]),
+        (&true.into(), &3.into())
+    );
+    let (code, _, wrong) = run(folder.path(), &["keys", "new", "bob", "--weight", "0"]);
+    assert_eq!(code, 1);
+    assert!(
+        wrong.contains("0 is no share; write a number from 1 to 100"),
+        "{wrong}"
+    );
+}
