@@ -202,17 +202,18 @@ impl Trial {
         self.tries == [false; 3] && self.health.is_well()
     }
 
-    /// An answer has begun: whatever was tried works again, and it was reached, and knows us.
-    pub fn begins(&mut self, now: Instant) {
+    /// An answer has begun: whatever was tried works again, and it was reached, and knows us. Gives how long that took.
+    pub fn begins(&mut self, now: Instant) -> Duration {
         if !self.is_plain() {
             self.worked(2, now);
             self.found(true, now);
         }
-        if self.loads.take().is_some() {
-            return self.health.pace.warms(now);
-        }
         let after = now.saturating_duration_since(self.began);
-        self.health.pace.answers(after, now);
+        match self.loads.take() {
+            Some(_) => self.health.pace.warms(now),
+            None => self.health.pace.answers(after, now),
+        }
+        after
     }
 
     /// The first parts did what was theirs to do.

@@ -20,6 +20,8 @@ pub struct Decided {
     pub at: SystemTime,
     /// It is kept, for whoever asks by its id.
     pub is_kept: bool,
+    /// What the try cost that was entered last.
+    pub paid: Option<Money>,
     /// Model by model: where one could not take it, another was asked.
     pub all: Vec<Decision>,
 }
@@ -94,6 +96,7 @@ impl Decided {
         Self {
             at,
             is_kept: false,
+            paid: None,
             all: Vec::new(),
         }
     }
@@ -122,7 +125,7 @@ impl Decided {
             "tries": record.tries,
             "usage": usage,
             "billed_usd": record.usage.and_then(|usage| usage.cost).map(|it| it.to_string()),
-            "paid_usd": record.paid.map(|it| it.to_string()),
+            "paid_usd": self.paid.map(|it| it.to_string()),
             "cost_usd": record.cost.map(|it| it.to_string()),
             "decisions": self.all.iter().map(Decision::json).collect::<Vec<_>>(),
         })

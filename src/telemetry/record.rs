@@ -70,8 +70,6 @@ pub struct Record {
     pub end: Option<End>,
     /// Since when nobody waited for it any more, if that was before its end.
     pub left: Option<Instant>,
-    /// What the try cost that was entered last.
-    pub paid: Option<Money>,
     /// Why it went where it went. None: nobody wants to know.
     pub decided: Option<Box<Decided>>,
     /// It is about nothing that has happened.
@@ -124,7 +122,6 @@ impl Record {
             cost: None,
             end: None,
             left: None,
-            paid: None,
             decided: None,
             is_rehearsed: false,
             beside: None,
@@ -163,7 +160,9 @@ impl Record {
             target.count(usage);
         }
         self.usage = Some(usage);
-        self.paid = cost;
+        if let Some(decided) = &mut self.decided {
+            decided.paid = cost;
+        }
         if let Some(cost) = cost {
             self.cost = Some(self.cost.unwrap_or_default().plus(cost));
         }

@@ -36,7 +36,6 @@ pub(super) struct Bill {
     pub(super) slots: Slots,
     /// Its target's limits, which may be found out by what comes of this.
     pub(super) gate: Option<Arc<Gate>>,
-    pub(super) began: Instant,
     /// Tells the target's health what comes of it. None: that says nothing of it.
     pub(super) trial: Option<Trial>,
     /// Its first content is there, which the target's health knows.
@@ -46,12 +45,11 @@ pub(super) struct Bill {
 impl Bill {
     pub(super) fn begins(&mut self, now: Instant) {
         self.has_begun = true;
-        if let Some(gate) = &self.gate {
-            let after = now.saturating_duration_since(self.began);
-            gate.feels(Feeling::Good(after), now);
-        }
         if let Some(trial) = &mut self.trial {
-            trial.begins(now);
+            let after = trial.begins(now);
+            if let Some(gate) = &self.gate {
+                gate.feels(Feeling::Good(after), now);
+            }
         }
     }
 

@@ -234,7 +234,6 @@ impl Tab {
             charge,
             slots,
             gate: target.gate.clone(),
-            began: now,
             trial: Some(trial),
             has_begun: false,
         });

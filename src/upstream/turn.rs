@@ -37,10 +37,12 @@ pub(super) async fn awaited<'r>(
     failures: &mut Vec<Failure>,
     latest: Instant,
 ) -> Option<Chosen<'r>> {
+    // Nobody waits for what is not sent.
+    let is_sent = !tab.is_rehearsed();
     if walk.is_fresh() {
-        return rested(route, walk, latest).await;
+        return rested(route, walk, is_sent.then_some(latest)).await;
     }
-    if tab.is_rehearsed() {
+    if !is_sent {
         return None;
     }
     let mut refused: SmallVec<[Arc<str>; 2]> = SmallVec::new();
@@ -69,7 +71,11 @@ pub(super) async fn awaited<'r>(
 
 /// Who may be asked where all rest, and nobody was asked yet. If every target says itself that it has no time, and one will
 /// have some soon, that is waited for.
-async fn rested<'r>(route: &'r Route, walk: &mut Walk<'r>, latest: Instant) -> Option<Chosen<'r>> {
+async fn rested<'r>(
+    route: &'r Route,
+    walk: &mut Walk<'r>,
+    latest: Option<Instant>,
+) -> Option<Chosen<'r>> {
     loop {
         let now = Instant::now();
         walk.begins_anew();
@@ -86,7 +92,7 @@ async fn rested<'r>(route: &'r Route, walk: &mut Walk<'r>, latest: Instant) -> O
         let looks = route.targets.iter().map(|target| target.health.look(now));
         let waits = looks.filter_map(Result::err).map(|it| now + it.wait);
         match waits.min() {
-            Some(then) if then < latest => sleep_until(then).await,
+            Some(then) if latest.is_some_and(|latest| then < latest) => sleep_until(then).await,
             _ => return None,
         }
     }

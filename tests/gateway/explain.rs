@@ -157,6 +157,21 @@ async fn each_target_is_told_with_its_reason_and_the_hold_with_its_parts() {
 }
 
 #[tokio::test]
+async fn what_is_parked_is_not_waited_for_to_be_explained() {
+    let limited = Act::status(429, "{}").with("retry-after", "8");
+    let provider = Provider::new([limited]).await;
+    let text = [of("p", &provider, ""), fast(PRICE), key("ann", "")].concat();
+    let gateway = Gateway::start(&text).await;
+    assert_eq!(asks(&gateway, "ann", chat("fast")).await.status, 429);
+    let began = std::time::Instant::now();
+    let told = explains(&gateway, json!({ "model": "fast", "key": "ann" })).await;
+    assert!(began.elapsed().as_secs() < 3, "at once");
+    assert_eq!(told["rejected"]["code"], "rate_limit_exceeded", "{told:#}");
+    let all = targets(&told);
+    assert_eq!(all[0].1, "would be passed over: it is at its limit");
+}
+
+#[tokio::test]
 async fn whoever_would_be_turned_away_is_told_so_as_a_client_hears_it() {
     let provider = says("x").await;
     let more = key("ann", "models = [\"fast\"]")
