@@ -154,11 +154,22 @@ async fn start(options: &Options, pins: &Pins, dir: &Path, upstream: u16) -> Res
     let before = options.beside.as_deref().map(|program| Build {
         name: "before",
         program,
+        targets: Build::THIS.targets,
     });
-    if let Some(Build { name, program }) = before {
+    if let Some(Build { name, program, .. }) = before {
         println!("\n{name}: {program}");
     }
-    for build in [Some(Build::THIS), before].into_iter().flatten() {
+    let this = Build {
+        targets: (options.targets, &options.strategy),
+        ..Build::THIS
+    };
+    if options.targets > 1 {
+        let Options {
+            targets, strategy, ..
+        } = options;
+        println!("\n{} has {targets} targets, by {strategy}", this.name);
+    }
+    for build in [Some(this), before].into_iter().flatten() {
         if options.wants(build.name) {
             let log = &options.log;
             proxies.push(Proxy::gateway(&build, pins.proxy, dir, upstream, log).await?);

@@ -63,8 +63,12 @@ const SCENARIOS: [Scenario; 5] = [
 /// The proxies there are; `before` is the build that `--beside` names.
 const PROXIES: [&str; 3] = ["tollgate", "before", "nginx"];
 
+/// How a gateway can choose among targets.
+const STRATEGIES: [&str; 6] = ["order", "weight", "latency", "least_busy", "cost", "sticky"];
+
 const USAGE: &str = "options: --quick, --beside PROGRAM (another build of tollgate, measured as \
-    `before`), --only tollgate|before|nginx (more than once for more than one), --scenario NAME, \
+    `before`), --targets N and --strategy NAME (this build has so many targets for the model of the \
+    unary scenarios), --only tollgate|before|nginx (more than once for more than one), --scenario NAME, \
     --log off|text, --usage (clients ask for the usage chunk), --pace LOW-HIGH (microseconds \
     between paced events)";
 
@@ -84,6 +88,9 @@ pub(crate) struct Options {
     pub(crate) pace: (String, String),
     /// Another build of the gateway, to be measured as well.
     pub(crate) beside: Option<String>,
+    /// How many targets this build has for the model of the unary scenarios, and how it chooses among them.
+    pub(crate) targets: u32,
+    pub(crate) strategy: String,
     only: Vec<String>,
 }
 
@@ -98,6 +105,8 @@ impl Options {
             usage: false,
             pace: ("1000".to_owned(), "2000".to_owned()),
             beside: None,
+            targets: 1,
+            strategy: "order".to_owned(),
             only: Vec::new(),
         };
         let mut args = args.iter().copied();
@@ -112,6 +121,8 @@ impl Options {
                 "--usage" => options.usage = true,
                 "--beside" => options.beside = Some(program(value()?)?),
                 "--only" => options.only.push(one_of(value()?, &PROXIES)?),
+                "--targets" => options.targets = value()?.parse().context("--targets")?,
+                "--strategy" => options.strategy = one_of(value()?, &STRATEGIES)?,
                 "--log" => options.log = one_of(value()?, &["off", "text"])?,
                 "--scenario" => {
                     let name = one_of(value()?, &SCENARIOS.map(|s| s.name))?;

@@ -23,6 +23,8 @@ pub(crate) struct Build<'a> {
     pub(crate) name: &'static str,
     /// Where its program lies.
     pub(crate) program: &'a str,
+    /// How many targets it has for the model of the unary scenarios, and how it chooses among them.
+    pub(crate) targets: (u32, &'a str),
 }
 
 impl Build<'_> {
@@ -30,6 +32,7 @@ impl Build<'_> {
     pub(crate) const THIS: Build<'static> = Build {
         name: "tollgate",
         program: env!("CARGO_BIN_EXE_tollgate"),
+        targets: (1, "order"),
     };
 }
 
@@ -82,13 +85,17 @@ impl Proxy {
         upstream: u16,
         log: &str,
     ) -> Result<Self> {
-        let Build { name, program } = *build;
+        let Build {
+            name,
+            program,
+            targets,
+        } = *build;
         let [port, admin] = free_ports()?;
         let dir = dir.join(name);
         fs::create_dir(&dir)?;
         let file = dir.join("gateway.toml");
         for terms in &TERMS {
-            let text = gateway_config(terms, [port, admin], upstream, log);
+            let text = gateway_config((terms, targets), [port, admin], upstream, log);
             fs::write(&file, text)?;
             let checked = Command::new(program)
                 .arg("check")
@@ -241,8 +248,21 @@ pub(crate) fn free_ports() -> Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-fn gateway_config(terms: &Terms, [port, admin]: [u16; 2], upstream: u16, log: &str) -> String {
+fn gateway_config(
+    (terms, (targets, strategy)): (&Terms, (u32, &str)),
+    [port, admin]: [u16; 2],
+    upstream: u16,
+    log: &str,
+) -> String {
     let Terms { target, key, .. } = terms;
+    // The first has the name that all builds know.
+    let others = (1..targets).map(|n| format!(", {{ to = \"bench/bench-{n}\"{target} }}"));
+    let others: String = others.collect();
+    // A build from before there was a choice has none.
+    let choice = match strategy {
+        "order" => String::new(),
+        _ => format!("strategy = \"{strategy}\"\n"),
+    };
     format!(
         r#"[server]
 listen = "127.0.0.1:{port}"
@@ -256,7 +276,7 @@ preset = "openai-compatible"
 base_url = "http://127.0.0.1:{upstream}/v1"
 
 [models.bench]
-targets = [{{ to = "bench/bench"{target} }}]
+{choice}targets = [{{ to = "bench/bench"{target} }}{others}]
 
 [models.flood]
 targets = [{{ to = "bench/flood"{target} }}]
