@@ -2,10 +2,25 @@
 
 use std::ops::Range;
 
+/// How a request came to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// It was asked first.
+    First,
+    /// It was asked, too, as the first took too long.
+    Beside,
+    /// Others had failed.
+    Next,
+}
+
 /// A request at a target.
+#[derive(Debug)]
 pub struct Try {
     pub at: f64,
     pub actor: usize,
+    /// The same for all tries of a request.
+    pub request: u64,
+    pub turn: Turn,
     /// What it belongs to.
     pub group: usize,
     /// From its arrival to its first content. None: there was none.
@@ -49,6 +64,32 @@ impl Log {
     pub fn enters(&mut self, entry: Try) -> usize {
         self.tries.push(entry);
         self.tries.len() - 1
+    }
+
+    /// How many came to a target in such a way in a time.
+    pub fn turns(&self, turn: Turn, when: Range<f64>) -> f64 {
+        let all = self.tries.iter();
+        let those = all.filter(|it| it.turn == turn && when.contains(&it.at));
+        those.fold(0.0, |sum, _| sum + 1.0)
+    }
+
+    /// Beside which part of the requests of a time another target was asked.
+    pub fn hedged(&self, when: Range<f64>) -> f64 {
+        self.turns(Turn::Beside, when.clone()) / self.turns(Turn::First, when)
+    }
+
+    /// The most that this part was from the beginning to any time.
+    pub fn most_hedged(&self) -> f64 {
+        let (mut asked, mut hedged, mut most) = (0.0, 0.0, 0.0_f64);
+        for it in &self.tries {
+            match it.turn {
+                Turn::First => asked += 1.0,
+                Turn::Beside => hedged += 1.0,
+                Turn::Next => {}
+            }
+            most = most.max(hedged / asked);
+        }
+        most
     }
 
     /// Those that were sent to a target in a time.

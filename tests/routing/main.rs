@@ -22,6 +22,7 @@ mod many;
 mod cost;
 mod sticky;
 mod tiers;
+mod hedge;
 mod pictures;
 
 use world::Actor;

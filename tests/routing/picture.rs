@@ -54,6 +54,8 @@ pub struct Panel {
 /// What is in it.
 pub enum Body {
     Over(Shape, Vec<Line>),
+    /// Not over time: by name, and of each a bar of each colour, with its number above it.
+    Bars(Vec<(&'static str, Vec<(Colour, f64)>)>),
     /// Rows of dots, each at a time, by colour.
     Dots {
         rows: usize,
@@ -143,6 +145,7 @@ impl Picture {
         match &panel.body {
             Body::Over(Shape::Stacked, lines) => self.stack(svg, panel, lines, top),
             Body::Over(Shape::Lines, lines) => self.lines(svg, panel, lines, top),
+            Body::Bars(groups) => bars(svg, panel, groups, top),
             Body::Dots { rows, dots } => self.dots(svg, panel, *rows, dots, top),
         }
         for (when, text) in &panel.notes {
@@ -173,6 +176,9 @@ impl Picture {
                 y + 4.0
             );
             value += panel.step;
+        }
+        if matches!(panel.body, Body::Bars(_)) {
+            return;
         }
         let mut second = 0.0;
         while second <= self.seconds {
@@ -253,6 +259,33 @@ impl Picture {
                 svg,
                 r#"<path d="{way}" stroke="{colour}" stroke-width="6" stroke-linecap="round"/>"#
             );
+        }
+    }
+}
+
+fn bars(svg: &mut String, panel: &Panel, groups: &[(&str, Vec<(Colour, f64)>)], top: f64) {
+    const WIDE: f64 = 34.0;
+    let count = |n: usize| f64::from(u32::try_from(n).unwrap());
+    let apart = (WIDTH - LEFT - RIGHT) / count(groups.len());
+    let bottom = top + panel.height;
+    for (n, (name, bars)) in groups.iter().enumerate() {
+        let middle = LEFT + apart * (count(n) + 0.5);
+        let _ = writeln!(
+            svg,
+            r#"<text x="{middle:.1}" y="{:.0}" text-anchor="middle" fill="{PALE}">{name}</text>"#,
+            bottom + 17.0
+        );
+        let mut x = middle - (WIDE + 2.0) * count(bars.len()) / 2.0 + 1.0;
+        for (colour, value) in bars {
+            let y = bottom - panel.height * (value / panel.most).clamp(0.0, 1.0);
+            let _ = writeln!(
+                svg,
+                r#"<rect x="{x:.1}" y="{y:.1}" width="{WIDE}" height="{:.1}" fill="{colour}"/><text x="{:.1}" y="{:.1}" text-anchor="middle">{value:.2}</text>"#,
+                bottom - y,
+                x + WIDE / 2.0,
+                y - 5.0
+            );
+            x += WIDE + 2.0;
         }
     }
 }

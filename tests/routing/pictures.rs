@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::hedge;
 use crate::log::Log;
 use crate::picture::{
     AMBER, BLUE, Body, Colour, GREEN, GREY, Line, Panel, Picture, Shape, VIOLET, over, rates,
@@ -338,10 +339,63 @@ fn recovery() -> Picture {
     picture
 }
 
+const PARTS: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p95", 0.95),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+];
+
+fn hedging() -> Picture {
+    let line = hedge::hedge("p95", 0.1);
+    let run = |model: &str| World::new(model, hedge::two(0.04)).run(200.0);
+    let (without, with) = (run(""), run(&line));
+    let bars = PARTS.map(|(name, part)| {
+        let seen = |log: &Log| log.waited(part, 1.0..195.0);
+        (name, vec![(GREY, seen(&without)), (BLUE, seen(&with))])
+    });
+    let first = panel(
+        "time to the first content, in seconds, where 4 of 100 answers take ten times as long",
+        (3.0, 1.0),
+        Body::Bars(bars.into()),
+    );
+    let slow = |t: f64| if (15.0..35.0).contains(&t) { 2.0 } else { 0.2 };
+    let mut all = hedge::two(0.0);
+    all[0] = Actor::new("a/m").takes_over_time(slow).hiccups(0.04);
+    let log = World::new(&line, all).rate(400.0).run(60.0);
+    let share = Line {
+        colour: BLUE,
+        points: over(&log, 0.5, 1.0, |when| 100.0 * log.hedged(when)),
+    };
+    let most = Line {
+        colour: AMBER,
+        points: vec![10.0; 2],
+    };
+    let mut second = panel(
+        "hedged, of 100 requests",
+        (15.0, 5.0),
+        Body::Over(Shape::Lines, vec![most, share]),
+    );
+    second.height = 120.0;
+    second.notes = vec![(15.0..35.0, "all take ten times as long")];
+    let hedged = 100.0 * with.hedged(0.0..200.0);
+    let legend = format!("with hedging: {hedged:.1} of 100 requests are asked twice");
+    picture(
+        "hedge: another is asked, too, where the first is late",
+        &[
+            (GREY, "without hedging"),
+            (BLUE, legend.leak()),
+            (AMBER, "at_most"),
+        ],
+        vec![first, second],
+    )
+}
+
 #[test]
 fn the_pictures_are_what_happens() {
     let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
-    let pictures: [(&str, Draw); 8] = [
+    let pictures: [(&str, Draw); 9] = [
         ("order", order),
         ("weight", weight),
         ("latency", latency),
@@ -350,6 +404,7 @@ fn the_pictures_are_what_happens() {
         ("sticky", sticky),
         ("tier", tier),
         ("recovery", recovery),
+        ("hedge", hedging),
     ];
     let mut old = Vec::new();
     for (name, picture) in pictures {

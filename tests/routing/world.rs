@@ -29,7 +29,7 @@ use tollgate::telemetry::Telemetry;
 use tollgate::telemetry::metrics::Metrics;
 
 use crate::dice::Dice;
-use crate::log::{Log, Step, Try};
+use crate::log::{Log, Step, Try, Turn};
 
 /// How an actor fails.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +133,12 @@ impl Actor {
         self
     }
 
+    /// It does not rest, however often it fails.
+    pub fn never_rests(mut self) -> Self {
+        self.cooldown = Some("0s");
+        self
+    }
+
     fn fault(&self, now: f64) -> Option<Fault> {
         let mut all = self.faults.iter();
         let found = all.find(|(when, _)| when.contains(&now));
@@ -171,6 +177,8 @@ impl Words {
 enum Event {
     /// A request comes.
     Comes,
+    /// A request's first content should have come.
+    Late(u64),
     /// The first content of a request's answer.
     Begins(u64),
     Ends(u64),
@@ -181,14 +189,20 @@ enum Event {
     Probes(String),
 }
 
-/// A request under way.
+/// A request under way at a target. One that is hedged is under way twice.
 struct Request {
     id: u64,
+    /// Of both the same.
+    asked: u64,
     group: usize,
     came: f64,
     walk: Walk<'static>,
     route: &'static Route,
+    /// How many targets were asked.
+    tries: u32,
     at: Option<At>,
+    /// The same request at another target.
+    beside: Option<u64>,
 }
 
 /// Where it is.
@@ -196,6 +210,10 @@ struct At {
     target: &'static Arc<Target>,
     trial: Trial,
     entry: usize,
+    /// The actor works at it.
+    is_worked_at: bool,
+    /// It has content.
+    has_begun: bool,
 }
 
 /// What the actors have to do.
@@ -331,6 +349,7 @@ impl World {
             self.now = at;
             match event {
                 Event::Comes => self.comes(),
+                Event::Late(id) => self.late(id),
                 Event::Begins(id) => self.begins(id),
                 Event::Ends(id) => self.ends(id),
                 Event::Fails(id, fault) => self.fails(id, fault),
@@ -384,11 +403,14 @@ impl World {
         self.count += 1;
         Request {
             id: self.count,
+            asked: self.count,
             group: words.group,
             came,
             walk,
             route: self.route,
+            tries: 0,
             at: None,
+            beside: None,
         }
     }
 
@@ -426,10 +448,61 @@ impl World {
         let Ok(trial) = target.health.enter(cooldown, resort, now) else {
             return self.goes_on(request);
         };
+        request.tries += 1;
+        if request.tries > 1 {
+            return self.asks(request, target, trial, Turn::Next);
+        }
+        // As in `upstream::hedge`, where the first try of a request begins.
+        let hedge = request.route.hedge.as_deref();
+        if let Some(late) = hedge.and_then(|hedge| hedge.after(target)) {
+            self.after(late.as_secs_f64(), Event::Late(request.id));
+        }
+        self.asks(request, target, trial, Turn::First);
+    }
+
+    /// A request's first target takes too long: the next one is asked, too.
+    fn late(&mut self, id: u64) {
+        let now = self.instant();
+        let is_waiting = |it: &&mut Request| it.tries == 1 && !it.at.as_ref().unwrap().has_begun;
+        let Some(first) = self.requests.get_mut(&id).filter(is_waiting) else {
+            return;
+        };
+        let share = &first.route.hedge.as_deref().unwrap().share;
+        let mut ahead = first.walk.clone();
+        let Some(target) = ahead.next(now).filter(|_| share.take()) else {
+            return;
+        };
+        let cooldown = target.provider.cooldown;
+        let Ok(trial) = target.health.enter(cooldown, Resort::Other, now) else {
+            return share.give_back();
+        };
+        self.count += 1;
+        first.walk = ahead.clone();
+        first.tries = 2;
+        first.beside = Some(self.count);
+        let second = Request {
+            id: self.count,
+            walk: ahead,
+            at: None,
+            beside: Some(id),
+            ..*first
+        };
+        self.asks(second, target, trial, Turn::Beside);
+    }
+
+    fn asks(
+        &mut self,
+        mut request: Request,
+        target: &'static Arc<Target>,
+        trial: Trial,
+        turn: Turn,
+    ) {
         let (id, name) = (request.id, &*target.name);
         let entry = self.log.enters(Try {
             at: self.seconds(),
             actor: self.log.number(name),
+            request: request.asked,
+            turn,
             group: request.group,
             waited: None,
         });
@@ -437,6 +510,8 @@ impl World {
             target,
             trial,
             entry,
+            is_worked_at: false,
+            has_begun: false,
         });
         self.requests.insert(id, request);
         self.steps(target);
@@ -463,6 +538,8 @@ impl World {
         }
         if let Some(id) = desk.waiting.pop_front() {
             desk.working += 1;
+            let at = self.requests.get_mut(&id).unwrap().at.as_mut();
+            at.unwrap().is_worked_at = true;
             let now = self.seconds();
             let actor = &self.actors[name];
             let mut first = (actor.first)(now) * self.dice.about();
@@ -477,15 +554,41 @@ impl World {
 
     fn begins(&mut self, id: u64) {
         let (now, seconds) = (self.instant(), self.seconds());
-        let request = self.requests.get_mut(&id).unwrap();
+        // If it is not there it was outrun.
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
         let at = request.at.as_mut().unwrap();
         at.trial.begins(now);
+        at.has_begun = true;
         self.log.tries[at.entry].waited = Some(seconds - request.came);
+        if let Some(other) = request.beside.take() {
+            self.stops(other);
+        }
+    }
+
+    /// A request is stopped, as another target was faster.
+    fn stops(&mut self, id: u64) {
+        let now = self.instant();
+        let mut at = self.requests.remove(&id).unwrap().at.unwrap();
+        at.trial.is_outrun(now);
+        drop(at.trial);
+        self.steps(at.target);
+        let name = &at.target.name;
+        if at.is_worked_at {
+            self.desk(name).working -= 1;
+            self.works(name);
+        } else {
+            self.desk(name).waiting.retain(|waits| *waits != id);
+        }
     }
 
     fn ends(&mut self, id: u64) {
         let now = self.instant();
-        let mut at = self.requests.remove(&id).unwrap().at.unwrap();
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        let mut at = request.at.unwrap();
         at.trial.answered(now);
         drop(at.trial);
         self.steps(at.target);
@@ -495,7 +598,9 @@ impl World {
 
     fn fails(&mut self, id: u64, fault: Fault) {
         let now = self.instant();
-        let mut request = self.requests.remove(&id).unwrap();
+        let Some(mut request) = self.requests.remove(&id) else {
+            return;
+        };
         let mut at = request.at.take().unwrap();
         at.trial.failed(
             match fault {
@@ -506,7 +611,11 @@ impl World {
         );
         drop(at.trial);
         self.steps(at.target);
-        self.goes_on(request);
+        match request.beside.and_then(|id| self.requests.get_mut(&id)) {
+            // That may still answer, and if not, goes on.
+            Some(other) => other.beside = None,
+            None => self.goes_on(request),
+        }
     }
 
     /// How many requests a target has under way has changed.
