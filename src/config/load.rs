@@ -21,7 +21,7 @@ use super::{Config, Diagnostic};
 const MOST_FLAWS: usize = 100;
 
 /// What is promised and not built: refused by name. `*` stands for any one name.
-const NOT_YET: &[&str] = &["server.tls", "models.*.hedge", "models.*.rules_for"];
+const NOT_YET: &[&str] = &["server.tls", "models.*.rules_for"];
 
 /// The built-in providers, read as an operator's are.
 #[expect(

@@ -296,7 +296,7 @@ pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::E
 
 impl Hedge {
     pub(super) fn at_most() -> Written {
-        Written("0.02".to_owned())
+        Written("0.05".to_owned())
     }
 }
 

@@ -209,9 +209,9 @@ impl Trial {
             self.found(true, now);
         }
         let after = now.saturating_duration_since(self.began);
-        match self.loads.take() {
-            Some(_) => self.health.pace.warms(now),
-            None => self.health.pace.answers(after, now),
+        self.health.pace.warms(now);
+        if self.loads.take().is_none() {
+            self.health.pace.answers(after, now);
         }
         after
     }

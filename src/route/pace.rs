@@ -94,7 +94,6 @@ impl Pace {
     /// whoever becomes slow should lose its callers before many of them wait.
     pub(super) fn answers(&self, after: Duration, now: Instant) {
         self.seen.add(after);
-        self.warms(now);
         let age = self.age(now);
         let micros = after.as_secs_f32().mul_add(1e6, 1.0);
         let mean = |old: u64| {

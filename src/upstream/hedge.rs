@@ -70,7 +70,7 @@ pub(super) async fn raced<'r>(
     let mut second = Box::pin(beside(client, that, (seed, theirs.clone()), &mut aside));
     let race = race(first.as_mut(), second.as_mut()).await;
     match &race {
-        Race::First(_) => theirs.is(),
+        Race::First(..) => theirs.is(),
         Race::Second(..) => ours.is(),
         Race::Neither(..) => {}
     }
@@ -102,10 +102,10 @@ async fn beside(
     Some((tab, came))
 }
 
-/// What two tries come to.
+/// What two tries come to: an answer, with what the other had failed with before, if it had; or nothing.
 enum Race {
-    First(Box<Answer>),
-    Second(Box<Tab>, Box<Answer>),
+    First(Box<Answer>, Option<Failure>),
+    Second(Box<Tab>, Box<Answer>, Option<Failure>),
     Neither(Failure, Option<Failure>),
 }
 
@@ -118,26 +118,37 @@ impl Race {
         (tab, record): (&mut Tab, &mut Record),
         failures: &mut Vec<Failure>,
     ) -> Result<Box<Answer>, Failure> {
+        let failed = |record: &mut Record, failure: &Failure| {
+            record.steps(|began| decided::step(failure, true, Instant::now() - began));
+        };
         match self {
-            Self::First(answer) => {
-                decided::beside(record, &aside, Outcome::Cancelled);
+            Self::First(answer, other) => {
+                match other {
+                    Some(failure) => failed(record, &failure),
+                    None => decided::beside(record, &aside, Outcome::Cancelled),
+                }
                 tab.outran(&aside);
                 record.collects(aside);
                 Ok(answer)
             }
-            Self::Second(other, answer) => {
-                record.try_ends(Outcome::Cancelled);
-                decided::outrun(record, target);
+            Self::Second(won, answer, other) => {
+                match other {
+                    Some(failure) => failed(record, &failure),
+                    None => {
+                        record.try_ends(Outcome::Cancelled);
+                        decided::outrun(record, target);
+                    }
+                }
                 decided::beside(record, &aside, Outcome::Answered);
                 record.takes_over(aside);
-                other.takes_over(tab);
+                won.takes_over(tab);
                 Ok(answer)
             }
             Self::Neither(first, second) => {
                 tab.outran(&aside);
                 record.collects(aside);
                 if let Some(failure) = second {
-                    record.steps(|began| decided::step(&failure, true, Instant::now() - began));
+                    failed(record, &failure);
                     failures.push(failure);
                 }
                 Err(first)
@@ -152,13 +163,16 @@ where
     A: Future<Output = Result<Box<Answer>, Failure>>,
     B: Future<Output = Option<(Box<Tab>, Result<Box<Answer>, Failure>)>>,
 {
-    let (mut failed, mut other) = (None, None);
+    // The second may come to nothing without having been asked.
+    let (mut failed, mut other) = (None, None::<Option<Failure>>);
     poll_fn(|cx| {
         if failed.is_none()
             && let Poll::Ready(came) = first.as_mut().poll(cx)
         {
             match came {
-                Ok(answer) => return Poll::Ready(Race::First(answer)),
+                Ok(answer) => {
+                    return Poll::Ready(Race::First(answer, other.take().flatten()));
+                }
                 Err(failure) => failed = Some(failure),
             }
         }
@@ -166,7 +180,9 @@ where
             && let Poll::Ready(came) = second.as_mut().poll(cx)
         {
             other = Some(match came {
-                Some((tab, Ok(answer))) => return Poll::Ready(Race::Second(tab, answer)),
+                Some((tab, Ok(answer))) => {
+                    return Poll::Ready(Race::Second(tab, answer, failed.take()));
+                }
                 Some((_, Err(failure))) => Some(failure),
                 None => None,
             });

@@ -192,6 +192,41 @@ async fn where_both_fail_the_third_is_asked() {
 }
 
 #[tokio::test]
+async fn what_failed_beside_an_answer_is_told_as_that() {
+    let a = Provider::new([after(250, Act::status(500, "{}"))]).await;
+    let b = Provider::new([after(300, says("b"))]).await;
+    let ann = key("ann", &format!("explain = true\n{}", budget("1000")));
+    let gateway = Gateway::start(&two(&a, &b, SOON, &ann)).await;
+    let headers = [
+        ("authorization", "Bearer sk-ann"),
+        ("x-tollgate-explain", "1"),
+    ];
+    let sent = client::send(
+        gateway.address,
+        http::Method::POST,
+        CHAT,
+        &headers,
+        question(50),
+    );
+    let answer = client::whole(sent.await).await;
+    assert_eq!(answer.header("x-tollgate-target"), Some("b/m"));
+    let path = format!(
+        "/admin/decisions/{}",
+        answer.header("x-request-id").unwrap()
+    );
+    let told = client::get(gateway.admin, &path, "").await.json();
+    let steps = told["decisions"][0]["steps"].as_array().unwrap();
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|it| (&it["target"], &it["outcome"]))
+        .collect();
+    let want = [("a/m", "provider_fault"), ("b/m", "answered")].map(|(a, b)| (json!(a), json!(b)));
+    assert_eq!(steps, want.each_ref().map(|(a, b)| (a, b)));
+    let line = "tollgate_tries_total{outcome=\"provider_fault\",target=\"a/m\"}";
+    assert_eq!(gateway.metric(line), 1.0);
+}
+
+#[tokio::test]
 async fn a_second_that_is_at_its_limit_is_asked_by_nobody_and_is_no_hedge() {
     let a = Provider::new([after(200, says("a"))]).await;
     let b = Provider::new([says("b")]).await;
