@@ -116,7 +116,7 @@ impl Gateway {
                     )
                 })
                 .collect(),
-            targets: plan.targets_up(now),
+            targets: plan.targets_seen(now),
             limits: plan.limits_left(&self.state, now, (self.wall)()),
         })
     }

@@ -272,12 +272,31 @@ fn about(n: usize, target: &Value) -> Vec<String> {
         known.push(format!("rests for {rest} ms more"));
     }
     if let Some(usd) = target["bound_usd"].as_str() {
-        known.push(format!("at most {usd} USD"));
+        let bound = &target["bound"];
+        known.push(format!(
+            "at most {usd} USD ({} tokens in, {} out; prices: {})",
+            bound["input_tokens"],
+            bound["output_tokens"],
+            text(&bound["prices"])
+        ));
+    }
+    if let Some(waiting) = target
+        .pointer("/slots/waiting")
+        .and_then(Value::as_u64)
+        .filter(|n| *n > 0)
+    {
+        known.push(format!("{waiting} wait in line"));
     }
     if target["tier"] != 0 {
         known.push(format!("tier {}", target["tier"]));
     }
     lines.push(format!("   {}", known.join(", ")));
+    let clocks = ["connect", "first_byte", "first_content", "idle", "total"];
+    let clocks = clocks.map(|clock| {
+        let ms = target["clocks_ms"].get(clock).unwrap_or(&Value::Null);
+        format!("{} {ms} ms", clock.replace('_', " "))
+    });
+    lines.push(format!("   clocks: {}", clocks.join(", ")));
     let request = &target["request"];
     if let (Some(method), Some(url)) = (request["method"].as_str(), request["url"].as_str()) {
         lines.push(format!("   {method} {url}"));

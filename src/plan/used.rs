@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Plan, State};
 use crate::admission::limits::{MINUTE, What, Whose};
 use crate::ledger::{self, Place, Scope};
+use crate::telemetry::metrics::SeenTarget;
 
 impl State {
     /// Counts what was asked in the minute before this gateway began, so that a restart refills no limit.
@@ -39,10 +40,17 @@ impl State {
 }
 
 impl Plan {
-    /// Whether targets of models are asked now, by name.
-    pub fn targets_up(&self, now: Instant) -> Vec<(Arc<str>, bool)> {
+    /// What there is to be seen of the targets of models now.
+    pub fn targets_seen(&self, now: Instant) -> Vec<SeenTarget> {
         let targets = self.targets.values().flat_map(|route| &route.targets);
-        let seen = targets.map(|it| (Arc::clone(&it.name), it.health.look(now).is_ok()));
+        let seen = targets.map(|it| {
+            let crowd = it.gate.as_ref().map(|gate| gate.crowd());
+            SeenTarget {
+                name: Arc::clone(&it.name),
+                is_up: it.health.look(now).is_ok(),
+                slots: crowd.and_then(|crowd| Some((crowd.limit?, crowd.waiting))),
+            }
+        });
         seen.collect()
     }
 

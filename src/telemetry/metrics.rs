@@ -14,6 +14,7 @@ use prometheus::{
 use tokio::time::Instant;
 
 pub use super::meters::{RouteMeters, TargetMeters};
+pub use super::observed::{Observed, SeenTarget};
 use super::{End, Outcome, Record};
 use crate::usage::{KINDS, Money};
 
@@ -45,6 +46,8 @@ pub struct Metrics {
     spend: CounterVec,
     budgets: GaugeVec,
     targets_up: IntGaugeVec,
+    waiting: IntGaugeVec,
+    slots: IntGaugeVec,
     limits: IntGaugeVec,
     prices: IntGaugeVec,
     warnings: IntCounterVec,
@@ -205,6 +208,26 @@ impl Metrics {
                     &["target"],
                 ),
             ),
+            waiting: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_target_waiting",
+                        "Requests that wait in line for a target, where there is a line.",
+                    ),
+                    &["target"],
+                ),
+            ),
+            slots: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_target_slots",
+                        "How many requests may be under way at a target now, where that is limited or found out.",
+                    ),
+                    &["target"],
+                ),
+            ),
             limits: register(
                 r,
                 IntGaugeVec::new(
@@ -339,9 +362,17 @@ impl Metrics {
         self.ledger_late.set(whole(observed.late));
         self.ledger_up.set(i64::from(observed.up));
         self.targets_up.reset();
-        for (target, is_up) in &observed.targets {
-            let gauge = self.targets_up.with_label_values(&[&**target]);
-            gauge.set(i64::from(*is_up));
+        self.waiting.reset();
+        self.slots.reset();
+        for seen in &observed.targets {
+            let label = &[&*seen.name];
+            let gauge = self.targets_up.with_label_values(label);
+            gauge.set(i64::from(seen.is_up));
+            if let Some((slots, waiting)) = seen.slots {
+                self.slots.with_label_values(label).set(whole(slots));
+                let gauge = self.waiting.with_label_values(label);
+                gauge.set(whole(waiting as u64));
+            }
         }
         self.limits.reset();
         for (key, limit, left) in &observed.limits {
@@ -414,24 +445,6 @@ impl Metrics {
     }
 }
 
-/// What the ledger looks like, for gauges.
-#[derive(Debug)]
-pub struct Observed {
-    /// What waits to be written.
-    pub queue: usize,
-    /// Ends of answers that waited no longer, since the start.
-    pub late: u64,
-    /// Whether it can write.
-    pub up: bool,
-    /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
-    /// nothing about anybody.
-    pub budgets: Vec<(&'static str, Arc<str>, Money)>,
-    /// Whether targets are asked, by name.
-    pub targets: Vec<(Arc<str>, bool)>,
-    /// What is left of keys' limits: key, limit, number.
-    pub limits: Vec<(Arc<str>, &'static str, u64)>,
-}
-
 /// For people and their graphs; whoever decides by money decides by whole billionths.
 #[expect(clippy::cast_precision_loss, reason = "a graph has fewer digits")]
 fn dollars(money: Money) -> f64 {
@@ -481,7 +494,12 @@ mod tests {
     #[test]
     fn who_reads_while_others_read_misses_nothing() {
         let metrics = Metrics::new();
-        let targets = (0..200).map(|n| (format!("p/{n}").into(), true)).collect();
+        let targets = (0..200).map(|n| SeenTarget {
+            name: format!("p/{n}").into(),
+            is_up: true,
+            slots: Some((8, 1)),
+        });
+        let targets = targets.collect();
         let observed = Observed {
             queue: 0,
             late: 0,

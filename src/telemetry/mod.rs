@@ -9,6 +9,7 @@ pub mod journal;
 pub mod lines;
 mod meters;
 pub mod metrics;
+mod observed;
 mod record;
 
 use std::fmt;

@@ -125,6 +125,10 @@ async fn whoever_would_wait_too_long_is_told_so_at_once_and_for_how_long() {
         (&1.into(), &2.into())
     );
     assert_eq!(told.get("rejected"), None);
+    for (metric, want) in [("waiting", 2.0), ("slots", 1.0)] {
+        let line = format!("tollgate_target_{metric}{{target=\"p/m\"}}");
+        assert_eq!(gateway.metric(&line), want, "{line}");
+    }
     while let Some(done) = waiting.join_next().await {
         assert_eq!(done.unwrap().0.status, 200);
     }

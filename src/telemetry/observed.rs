@@ -1,0 +1,34 @@
+//! What is looked at only when the metrics are read.
+
+use std::sync::Arc;
+
+use crate::usage::Money;
+
+/// What the ledger looks like, for gauges.
+#[derive(Debug)]
+pub struct Observed {
+    /// What waits to be written.
+    pub queue: usize,
+    /// Ends of answers that waited no longer, since the start.
+    pub late: u64,
+    /// Whether it can write.
+    pub up: bool,
+    /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
+    /// nothing about anybody.
+    pub budgets: Vec<(&'static str, Arc<str>, Money)>,
+    /// What there is to be seen of targets.
+    pub targets: Vec<SeenTarget>,
+    /// What is left of keys' limits: key, limit, number.
+    pub limits: Vec<(Arc<str>, &'static str, u64)>,
+}
+
+/// What there is to be seen of a target.
+#[derive(Debug)]
+pub struct SeenTarget {
+    /// `provider/model`.
+    pub name: Arc<str>,
+    /// It is asked.
+    pub is_up: bool,
+    /// How many requests may be under way, if that is limited, and how many wait for that.
+    pub slots: Option<(u64, usize)>,
+}
