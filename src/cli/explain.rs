@@ -248,6 +248,8 @@ fn lines(told: &Value, is_running: bool) -> Vec<String> {
         for (n, target) in targets.enumerate() {
             lines.extend(about(n + 1, target));
         }
+        let skipped = model["skipped"].as_array().into_iter().flatten();
+        lines.extend(skipped.map(|why| format!("-  skipped: {}", text(why))));
     }
     lines
 }

@@ -158,6 +158,7 @@ async fn walk(
                 "seed": format!("{:016x}", decision.seed),
                 "held_usd": held.map(Money::to_string),
                 "hedge": hedged(&route, &decision),
+                "skipped": route.skipped,
                 "targets": targets(&route, &call, ran.bounds.as_ref(), &decision, unsent),
             }));
         }

@@ -349,7 +349,8 @@ async fn the_command_asks_the_gateway_that_runs_and_else_works_it_out() {
     let more = format!("headers = {{ \"x-secret\" = \"{SECRET}\" }}");
     let text = "[server]\nlisten = \"127.0.0.1:0\"\nopen = true\n[admin]\nlisten = \"unix:admin.sock\"\ntoken = \"right\"\n[ledger]\nstore = \"memory:\"\n".to_owned()
         + &provider_at("p", provider.address, &more).replace("env:SOME_KEY", SECRET)
-        + &model("fast", &["p/m", "p/n"], "");
+        + "[providers.groq]\napi_key = \"env:GROQ_API_KEY\"\n"
+        + &model("fast", &["p/m", "p/n", "groq/x"], "");
     let folder = folder_with(&text);
     let body = r#"{"model":"other","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
     std::fs::write(folder.path().join("body.json"), body).unwrap();
@@ -361,6 +362,10 @@ async fn the_command_asks_the_gateway_that_runs_and_else_works_it_out() {
     let (code, said, wrong) = explain(&[]);
     assert_eq!((code, &*wrong), (0, ""), "{said}");
     assert!(said.starts_with(alone), "{said}");
+    assert!(
+        said.ends_with("-  skipped: groq/x: GROQ_API_KEY is not set\n"),
+        "{said}"
+    );
     let mut served = Served::start(folder.path());
     let port = served.port();
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
