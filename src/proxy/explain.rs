@@ -102,8 +102,7 @@ async fn walk(
 ) -> Result<(), Rejection> {
     found.insert("key".into(), (*caller.name).into());
     found.insert("team".into(), caller.team.as_deref().into());
-    let own = own::standing(gateway, caller, record.began).await;
-    found.extend(own);
+    found.extend(own::standing(gateway, caller, record.began).await);
     let mut taken = admit(gateway, plan, caller, record)?;
 
     let manner = Manner::of(&question.headers);
@@ -112,12 +111,13 @@ async fn walk(
     found.insert("model".into(), (*asked).into());
     let stream = wants_stream(&envelope)? && question.endpoint.streams();
     found.insert("stream".into(), stream.into());
-    let patience = manner.patience()?;
 
     let mut route = destination(plan, caller, &asked)?;
     if route.targets.is_empty() {
         return Err(nobody(&route, &asked));
     }
+
+    let patience = manner.patience()?;
     let deadline = patience.unwrap_or(route.deadline).min(route.deadline);
     found.insert("deadline_ms".into(), millis(deadline).into());
     let call = Call {
@@ -135,8 +135,8 @@ async fn walk(
     };
     let label = &Arc::clone(&route.meters.name);
     let (rehearsal, presence) = (Rehearsal::default(), Presence::default());
-    let client = Client::rehearsing(&rehearsal);
     let (mut hops, mut models) = (Hops::default(), Vec::new());
+    let client = Client::rehearsing(&rehearsal);
     let outcome = loop {
         let wanted = Wanted {
             caller,
@@ -148,18 +148,19 @@ async fn walk(
         let ran = one(gateway, (plan, wanted), &mut taken, &client, record).await;
         let decision = record.decided.as_mut().and_then(|it| it.all.pop());
         let unsent = rehearsal.take();
-        // A client that sends nothing has no answer: all is well where it would have sent something, or waited.
-        let is_sent = !unsent.is_empty() || route.targets.iter().any(|target| waits(target));
+        // Nothing answers: all is well where something would have been sent, or waited for.
+        let is_sent = !unsent.is_empty() || route.targets.iter().any(|it| waits(it));
         if let Some(decision) = decision {
-            let held = ran.held.as_ref().filter(|_| caller.has_budget);
+            let held = ran.held.filter(|_| caller.has_budget);
+            let bounds = ran.bounds.as_ref();
             models.push(json!({
                 "model": &*decision.model,
                 "strategy": decision.strategy,
                 "seed": format!("{:016x}", decision.seed),
-                "held_usd": held.map(Money::to_string),
+                "held_usd": held.map(|held| held.to_string()),
                 "hedge": hedged(&route, &decision),
                 "skipped": route.skipped,
-                "targets": targets(&route, &call, ran.bounds.as_ref(), &decision, unsent),
+                "targets": targets(&route, &call, bounds, &decision, unsent),
             }));
         }
         match ran.turned.filter(|_| !is_sent) {
