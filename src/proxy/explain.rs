@@ -117,8 +117,8 @@ async fn walk(
         return Err(nobody(&route, &asked));
     }
 
-    let patience = manner.patience()?;
-    let deadline = patience.unwrap_or(route.deadline).min(route.deadline);
+    let patience = manner.patience()?.unwrap_or(route.deadline);
+    let deadline = patience.min(route.deadline);
     found.insert("deadline_ms".into(), millis(deadline).into());
     let call = Call {
         endpoint: question.endpoint,
@@ -156,7 +156,6 @@ async fn walk(
             models.push(json!({
                 "model": &*decision.model,
                 "strategy": decision.strategy,
-                "seed": format!("{:016x}", decision.seed),
                 "held_usd": held.map(|held| held.to_string()),
                 "hedge": hedged(&route, &decision),
                 "skipped": route.skipped,
