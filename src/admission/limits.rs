@@ -168,6 +168,8 @@ pub struct Slots {
     gates: SmallVec<[Arc<Gate>; 2]>,
     /// Since when it has the first of them.
     since: Instant,
+    /// Whether that tells how long others have theirs.
+    is_used: bool,
 }
 
 impl Slots {
@@ -175,6 +177,7 @@ impl Slots {
         Self {
             gates: SmallVec::new(),
             since: now,
+            is_used: true,
         }
     }
 
@@ -183,6 +186,11 @@ impl Slots {
         let mut slots = Self::none(since);
         slots.gates.push(gate);
         slots
+    }
+
+    /// Whether the request is sent. If not, how long it has them says nothing of how long others will.
+    pub fn set_used(&mut self, is_used: bool) {
+        self.is_used = is_used;
     }
 
     fn has(&self, gate: &Gate) -> bool {
@@ -194,13 +202,13 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         for gate in &self.gates {
-            gate.give_back(Some(self.since));
+            gate.give_back(self.is_used.then_some(self.since));
         }
     }
 }
 
 impl Gate {
-    /// One slot is free again, or goes to whoever is next. It was held since then, unless nobody ever knew of it.
+    /// One slot is free again, or goes to whoever is next. It was held since then, unless nothing was sent meanwhile.
     pub(super) fn give_back(&self, since: Option<Instant>) {
         let mut used = self.used();
         let Used { slots, turns, .. } = &mut *used;
@@ -260,6 +268,7 @@ pub fn enter_with(
     if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
         // The slots go back under the same locks.
         drop(all);
+        slots.set_used(false);
         return Err(limited);
     }
     for (gate, used) in gates.iter().zip(&mut all) {

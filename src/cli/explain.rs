@@ -254,6 +254,22 @@ fn lines(told: &Value, is_running: bool) -> Vec<String> {
     lines
 }
 
+/// How many requests a target has; and where it may not have more, how many wait for that.
+fn under_way(target: &Value) -> Vec<String> {
+    let slots = &target["slots"];
+    let Some(most) = slots["most"].as_u64() else {
+        return vec![format!("{} under way", target["busy"])];
+    };
+    let mut known = vec![format!("{} of {most} under way", slots["under_way"])];
+    if slots["waiting"] != 0 {
+        known.push(format!("{} wait", slots["waiting"]));
+    }
+    if let Some(wait) = slots["wait_ms"].as_u64().filter(|wait| *wait > 0) {
+        known.push(format!("one more would wait for {wait} ms"));
+    }
+    known
+}
+
 fn about(n: usize, target: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let why = target["why"].as_str();
@@ -263,7 +279,7 @@ fn about(n: usize, target: &Value) -> Vec<String> {
         text(&target["verdict"]),
         why.map_or_else(String::new, |why| format!(": {why}")),
     )];
-    let mut known = vec![format!("{} under way", target["busy"])];
+    let mut known = under_way(target);
     if let Some(latency) = target["latency_us"].as_u64() {
         known.push(format!(
             "first content after {} ms",

@@ -280,7 +280,7 @@ impl Client {
             }
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
-            match link.send(&ask, site, body, &mut clocks).await {
+            match shelf.learns(was_kept, link.send(&ask, site, body, &mut clocks).await) {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::link::{Link, Own};
+use super::failure::Cause;
+use super::link::{Link, Own, Unsent};
 use super::share::{Share, Shared};
 use crate::provider::Site;
+use crate::provider::site::Closes;
 
 /// Requests that the connections waiting on one shelf have room for, at most: a connection of HTTP/1.1 for one, a
 /// shared one for as many as it takes.
@@ -22,6 +24,11 @@ const MOST_IDLE: usize = 512;
 const FEW: usize = 8;
 /// Small servers close idle connections after five seconds (uvicorn, Node): before that, lest a request meets the close.
 const KEEP_PLAIN: Duration = Duration::from_secs(4);
+/// Some small servers close a connection right after an answer and do not say so (llama.cpp after each stream). Where one
+/// was seen to, none is taken for so long that has not lain for a moment: the close may be on its way.
+const WARY: Duration = Duration::from_secs(600);
+/// That moment.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Load balancers of hosted providers close after a minute or more, and a TLS handshake is dear.
 const KEEP_TLS: Duration = Duration::from_secs(50);
 /// A connection outlives a change of DNS by no more than this.
@@ -37,6 +44,8 @@ pub(super) struct Shelf {
     /// Those of HTTP/1.1 that wait, the youngest last.
     idle: Mutex<Vec<(Instant, Box<Own>)>>,
     keep: Duration,
+    /// What is known of how they are closed, to whoever connects to the site.
+    closes: Arc<Closes>,
     /// What HTTP/2 needs, where it is wanted.
     shares: Option<Arc<Shares>>,
 }
@@ -73,6 +82,7 @@ impl Pool {
             } else {
                 KEEP_PLAIN
             },
+            closes: Arc::clone(&site.closes),
             shares: site.http2.then(Arc::default),
         });
         shelves.push((Arc::clone(&site.key), Arc::clone(&shelf)));
@@ -89,10 +99,16 @@ impl Pool {
         };
         let mut cx = Context::from_waker(Waker::noop());
         for shelf in shelves {
+            let mut was_closed = false;
             lock(&shelf.idle).retain_mut(|(since, own)| {
                 own.drive(&mut cx);
-                shelf.is_fresh(*since, own, now) && own.is_usable()
+                let is_fresh = shelf.is_fresh(*since, own, now);
+                was_closed |= is_fresh && !own.is_usable();
+                is_fresh && own.is_usable()
             });
+            if was_closed {
+                shelf.was_closed(now);
+            }
             if let Some(shares) = &shelf.shares {
                 shares.sweep(now);
             }
@@ -119,15 +135,48 @@ impl Shelf {
             return Some(Link::Share(share));
         }
         loop {
-            let (since, own) = lock(&self.idle).pop()?;
-            if self.is_fresh(since, &own, now) && own.is_usable() {
-                return Some(Link::Own(own));
+            let is_wary = self.closes.is_doubted(now);
+            let (since, own) = {
+                let mut idle = lock(&self.idle);
+                let lain = |(since, _): &(Instant, _)| !is_wary || *since + MOMENT <= now;
+                let youngest = idle.iter().rposition(lain)?;
+                idle.remove(youngest)
+            };
+            match self.is_fresh(since, &own, now) {
+                true if own.is_usable() => return Some(Link::Own(own)),
+                true => self.was_closed(now),
+                false => {}
             }
         }
     }
 
+    /// A connection was closed that should have been good for another request.
+    fn was_closed(&self, now: Instant) {
+        // Those of hosted providers are too dear to be wary of.
+        if self.keep == KEEP_PLAIN {
+            self.closes.doubt(now + WARY);
+        }
+    }
+
+    /// Learns from what became of a request.
+    pub(super) fn learns<T>(
+        &self,
+        was_kept: bool,
+        answered: Result<T, Unsent>,
+    ) -> Result<T, Unsent> {
+        if let Err(Unsent::Whole(..) | Unsent::Lost(Cause::Reset(_))) = &answered
+            && was_kept
+        {
+            self.was_closed(Instant::now());
+        }
+        answered
+    }
+
     /// Puts a connection back, if it is good for another request.
     pub(super) fn put(&self, own: Box<Own>, now: Instant) {
+        if !own.is_usable() {
+            return self.was_closed(now);
+        }
         let mut idle = lock(&self.idle);
         if own.is_usable() && idle.len() < MOST_IDLE {
             idle.push((now, own));
@@ -342,6 +391,32 @@ mod tests {
             () = check => {}
             never = greet => never,
         }
+    }
+
+    #[tokio::test]
+    async fn what_may_be_about_to_be_closed_lies_for_a_moment() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = site(&listener, false);
+        let (connector, now) = (Connector::default(), Instant::now());
+        let shelf = Pool::default().shelf(&site);
+        let puts = async |at| match shelf.open(connector.connect(&site, at)).await {
+            Ok(Link::Own(mut own)) => {
+                own.drive(&mut Context::from_waker(Waker::noop()));
+                shelf.put(own, at);
+            }
+            _ => panic!("no connection of HTTP/1.1"),
+        };
+        puts(now).await;
+        assert!(shelf.take(now).is_some(), "nothing is known of it");
+        shelf.was_closed(now);
+        puts(now).await;
+        puts(now + MOMENT / 2).await;
+        assert!(shelf.take(now + MOMENT / 2).is_none());
+        assert!(shelf.take(now + MOMENT).is_some(), "the older one");
+        assert!(shelf.take(now + MOMENT).is_none());
+        assert!(shelf.take(now + MOMENT * 2).is_some());
+        puts(now + WARY).await;
+        assert!(shelf.take(now + WARY).is_some(), "that was long ago");
     }
 
     #[tokio::test]

@@ -193,7 +193,8 @@ impl Tab {
             None => limits::enter(gates, now),
             Some(slots) => limits::enter_with(slots, gates, now),
         };
-        let (slots, mut charge) = entered.map_err(Cause::Limited)?;
+        let (mut slots, mut charge) = entered.map_err(Cause::Limited)?;
+        slots.set_used(false);
         let charged = charge.take(self.asked.probable, now);
         charged.map_err(Cause::Limited)?;
         let (mut bound, mut most) = (None, self.asked.most);
@@ -219,6 +220,7 @@ impl Tab {
         if !self.is_rehearsed {
             self.charge.spend();
             charge.spend();
+            slots.set_used(true);
         }
         self.bill = Some(Bill {
             price: terms.price.clone(),

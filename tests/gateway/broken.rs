@@ -1,7 +1,12 @@
 //! Bad answers from providers: no client takes them for good ones, they cost a bounded amount of memory, and the next
 //! request is served.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::errors::complaint;
 use crate::hostile::{BOUND, peak, request, serves_on, with};
@@ -531,6 +536,55 @@ async fn a_request_that_may_have_run_is_not_sent_to_the_same_provider_again() {
         socket.write(request("", &chat("fast"))).await;
         assert_eq!(socket.answer().await.text(), completion("3"));
         assert_eq!((provider.count(), provider.connections()), (3, 2));
+    }
+}
+
+/// Answers one request on each connection, whole, and closes it a moment later without a word, whatever came meanwhile.
+/// With how many it has closed.
+async fn closes_after_each_answer() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let closed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&closed);
+    tokio::spawn(async move {
+        let body = completion("x");
+        let length = body.len();
+        let kind = "content-type: application/json";
+        let head = format!("HTTP/1.1 200 OK\r\n{kind}\r\ncontent-length: {length}\r\n\r\n");
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (answer, count) = (head.clone() + &body, Arc::clone(&count));
+            tokio::spawn(async move {
+                let mut read = [0; 16 << 10];
+                if stream.read(&mut read).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+                drop(stream);
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    (address, closed)
+}
+
+#[tokio::test]
+async fn no_request_meets_the_close_of_a_server_that_closes_after_answers() {
+    let (address, closed) = closes_after_each_answer().await;
+    let text = provider_at("p", address, "tries = 1") + &model("fast", &["p/m"], "");
+    let gateway = Gateway::start(&text).await;
+    assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
+    until("it is closed", || closed.load(Ordering::Relaxed) == 1).await;
+    // That is found out by the next, which is whole. From here on it is known of this server.
+    assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
+    let mut began = Instant::now();
+    for _ in 0..5 {
+        let before = began;
+        began = Instant::now();
+        let answer = ask(&gateway, chat("fast")).await;
+        // What has lain for long is taken; a machine that is so slow has yet to close it.
+        let is_slow = before.elapsed() > Duration::from_millis(90);
+        assert!(answer.status == 200 || is_slow, "{}", answer.text());
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::cli::{Served, folder_with, run};
 use crate::support::client::{self, Answer, post, whole};
 use crate::support::money::{asks, key, of};
 use crate::support::{Act, CHAT, Gateway, Provider, chat, chat_stream, completion, until};
@@ -33,7 +34,15 @@ const ONE: &str = "limits = { concurrency = 1 }";
 
 /// So many requests of one caller at once, and how long each took.
 fn crowd(gateway: &Gateway, name: &'static str, count: usize) -> JoinSet<(Answer, Duration)> {
-    let (address, began) = (gateway.address, Instant::now());
+    crowd_at(gateway.address, name, count)
+}
+
+fn crowd_at(
+    address: std::net::SocketAddr,
+    name: &'static str,
+    count: usize,
+) -> JoinSet<(Answer, Duration)> {
+    let began = Instant::now();
     let mut asking = JoinSet::new();
     for _ in 0..count {
         asking.spawn(async move {
@@ -153,6 +162,64 @@ async fn whoever_would_wait_too_long_is_told_so_at_once_and_for_how_long() {
     assert_eq!(answer.status, 429, "{}", answer.text());
     assert!(began.elapsed() < Duration::from_millis(100), "at once");
     while waiting.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn the_command_tells_how_many_are_under_way_and_wait() {
+    let provider = Provider::new([after(50, "x"), after(1_500, "x"), after(0, "x")]).await;
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"unix:admin.sock\"\n[ledger]\nstore = \"memory:\"\n".to_owned()
+        + &one(&provider, ONE).replace("env:SOME_KEY", "made-up");
+    let folder = folder_with(&text);
+    let explain = || {
+        let (_, said, _) = run(
+            folder.path(),
+            &["explain", "--model", "fast", "--key", "bob"],
+        );
+        said
+    };
+    let known = |said: &str| {
+        let line = said.lines().find(|line| line.starts_with("   "));
+        line.unwrap_or(said).trim().to_owned()
+    };
+    let mut served = Served::start(folder.path());
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], served.port()));
+    assert!(known(&explain()).starts_with("0 of 1 under way"));
+    let first = crowd_at(address, "ann", 1).join_all().await;
+    assert_eq!(first[0].0.status, 200);
+    let mut waiting = crowd_at(address, "ann", 3);
+    until("one is asked", || provider.count() == 2).await;
+    sleep(Duration::from_millis(100)).await;
+    let said = explain();
+    assert!(said.contains("would be waited for"), "{said}");
+    let told = known(&said);
+    let rest = told.strip_prefix("1 of 1 under way, 2 wait, one more would wait for ");
+    let wait = rest.and_then(|rest| rest.split_once(" ms"));
+    let wait: u64 = wait.and_then(|(wait, _)| wait.parse().ok()).expect(&told);
+    // As somebody new, behind the one under way and the first of those who wait, each as long as the one before.
+    assert!((100..1_000).contains(&wait), "{told}");
+    while waiting.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn to_explain_says_nothing_of_how_long_requests_take() {
+    let provider = Provider::new([after(300, "x")]).await;
+    let gateway = Gateway::start(&one(&provider, ONE)).await;
+    let explain = || async {
+        let told = json!({ "model": "fast", "key": "ann" }).to_string();
+        let told = post(gateway.admin, "/admin/explain", "", told).await.json();
+        told["models"][0]["targets"][0]["slots"].clone()
+    };
+    assert_eq!(asks(&gateway, "ann", chat("fast")).await.status, 200);
+    // What would be is found out with a slot, which is held for no time at all.
+    for _ in 0..8 {
+        assert_eq!(explain().await["wait_ms"], 0);
+    }
+    let mut asked = crowd(&gateway, "ann", 1);
+    until("one is asked", || provider.count() == 2).await;
+    let slots = explain().await;
+    let wait = slots["wait_ms"].as_u64().unwrap();
+    assert!((300..600).contains(&wait), "{slots}");
+    while asked.join_next().await.is_some() {}
 }
 
 #[tokio::test]
