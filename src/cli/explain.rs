@@ -298,13 +298,6 @@ fn about(n: usize, target: &Value) -> Vec<String> {
             text(&bound["prices"])
         ));
     }
-    if let Some(waiting) = target
-        .pointer("/slots/waiting")
-        .and_then(Value::as_u64)
-        .filter(|n| *n > 0)
-    {
-        known.push(format!("{waiting} wait in line"));
-    }
     if target["tier"] != 0 {
         known.push(format!("tier {}", target["tier"]));
     }

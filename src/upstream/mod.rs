@@ -251,7 +251,7 @@ impl Client {
             }
         };
         let shelf = self.pool.shelf(site);
-        let mut kept = shelf.take(began);
+        let (mut kept, lain) = shelf.take(began).unzip();
         let timer = kept.as_mut().and_then(Link::take_timer);
         let phase = if kept.is_some() {
             Phase::Waiting
@@ -280,7 +280,8 @@ impl Client {
             }
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
-            match shelf.learns(was_kept, link.send(&ask, site, body, &mut clocks).await) {
+            let sent_over = lain.flatten().filter(|_| was_kept);
+            match shelf.learns(sent_over, link.send(&ask, site, body, &mut clocks).await) {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();

@@ -29,6 +29,8 @@ const KEEP_PLAIN: Duration = Duration::from_secs(4);
 const WARY: Duration = Duration::from_secs(600);
 /// That moment.
 const MOMENT: Duration = Duration::from_millis(100);
+/// A connection that is closed before it has lain for so long is closed right after an answer.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Load balancers of hosted providers close after a minute or more, and a TLS handshake is dear.
 const KEEP_TLS: Duration = Duration::from_secs(50);
 /// A connection outlives a change of DNS by no more than this.
@@ -99,16 +101,10 @@ impl Pool {
         };
         let mut cx = Context::from_waker(Waker::noop());
         for shelf in shelves {
-            let mut was_closed = false;
             lock(&shelf.idle).retain_mut(|(since, own)| {
                 own.drive(&mut cx);
-                let is_fresh = shelf.is_fresh(*since, own, now);
-                was_closed |= is_fresh && !own.is_usable();
-                is_fresh && own.is_usable()
+                shelf.is_fresh(*since, own, now) && own.is_usable()
             });
-            if was_closed {
-                shelf.was_closed(now);
-            }
             if let Some(shares) = &shelf.shares {
                 shares.sweep(now);
             }
@@ -127,12 +123,12 @@ impl Shelf {
     }
 
     /// Takes a connection that may be good, or a share of one. One that the provider has closed meanwhile gives the
-    /// request back whole.
-    pub(super) fn take(&self, now: Instant) -> Option<Link> {
+    /// request back whole. Of one connection it tells for how long it has lain.
+    pub(super) fn take(&self, now: Instant) -> Option<(Link, Option<Duration>)> {
         if let Some(shares) = &self.shares
             && let Some(share) = shares.take(now)
         {
-            return Some(Link::Share(share));
+            return Some((Link::Share(share), None));
         }
         loop {
             let is_wary = self.closes.is_doubted(now);
@@ -143,31 +139,33 @@ impl Shelf {
                 idle.remove(youngest)
             };
             match self.is_fresh(since, &own, now) {
-                true if own.is_usable() => return Some(Link::Own(own)),
-                true => self.was_closed(now),
+                true if own.is_usable() => {
+                    return Some((Link::Own(own), Some(now - since)));
+                }
+                true => self.was_closed(now - since, now),
                 false => {}
             }
         }
     }
 
-    /// A connection was closed that should have been good for another request.
-    fn was_closed(&self, now: Instant) {
-        // Those of hosted providers are too dear to be wary of.
-        if self.keep == KEEP_PLAIN {
+    /// A connection was closed that had lain for so long. What closes those that nobody uses for some seconds does as many
+    /// servers do, and is not doubted for that; connections to hosted providers are too dear to be.
+    fn was_closed(&self, lain: Duration, now: Instant) {
+        if self.keep == KEEP_PLAIN && lain < AT_ONCE {
             self.closes.doubt(now + WARY);
         }
     }
 
-    /// Learns from what became of a request.
+    /// Learns from what became of a request on a connection that had lain for so long. None: it is new.
     pub(super) fn learns<T>(
         &self,
-        was_kept: bool,
+        lain: Option<Duration>,
         answered: Result<T, Unsent>,
     ) -> Result<T, Unsent> {
         if let Err(Unsent::Whole(..) | Unsent::Lost(Cause::Reset(_))) = &answered
-            && was_kept
+            && let Some(lain) = lain
         {
-            self.was_closed(Instant::now());
+            self.was_closed(lain, Instant::now());
         }
         answered
     }
@@ -175,7 +173,7 @@ impl Shelf {
     /// Puts a connection back, if it is good for another request.
     pub(super) fn put(&self, own: Box<Own>, now: Instant) {
         if !own.is_usable() {
-            return self.was_closed(now);
+            return self.was_closed(Duration::ZERO, now);
         }
         let mut idle = lock(&self.idle);
         if own.is_usable() && idle.len() < MOST_IDLE {
@@ -376,7 +374,7 @@ mod tests {
             for _ in 0..900 {
                 let now = Instant::now();
                 links.push(match shelf.take(now) {
-                    Some(link) => link,
+                    Some((link, _)) => link,
                     None => shelf.open(connector.connect(&site, now)).await.unwrap(),
                 });
             }
@@ -408,7 +406,9 @@ mod tests {
         };
         puts(now).await;
         assert!(shelf.take(now).is_some(), "nothing is known of it");
-        shelf.was_closed(now);
+        shelf.was_closed(AT_ONCE, now);
+        assert!(!shelf.closes.is_doubted(now), "nobody used it for long");
+        shelf.was_closed(Duration::ZERO, now);
         puts(now).await;
         puts(now + MOMENT / 2).await;
         assert!(shelf.take(now + MOMENT / 2).is_none());
