@@ -5,6 +5,7 @@ run.sh starts everything and tells where it is through the environment:
     GATEWAY_URL   the gateway for clients, without /v1          ENGINE_URL  the chat engine itself
     ADMIN_URL     the gateway for operators                     EMBED_URL   the embedding engine itself
     GATEWAY_KEY   a virtual key that may use it                 SUMMARY     file that gets the last line
+    BEN_KEY       one for `single` only                         EVE_KEY     another, with the weight of three
     GATEWAY_LOG   what the gateway wrote
     GATEWAY       the gateway's binary                          LEDGER      the file that its ledger is in
     ENGINE_PID    the process of both engines, which does not outlive the last checks
@@ -19,6 +20,7 @@ engine is there any more once it was killed.
 
 import contextlib
 import faulthandler
+import functools
 import http.client
 import json
 import os
@@ -40,6 +42,7 @@ ADMIN_URL = os.environ.get("ADMIN_URL")
 ENGINE_URL = os.environ["ENGINE_URL"]
 EMBED_URL = os.environ.get("EMBED_URL")
 KEY = os.environ.get("GATEWAY_KEY", "none")
+KEYS = {"ann": KEY, "ben": os.environ.get("BEN_KEY"), "eve": os.environ.get("EVE_KEY")}
 
 HELLO = [{"role": "user", "content": "hello there"}]
 SLOW = 12000  # tokens: as an answer or as a prompt, the engine needs ten seconds or more for so many
@@ -613,6 +616,357 @@ def requests_and_streams_are_counted():
     eventually("counts", books, 2)
 
 
+# --- one at a time ----------------------------------------------------------------------------------------------------
+
+# `single` and `hasty` are the chat engine again, each as a target with `concurrency = 1`. The engine itself serves two at
+# once, so that whatever keeps them apart is the gateway. In front of `single` one may wait for a minute, in front of
+# `hasty` for a second. All answers are equally long, for which the engine needs some 150 ms; how long exactly is measured,
+# and all else is judged by that.
+LINED = Spent()  # what these checks were answered, in sum
+WORKED = {"single": [], "hasty": []}  # when an answer ended, and for how many seconds the engine had worked on it
+
+
+@functools.cache
+def size():
+    """How many tokens an answer of theirs has."""
+    per_token = sorted(chat(max_tokens=200).timings["predicted_per_token_ms"] for _ in range(3))[1]
+    return min(max(round(150 / per_token), 100), 3000)
+
+
+@functools.cache
+def client_of(name):
+    return client(key=KEYS[name])
+
+
+class Caller(threading.Thread):
+    """One request of many at once, and what came of it when. Times are of `time.monotonic`."""
+
+    def __init__(self, key, model="single", streamed=False, retries=0, longer=1):
+        super().__init__(daemon=True)
+        self.key, self.model, self.streamed, self.tokens = key, model, streamed, longer * size()
+        self.via = client_of(key).with_options(max_retries=retries, timeout=90)
+        self.asked = self.first = self.ended = None
+        self.refusal = self.problem = None  # a 429; anything else that is not a complete answer
+        self.worked = 0.0  # seconds of the engine's, for the prompt and for the answer
+        self.spoke = 0.0  # for the answer alone
+        self.retries = 0
+
+    def run(self):
+        self.asked = time.monotonic()
+        try:
+            self.read_stream() if self.streamed else self.read_answer()
+        except openai.RateLimitError as refusal:
+            self.refusal = refusal
+            LINED.answer("chat_completions", self.model, status=429)
+        except Exception as problem:
+            self.problem = repr(problem)
+        self.ended = time.monotonic()
+
+    def body(self):
+        words = f"hello from {self.key} {self.name}"
+        return {"model": self.model, "messages": [{"role": "user", "content": words}], "max_tokens": self.tokens}
+
+    def read_answer(self):
+        raw = self.via.chat.completions.with_raw_response.create(**self.body())
+        answer = raw.parse()
+        self.retries = raw.retries_taken
+        for _ in range(self.retries):
+            LINED.answer("chat_completions", self.model, status=429)
+        self.complete(answer.usage, [choice.finish_reason for choice in answer.choices], answer.timings)
+        assert answer.choices[0].message.content.strip(), "no content"
+
+    def read_stream(self):
+        pieces, reasons, usage, timings = 0, [], None, None
+        options = {"include_usage": True}
+        with self.via.chat.completions.create(**self.body(), stream=True, stream_options=options) as stream:
+            for chunk in stream:
+                for choice in chunk.choices:
+                    if choice.delta.content:
+                        self.first = self.first or time.monotonic()
+                        pieces += 1
+                    reasons += [choice.finish_reason] if choice.finish_reason else []
+                usage = chunk.usage or usage
+                timings = getattr(chunk, "timings", None) or timings
+        assert pieces > self.tokens / 2, f"only {pieces} pieces"
+        self.complete(usage, reasons, timings)
+
+    def complete(self, usage, reasons, timings):
+        equal((usage.completion_tokens, reasons), (self.tokens, ["length"]), "tokens and finish reasons")
+        self.spoke = timings["predicted_ms"] / 1000
+        self.worked = self.spoke + timings["prompt_ms"] / 1000
+        WORKED[self.model].append((time.monotonic(), self.worked))
+        LINED.usage(usage)
+        LINED.answer("chat_completions", self.model, streamed=self.streamed)
+
+    def interval(self):
+        """When it was answered: from the first content to the end, or for as long as the engine says."""
+        return self.first or self.ended - self.spoke, self.ended
+
+
+def begin(callers):
+    for caller in callers:
+        caller.start()
+    return callers
+
+
+def finish(callers, all_served=True):
+    """Waits until all have their answers; gives them in the order in which these ended."""
+    for caller in callers:
+        caller.join(timeout=90)
+    problems = [f"{caller.name} of {caller.key}: {caller.problem or 'no answer at all'}"
+                for caller in callers if caller.problem or caller.ended is None]
+    equal(problems, [], "problems")
+    if all_served:
+        equal([caller.refusal for caller in callers if caller.refusal], [], "refusals")
+    return sorted(callers, key=lambda caller: caller.ended)
+
+
+def still_open(callers):
+    return sum(caller.ended is None for caller in callers)
+
+
+def slots(model="single"):
+    """What the gateway tells of the model's only target."""
+    status, _, text = fetch(ADMIN_URL, "/admin/explain", {"model": model, "key": "ann"})
+    equal(status, 200, "status of /admin/explain")
+    return json.loads(text)["models"][0]["targets"][0]["slots"]
+
+
+def wait_for_line(least, model="single"):
+    """Waits until so many wait there; tells what the gateway does."""
+    def lined():
+        told = slots(model)
+        assert told["waiting"] >= least, f"only {told['waiting']} wait"
+        return told
+
+    return eventually("the line", lined, 5, pause=0.01)
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+class Told:
+    """A refusal with the wait that it tells, when so many answers had to end first, of which the last then did."""
+
+    def __init__(self, at, told, ahead, free, model):
+        self.told, self.true = told, free - at
+        # A gateway cannot know that all will be faster from now on, or slower. What it can know is what was of late.
+        self.usual = ahead * mean([worked for ended, worked in WORKED[model] if ended < at][-8:])
+
+    def is_right(self):
+        return min(self.true, self.usual) / 2 <= self.told <= max(self.true, self.usual) * 2
+
+    def __str__(self):
+        return f"told {self.told:.2f} s, in truth {self.true:.2f} s, as usual {self.usual:.2f} s"
+
+
+def rightly_told(waits):
+    """All of them must be; gives what there is to say of them."""
+    equal([str(wait) for wait in waits if not wait.is_right()], [], "waits that are told wrongly")
+    ratios = sorted(wait.told / wait.true for wait in waits)
+    return f"first {waits[0]}; told / true {ratios[0]:.2f} to {ratios[-1]:.2f}"
+
+
+@contextlib.contextmanager
+def watched():
+    """Looks at the engine's slots all the while: gives a list that has how many were busy, at each look."""
+    seen, over = [], threading.Event()
+
+    def look():
+        while not over.wait(0.01):
+            seen.append(len(busy_slots()))
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join(timeout=30)
+
+
+@check
+def two_are_served_at_once_where_nothing_forbids_it():
+    """The ground of the next check: an engine with two slots uses both, and whoever watches sees it."""
+    wait_for_idle()
+    with watched() as seen:
+        threads = [threading.Thread(target=chat, kwargs={"max_tokens": 300}, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+    equal(max(seen), 2, "busy slots at most")
+
+
+@check
+@gateway_only
+def twenty_at_once_are_all_served_one_after_another():
+    wait_for_idle()
+    keys = ["ann"] * 8 + ["ben"] * 7 + ["eve"] * 5
+    callers = [Caller(key, streamed=number % 2 == 0) for number, key in enumerate(keys)]
+    began = time.monotonic()
+    with watched() as seen:
+        begin(callers)
+        line = wait_for_line(least=10)
+        served = finish(callers)
+    took = time.monotonic() - began
+    equal((line["under_way"], line["most"]), (1, 1), "under way, and how many may be")
+    equal((max(seen), 1 in seen), (1, True), "busy slots at most, and whether one was")
+    intervals = sorted(caller.interval() for caller in served)
+    for (start, end), (next_start, next_end) in zip(intervals, intervals[1:]):
+        overlap = min(end, next_end) - next_start
+        shorter = min(end - start, next_end - next_start)
+        assert overlap < shorter / 2, f"two answers overlap for {overlap:.3f} s, of which one took {shorter:.3f} s"
+    # Two that share a time would count it twice; a slot that nobody has though many wait would be time that nobody counts.
+    worked = sum(caller.worked for caller in served)
+    assert took / 2 < worked < took, f"the engine worked for {worked:.2f} s of {took:.2f} s"
+    print(f"     one answer {worked / 20:.3f} s, twenty {took:.2f} s, of which the engine worked {worked:.2f} s")
+
+
+@check
+@gateway_only
+def one_request_is_not_behind_the_flood_of_another():
+    flood = begin([Caller("ann", streamed=number % 2 == 0) for number in range(12)])
+    told = wait_for_line(least=9)["wait_ms"] / 1000  # of somebody new
+    late = Caller("ben", streamed=True)
+    begin([late])
+    finish(flood + [late])
+    before = sum(late.asked < caller.ended <= late.ended for caller in flood)
+    after = sum(caller.ended > late.ended for caller in flood)
+    # The one under way and the first that waits go before it.
+    assert before <= 3 and after >= 6, f"{before} of the flood were served before it, and {after} after it"
+    waited = late.first - late.asked
+    usual = 2 * mean([worked for ended, worked in WORKED["single"] if ended < late.asked][-8:])
+    # Less by what is over already of the one under way, which is nothing or all.
+    assert min(waited, usual) / 2 < told < 3 * max(waited, usual / 2), \
+        f"it was told {told:.2f} s and waited {waited:.2f} s, where {usual:.2f} s are usual"
+    print(f"     {before} before it, {after} after it; told {told:.2f} s, waited {waited:.2f} s")
+
+
+@check
+@gateway_only
+def who_weighs_three_times_as_much_has_three_times_the_turns():
+    first = begin([Caller("ann", longer=3)])
+    eventually("the first", lambda: equal(slots()["under_way"], 1, "under way"), 5, pause=0.01)
+    crowd = begin([Caller(key) for _ in range(6) for key in ("ben", "eve")])
+    finish(first)
+    order = [caller.key for caller in finish(crowd)]
+    turns = order[:8].count("eve")  # three of four are hers: six
+    assert turns >= 5 and "ben" in order[:6], f"served in this order: {order}"
+    print(f"     {turns} of the first 8 turns: {' '.join(order)}")
+
+
+def ask_in_vain(model, patience):
+    """Asks as `ann` who has no time; gives when that was, how long the refusal took, and the wait that it tells."""
+    body = {"model": model, "messages": HELLO, "max_tokens": size()}
+    headers = {"authorization": f"Bearer {KEY}", "x-tollgate-timeout": f"{max(1, round(patience * 1000))}ms"}
+    began = time.monotonic()
+    status, headers, text = fetch(GATEWAY_URL, "/v1/chat/completions", body, headers)
+    took = time.monotonic() - began
+    equal((status, json.loads(text)["error"].get("code")), (429, "rate_limit_exceeded"), f"status and code of {text}")
+    LINED.answer("chat_completions", model, status=429)
+    return began, took, int(headers["retry-after-ms"]) / 1000
+
+
+@check
+@gateway_only
+def whoever_has_less_time_is_refused_at_once_and_told_the_true_wait():
+    """One that comes again and again while a line gets shorter: each time it is told when its turn would have been."""
+    callers = begin([Caller("ann") for _ in range(10)])
+    wait_for_line(least=8)
+    refusals = []
+    while still_open(callers) >= 4:
+        ahead = still_open(callers)
+        refusals.append((*ask_in_vain("single", patience=0.1), ahead))
+        time.sleep(0.08)
+    served = finish(callers)
+    free = served[-1].ended  # of its own key's requests it is the last
+    assert len(refusals) >= 4, f"only {len(refusals)} refusals"
+    slowest = max(took for _, took, *_ in refusals)
+    assert slowest < 0.5, f"a refusal took {slowest:.3f} s"
+    said = rightly_told([Told(began, told, ahead, free, "single") for began, _, told, ahead in refusals])
+    print(f"     {len(refusals)} refusals, the slowest after {slowest:.3f} s; {said}")
+
+
+@check
+@gateway_only
+def beyond_a_second_nobody_waits_but_comes_back_as_told():
+    for _ in range(4):  # what is told goes by what was
+        finish(begin([Caller("ann", "hasty")]))
+    callers = [Caller("ann", "hasty", streamed=number % 2 == 0) for number in range(20)]
+    patient = [Caller("ann", "hasty", retries=4) for _ in range(3)]  # OpenAI's client waits as it is told
+    begin(callers + patient)
+    finish(callers, all_served=False)
+    finish(patient)
+    served = [caller for caller in callers + patient if not caller.refusal and not caller.retries]
+    refused = [caller for caller in callers if caller.refusal]
+    at_once = [caller for caller in refused if caller.ended - caller.asked < 0.5]
+    # Whose turn comes later than it was expected to leaves when its second is over: few, unless all has become far slower.
+    late = len(refused) - len(at_once)
+    assert len(at_once) >= 5 and late <= len(served), \
+        f"{len(served)} served, {len(at_once)} refused at once, {late} later"
+    for caller in refused:
+        equal(caller.refusal.code, "rate_limit_exceeded", "code")
+        assert caller.ended - caller.asked < 2, f"refused after {caller.ended - caller.asked:.2f} s"
+    free = max(caller.ended for caller in served)
+    waits = []
+    for caller in at_once:
+        told = int(caller.refusal.response.headers["retry-after-ms"]) / 1000
+        ahead = sum(other.ended > caller.ended for other in served)
+        waits.append(Told(caller.ended, told, ahead, free, "hasty"))
+    said = rightly_told(waits)
+    retries = [caller.retries for caller in patient]
+    assert 1 <= max(retries) <= 3, f"whoever came back did so {retries} times"
+    slowest = max(caller.ended - caller.asked for caller in at_once)
+    print(f"     {len(served)} served, {len(at_once)} refused at once (the slowest after {slowest:.3f} s), "
+          f"{late} later; {said}; came back {retries} times")
+
+
+@check
+@gateway_only
+def explain_tells_who_is_under_way_and_who_waits():
+    callers = begin([Caller(key) for key in ("ann", "ann", "ann", "ann", "ann", "ben", "ben", "eve")])
+    wait_for_line(least=5)
+    most = still_open(callers)
+    command = [os.environ["GATEWAY"], "explain", "--model", "single", "--key", "ann"]
+    said = subprocess.run(command, cwd=os.path.dirname(os.environ["LEDGER"]), capture_output=True, text=True, timeout=10)
+    least = still_open(callers)
+    finish(callers)
+    equal((said.returncode, said.stderr), (0, ""), "how `tollgate explain` ended")
+    assert "one/tiny: would be waited for" in said.stdout, f"it said: {said.stdout}"
+    told = re.search(r"(\d+) of (\d+) under way, (\d+) wait, one more would wait for (\d+) ms", said.stdout)
+    assert told, f"it said: {said.stdout}"
+    under_way, may, waiting, wait = map(int, told.groups())
+    equal((under_way, may), (1, 1), "under way, and how many may be")
+    # A client hears of its end a moment after the gateway.
+    assert least - 3 <= waiting <= most - 1, f"{waiting} wait, where {least} to {most} have no answer yet"
+    assert wait > 0, "no wait is told"
+    print(f"     {told[0]}; {least} to {most} had no answer yet")
+
+
+@check
+@gateway_only
+def whoever_waited_is_in_the_books_once_and_whoever_was_refused_is_not():
+    targets = {"single": "one/tiny", "hasty": "other/tiny"}
+
+    def books():
+        counts = [gateway_tokens(target) for target in targets.values()]
+        equal({kind: sum(count[kind] for count in counts) for kind in (FRESH, CACHED, OUTPUT)}, LINED.tokens, "tokens")
+        samples = metrics(ADMIN_URL)
+        for (api, model, status), count in sorted(LINED.answers.items()):
+            labels = {"api": api, "model": model, "status": str(status)}
+            equal(total(samples, "tollgate_requests_total", **labels), count, f"requests with {labels}")
+            if status == 200:
+                entries = ledger('SELECT count(*), sum(estimated) FROM entry WHERE target = ?', targets[model])
+                equal(entries, [(count, 0)], f"entries of {model}")
+        told = slots()
+        equal((told["under_way"], told["waiting"]), (0, 0), "under way and waiting")
+
+    eventually("counts", books, 5)
+
+
 # --- clients that leave -----------------------------------------------------------------------------------------------
 
 
@@ -689,7 +1043,9 @@ def all_is_well_afterwards():
 @gateway_only
 def no_key_in_the_log():
     with open(os.environ["GATEWAY_LOG"], errors="replace") as log:
-        assert KEY not in log.read(), "the gateway wrote a client's key into its log"
+        written = log.read()
+    for name, key in KEYS.items():
+        assert key not in written, f"the gateway wrote {name}'s key into its log"
 
 
 # --- an engine that dies ----------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@
 #      kept; made anew when requirements.txt or the Python changes);
 #   2. a tiny model with random weights (make_model.py), and two engines with it: chat and embeddings (serve_engine.py);
 #   3. the gateway in front of both, with a configuration of its own;
-#   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, clients that leave, an engine that is
-#      killed, and that every token the engine counted is in the gateway's books: its metrics, `tollgate usage`, and the
-#      ledger's file.
+#   4. the checks (checks.py): answers, streams, JSON, tools, errors, names and keys, twenty callers of a target that is
+#      asked by one at a time, clients that leave, an engine that is killed, and that every token the engine counted is in
+#      the gateway's books: its metrics, `tollgate usage`, and the ledger's file.
 # Nothing is downloaded but the Python packages; ports are picked by the system; everything started is ended, and all
-# files but the environment are removed, however this script ends. After the installation it takes about 20 seconds.
+# files but the environment are removed, however this script ends. After the installation it takes about 30 seconds.
 #
 # Needs: bash, python3 (3.11 or later, with venv and pip), and the gateway's binary or cargo to build it.
 #
@@ -35,6 +35,8 @@ temporary=${TMPDIR:-/tmp}
 venv=${TOLLGATE_ENGINE_VENV:-${temporary%/}/tollgate-engine-venv}
 python=${PYTHON:-python3}
 key=sk-ann-4f1c09d2b7a86e35
+key_ben=sk-ben-90b3e6f5127cd8a4
+key_eve=sk-eve-c27d5a18e09f4b63
 
 direct=
 case "${1-}" in
@@ -174,15 +176,39 @@ base_url = "$engine/v1"
 preset = "llama-cpp"
 base_url = "$embedder/v1"
 
+# The chat engine again, which serves two at once, as targets that are asked by one at a time.
+[providers.one]
+preset = "llama-cpp"
+base_url = "$engine/v1"
+
+[providers.other]
+preset = "llama-cpp"
+base_url = "$engine/v1"
+
 [models.tiny]
 targets = ["engine/tiny"]
+
+[models.single]
+targets = [{ to = "one/tiny", limits = { concurrency = 1 }, queue = { most = 20, wait = "60s" } }]
+
+[models.hasty]
+targets = [{ to = "other/tiny", limits = { concurrency = 1 }, queue = { most = 20, wait = "1s" } }]
 
 [models.vectors]
 targets = ["embedder/tiny-embed"]
 
 [keys.ann]
 key = "$key"
-models = ["tiny", "vectors", "engine/*"]
+models = ["tiny", "vectors", "engine/*", "single", "hasty"]
+
+[keys.ben]
+key = "$key_ben"
+models = ["single"]
+
+[keys.eve]
+key = "$key_eve"
+models = ["single"]
+weight = 3
 TOML
 }
 
@@ -221,7 +247,8 @@ if [ -n "$direct" ]; then
   export GATEWAY_URL=$engine
 else
   start_gateway
-  export GATEWAY_URL=$client_url ADMIN_URL=$admin_url GATEWAY_KEY=$key GATEWAY_LOG=$work/gateway.log
+  export GATEWAY_URL=$client_url ADMIN_URL=$admin_url GATEWAY_KEY=$key BEN_KEY=$key_ben EVE_KEY=$key_eve
+  export GATEWAY_LOG=$work/gateway.log
   export GATEWAY=$gateway LEDGER=$work/tollgate.db
 fi
 "$venv/bin/python" "$here/checks.py" & # waited for, so that a signal to this script is heard at once
