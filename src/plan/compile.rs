@@ -205,8 +205,8 @@ impl Compiler<'_> {
             }
             let route = Route {
                 strategy: self.strategy(name, entry, &targets),
+                hedge: self.hedge(name, entry, &targets),
                 targets: targets.into(),
-                hedge: self.hedge(name, entry),
                 deadline: entry.deadline,
                 rules,
                 instead: instead(entry),

@@ -6,7 +6,7 @@ use super::compile::Compiler;
 use super::money::part;
 use crate::config;
 use crate::config::money::Written;
-use crate::route::{After, Hedge, StickyBy, Strategy, Target};
+use crate::route::{After, Hedge, Pace, StickyBy, Strategy, Target};
 
 /// The largest weight: a thousand of them still have a sum.
 const HEAVIEST: u32 = 1_000_000;
@@ -43,7 +43,12 @@ impl Compiler<'_> {
     }
 
     /// When a second target of a model is asked beside the first.
-    pub(super) fn hedge(&mut self, model: &str, entry: &config::Model) -> Option<Box<Hedge>> {
+    pub(super) fn hedge(
+        &mut self,
+        model: &str,
+        entry: &config::Model,
+        targets: &[Target],
+    ) -> Option<Box<Hedge>> {
         let written = entry.hedge.as_ref()?;
         if entry.targets.len() == 1 {
             let message = "there is only one target, and nobody to ask beside it";
@@ -55,6 +60,10 @@ impl Compiler<'_> {
             self.flaw(["models", model, "hedge", "at_most"], message);
             return None;
         };
+        if matches!(written.after, config::After::Percentile(_)) {
+            let paces = targets.iter().map(|target| target.health.pace());
+            paces.for_each(Pace::counts_times);
+        }
         Some(Box::new(Hedge {
             after: match written.after {
                 config::After::Percentile(it) => After::Percentile(f64::from(it) / 1e3),

@@ -24,11 +24,12 @@ const FORGETS: Duration = Duration::from_secs(120);
 
 /// Something that can fail.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Breaker {
-    /// With so many failures one after another it rests.
-    row: u32,
     /// Nothing is known against it: to be looked at without the lock.
     is_well: AtomicBool,
+    /// With so many failures one after another it rests.
+    row: u32,
     /// Answers since the window began.
     answers: AtomicU32,
     trouble: Mutex<Trouble>,

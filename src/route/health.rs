@@ -21,13 +21,15 @@ const ROW: u32 = 5;
 /// A key that is refused will not be accepted a moment later; but some providers refuse a single model like this.
 const REFUSALS: u32 = 3;
 
-/// What is known of a target.
+/// What is known of a target. Of a model's thousand targets a request looks at two that nobody has at hand: what it looks at
+/// lies together, at the beginning.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Health {
-    name: Arc<str>,
-    model: Breaker,
     provider: Arc<Parts>,
     pace: Pace,
+    model: Breaker,
+    name: Arc<str>,
     /// Leave to have it load its model: there is one.
     loads: Arc<Semaphore>,
 }

@@ -1,7 +1,7 @@
 //! How fast is it, and how much does it have to do? What requests saw of a target lately, counted without a lock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,22 +23,24 @@ const FEW: u32 = 20;
 /// After so many all count half, so that what was long ago counts little.
 const MANY: u32 = 2_000;
 
-/// What is known of how a target answers.
+/// What is known of how a target answers. What a walk looks at comes first, side by side.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Pace {
-    born: Instant,
-    /// Requests under way, of all routes.
-    busy: AtomicU32,
     /// The mean time to the first content, in microseconds as an `f32`, and when the last was seen, in milliseconds since it
     /// was born. Zero: nothing is known.
     mean: AtomicU64,
+    /// Requests under way, of all routes.
+    busy: AtomicU32,
     /// When it began to work again, in milliseconds since it was born. Zero: it never rested.
     back: AtomicU32,
-    /// When it answered last, likewise. Zero: it never did.
-    warm: AtomicU32,
+    born: Instant,
     /// The same of its provider, with all its targets.
     provider_back: Arc<AtomicU32>,
-    seen: Times,
+    /// When it answered last, likewise. Zero: it never did.
+    warm: AtomicU32,
+    /// Where somebody asks for percentiles.
+    seen: OnceLock<Box<Times>>,
 }
 
 /// Who works again after a rest.
@@ -60,7 +62,7 @@ impl Pace {
             back: AtomicU32::new(0),
             warm: AtomicU32::new(0),
             provider_back: Arc::clone(provider_back),
-            seen: Times::default(),
+            seen: OnceLock::new(),
         }
     }
 
@@ -93,7 +95,9 @@ impl Pace {
     /// An answer's first content came after so long. A slow one counts at once, and fast ones make it forgotten bit by bit:
     /// whoever becomes slow should lose its callers before many of them wait.
     pub(super) fn answers(&self, after: Duration, now: Instant) {
-        self.seen.add(after);
+        if let Some(seen) = self.seen.get() {
+            seen.add(after);
+        }
         let age = self.age(now);
         let micros = after.as_secs_f32().mul_add(1e6, 1.0);
         let mean = |old: u64| {
@@ -165,7 +169,12 @@ impl Pace {
 
     /// The time within which this part of its answers had their first content, of those of late. None: there were too few.
     pub fn percentile(&self, part: f64) -> Option<Duration> {
-        self.seen.percentile(part)
+        self.seen.get()?.percentile(part)
+    }
+
+    /// From here on it is counted how long its answers took: somebody will ask for percentiles.
+    pub fn counts_times(&self) {
+        self.seen.get_or_init(Box::default);
     }
 }
 
@@ -352,6 +361,7 @@ mod tests {
     fn percentiles_are_of_what_was_seen_and_within_a_fifth() {
         let now = Instant::now();
         let pace = Pace::new(&Arc::default(), now);
+        pace.counts_times();
         for n in 1..=19 {
             pace.answers(ms(n), now);
         }

@@ -4,12 +4,15 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::health::Health;
 use super::{Target, Terms};
 
 /// Who may serve a model: the first tier first, and in each tier as written.
 #[derive(Default)]
 pub struct Targets {
     all: Vec<Arc<Target>>,
+    /// What is known of each, side by side: whoever compares many looks at nothing else of them.
+    healths: Vec<Arc<Health>>,
     tiers: Vec<Tier>,
     /// One of those that cost the same and take as much, for each such kind.
     kinds: Vec<usize>,
@@ -69,20 +72,23 @@ impl From<Vec<Target>> for Targets {
     fn from(mut all: Vec<Target>) -> Self {
         // Those of one tier stay in the order in which they are written.
         all.sort_by_key(|target| target.tier);
-        let all: Vec<Arc<Target>> = all.into_iter().map(Arc::new).collect();
-        let mut kinds: Vec<usize> = Vec::new();
+        let mut kinds: Vec<(usize, Terms)> = Vec::new();
         let mut kind_of = Vec::new();
-        for (n, target) in all.iter().enumerate() {
-            let is_like = |it: &usize| {
-                let known = all.get(*it);
-                known.is_some_and(|known| known.terms.binds_like(&target.terms))
-            };
-            let known = kinds.iter().position(is_like);
-            kind_of.push(known.unwrap_or(kinds.len()));
-            if known.is_none() {
-                kinds.push(n);
+        for (n, target) in all.iter_mut().enumerate() {
+            let mut known = kinds.iter().enumerate();
+            match known.find(|(_, (_, terms))| terms.binds_like(&target.terms)) {
+                Some((kind, (_, terms))) => {
+                    // One price in memory: each look at another one is a look at memory that nobody has at hand.
+                    target.terms.price.clone_from(&terms.price);
+                    kind_of.push(kind);
+                }
+                None => {
+                    kind_of.push(kinds.len());
+                    kinds.push((n, target.terms.clone()));
+                }
             }
         }
+        let all: Vec<Arc<Target>> = all.into_iter().map(Arc::new).collect();
         let chunks = all.chunk_by(|one, other| one.tier == other.tier);
         let mut start = 0;
         let ranges = chunks.map(|chunk| {
@@ -93,7 +99,8 @@ impl From<Vec<Target>> for Targets {
         let tiers = ranges.map(|range| Tier::of(&all, range, &kind_of));
         Self {
             tiers: tiers.collect(),
-            kinds,
+            kinds: kinds.into_iter().map(|(n, _)| n).collect(),
+            healths: all.iter().map(|it| Arc::clone(&it.health)).collect(),
             is_limited: all.iter().any(|target| target.gate.is_some()),
             is_metered: all.iter().any(|target| target.terms.account.is_some()),
             all,
@@ -131,6 +138,10 @@ impl Targets {
 
     pub(super) fn get(&self, n: usize) -> Option<&Arc<Target>> {
         self.all.get(n)
+    }
+
+    pub(super) fn health(&self, n: usize) -> Option<&Health> {
+        self.healths.get(n).map(|health| &**health)
     }
 
     pub(super) fn tiers(&self) -> &[Tier] {

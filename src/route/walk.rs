@@ -8,6 +8,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::health::Health;
 use super::pace::{load, wait};
 use super::strategy::{Asks, Basis};
 use super::targets::Tier;
@@ -18,8 +19,8 @@ use crate::usage::Money;
 /// strategy, too; whoever has been turned down so often takes the others as they come.
 const SCANNED: usize = 16;
 
-/// Of a large tier so many are compared.
-const DRAWN: usize = 8;
+/// Of a large tier two are compared, which does almost as much as to look at all; and whoever seems loaded with so many.
+const DRAWN: usize = 4;
 
 /// Whoever has no more requests under way than this is not loaded.
 const LOADED: u32 = 8;
@@ -260,7 +261,7 @@ impl<'r> Walk<'r> {
     }
 
     fn by_load(&mut self, tier: &Tier, view: &(impl View + ?Sized)) -> Option<usize> {
-        let open = self.open(tier, DRAWN, view);
+        let open = self.open(tier, 2, view);
         // Of those with as little to do any.
         let start = usize::try_from(self.below(open.len() as u64)).unwrap_or(0);
         let turned = open.iter().cycle().skip(start).take(open.len());
@@ -306,8 +307,14 @@ impl<'r> Walk<'r> {
         let mut passed: SmallVec<[usize; 4]> = SmallVec::new();
         let mut first = None;
         loop {
-            let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
-            let highest = drawn(tier, mark).filter(|(_, n)| is_left(*n)).max();
+            // Most requests go to the first that is looked at.
+            let highest = match passed.is_empty() && self.given.is_empty() {
+                true => first_of(tier, mark),
+                false => {
+                    let is_left = |n: usize| !passed.contains(&n) && !self.given.contains(&n);
+                    drawn(tier, mark).filter(|(_, n)| is_left(*n)).max()
+                }
+            };
             let Some((number, n)) = highest else {
                 return first;
             };
@@ -352,6 +359,18 @@ fn is_warm(view: &(impl View + ?Sized), n: usize, number: u64) -> bool {
     warmth >= 1.0 || mixed(number) % 1_000 < thousandths(warmth)
 }
 
+/// The highest of all these numbers, and where it stands.
+fn first_of(tier: &Tier, mark: u64) -> Option<(u64, usize)> {
+    let (mut highest, mut place) = (0, None);
+    for (at, own) in tier.marks.iter().enumerate() {
+        let number = mixed(mark ^ own);
+        if number >= highest {
+            (highest, place) = (number, Some(at));
+        }
+    }
+    place.map(|at| (highest, tier.all.start + at))
+}
+
 /// What a walk goes by of the targets of its route, by their numbers.
 pub trait View {
     /// Whether it does not rest.
@@ -372,14 +391,14 @@ struct Live<'r> {
 
 impl Live<'_> {
     fn pace(&self, n: usize) -> Option<&Pace> {
-        self.targets.get(n).map(|target| target.health.pace())
+        self.targets.health(n).map(Health::pace)
     }
 }
 
 impl View for Live<'_> {
     fn is_open(&self, n: usize) -> bool {
-        let target = self.targets.get(n);
-        target.is_some_and(|target| target.health.look(self.now).is_ok())
+        let health = self.targets.health(n);
+        health.is_some_and(|health| health.look(self.now).is_ok())
     }
 
     fn busy(&self, n: usize) -> u32 {
