@@ -159,16 +159,24 @@ impl Queue {
         Some(left)
     }
 
-    /// Takes out whoever stands last, if that is behind where this caller's next request would stand.
-    pub(super) fn make_room(&mut self, caller: &str, weight: u32) -> Option<Waiter> {
+    /// Whoever stands last, if that is behind where this caller's next request would stand.
+    fn last_behind(&self, caller: &str, weight: u32) -> Option<(Arc<str>, u64)> {
         let place = self.next_place(caller, weight);
         let lasts = self.callers.iter();
         let lasts = lasts.filter_map(|(name, known)| Some((known.last()?, name)));
-        let (_, name, ticket) = lasts
-            .map(|((at, ticket), name)| (at, name, ticket))
-            .filter(|(at, ..)| *at > place)
-            .max_by_key(|(at, _, ticket)| (*at, *ticket))?;
-        let name = Arc::clone(name);
+        let behind = lasts.filter(|((at, _), _)| *at > place);
+        let ((_, ticket), name) = behind.max_by_key(|((at, ticket), _)| (*at, *ticket))?;
+        Some((Arc::clone(name), ticket))
+    }
+
+    /// Whether there is somebody whose place this caller's next request would take.
+    pub(super) fn may_make_room(&self, caller: &str, weight: u32) -> bool {
+        self.last_behind(caller, weight).is_some()
+    }
+
+    /// Takes out whoever stands last, if that is behind where this caller's next request would stand.
+    pub(super) fn make_room(&mut self, caller: &str, weight: u32) -> Option<Waiter> {
+        let (name, ticket) = self.last_behind(caller, weight)?;
         self.leave(&name, ticket)
     }
 

@@ -77,15 +77,44 @@ impl Gate {
             Ok(slots) => return Ok(waiting(Place::Given(slots), now)),
             Err(limit) => limit,
         };
+        let until = self.until(used, (caller, weight), limit, (now, deadline))?;
+        let (Some(line), Some(turns)) = (self.limits.line, &mut used.turns) else {
+            return Err(self.busy(limit, None));
+        };
+        let mut wake = Wake::default();
+        if turns.queue.len() >= line.most
+            && let Some(last) = turns.queue.make_room(caller, weight)
+        {
+            wake.add(last.waker);
+        }
+        let ticket = turns.queue.arrive(caller, weight, until);
+        drop(guard);
+        wake.wake();
+        Ok(waiting(Place::InLine(ticket), until))
+    }
+
+    /// Until when one more request of a caller may wait in line. Refuses whoever would wait for longer, or would stand last in
+    /// a line that is full.
+    fn until(
+        &self,
+        used: &mut Used,
+        (caller, weight): (&str, u32),
+        limit: u64,
+        (now, deadline): (Instant, Instant),
+    ) -> Result<Instant, Limited> {
         let wait = self.foresee(used, caller, weight);
         let busy = || self.busy(limit, wait);
-        let (Some(line), Some(turns)) = (self.limits.line, &mut used.turns) else {
+        let (Some(line), Some(turns)) = (self.limits.line, &used.turns) else {
             return Err(busy());
         };
         let longest = now.checked_add(line.wait).unwrap_or(deadline);
         let until = deadline.min(longest);
         let may = until.saturating_duration_since(now);
         if may.is_zero() || wait.is_some_and(|wait| wait > may) {
+            return Err(busy());
+        }
+        let is_full = turns.queue.len() >= line.most;
+        if is_full && !turns.queue.may_make_room(caller, weight) {
             return Err(busy());
         }
         // Nor is a slot of any use to whoever may not be counted even then.
@@ -95,15 +124,19 @@ impl Gate {
         {
             return Err(self.limited(What::Rpm, rpm, wait));
         }
-        let mut wake = Wake::default();
-        if turns.queue.len() >= line.most {
-            let last = turns.queue.make_room(caller, weight).ok_or_else(busy)?;
-            wake.add(last.waker);
+        Ok(until)
+    }
+
+    /// Whether one more request of a caller would be let wait, or need not. Nobody's place is changed by this.
+    pub fn would_queue(&self, caller: &str, weight: u32, now: Instant, deadline: Instant) -> bool {
+        let used = &mut *self.used();
+        match self.most(used) {
+            Some(limit) if used.slots >= limit => {
+                let until = self.until(used, (caller, weight), limit, (now, deadline));
+                until.is_ok()
+            }
+            _ => true,
         }
-        let ticket = turns.queue.arrive(caller, weight, until);
-        drop(guard);
-        wake.wake();
-        Ok(waiting(Place::InLine(ticket), until))
     }
 
     /// A slot, if there is a free one: nobody waits then. Else the limit that is reached.

@@ -290,12 +290,12 @@ fn about(n: usize, target: &Value) -> Vec<String> {
         known.push(format!("rests for {rest} ms more"));
     }
     if let Some(usd) = target["bound_usd"].as_str() {
-        let bound = &target["bound"];
+        let tokens = |n| target["bound_tokens"].get(n).unwrap_or(&Value::Null);
         known.push(format!(
             "at most {usd} USD ({} tokens in, {} out; prices: {})",
-            bound["input_tokens"],
-            bound["output_tokens"],
-            text(&bound["prices"])
+            tokens(0),
+            tokens(1),
+            text(&target["prices"])
         ));
     }
     if target["tier"] != 0 {

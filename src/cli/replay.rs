@@ -9,62 +9,18 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Failed, Loaded};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::plan::Plan;
-use crate::route::{Bounds, Route, Seen, Target};
+use crate::route::{Bounds, Route, Seen, StickyBy, Target};
+use crate::telemetry::Outcome;
+use crate::telemetry::decision::{Decision, Logged, OUTRUN, Pick};
 use crate::usage::{KINDS, Money, Usage};
-
-/// A request, as it was logged.
-#[derive(Deserialize)]
-struct Logged {
-    id: String,
-    key: Option<String>,
-    asked: Option<String>,
-    usage: Option<BTreeMap<String, u64>>,
-    billed_usd: Option<String>,
-    paid_usd: Option<String>,
-    decisions: Vec<Decision>,
-}
-
-#[derive(Deserialize)]
-struct Decision {
-    model: String,
-    seed: String,
-    marks: BTreeMap<String, String>,
-    demand: Value,
-    picks: Vec<Pick>,
-    steps: Vec<Step>,
-}
-
-#[derive(Deserialize)]
-struct Pick {
-    target: Option<String>,
-    candidates: Vec<Candidate>,
-}
-
-#[derive(Deserialize)]
-struct Candidate {
-    target: String,
-    rests_ms: Option<u64>,
-    latency_us: Option<u64>,
-    busy: u32,
-    warmth: u32,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    target: String,
-    outcome: String,
-    why: String,
-}
 
 /// What it comes to, decided again.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,10 +93,10 @@ impl Sum {
             return;
         };
         self.decided += 1;
-        let before = logged.answered();
+        let before = answered(logged);
         let (came, route) = decide(plan, asked, logged);
         let costs = match &came {
-            Came::Answered(target) => logged.costs(route.as_deref(), before, target),
+            Came::Answered(target) => costs(logged, route.as_deref(), target),
             _ => None,
         };
         if let Some((old, new)) = costs {
@@ -221,31 +177,25 @@ impl Sum {
     }
 }
 
-impl Logged {
-    /// Who answered.
-    fn answered(&self) -> Option<&str> {
-        let steps = self.decisions.last()?.steps.iter();
-        let mut answered = steps.filter(|step| step.outcome == "answered");
-        answered.next_back().map(|step| &*step.target)
-    }
+/// Who answered.
+fn answered(logged: &Logged) -> Option<&str> {
+    let steps = logged.decisions.last()?.steps.iter();
+    let mut answered = steps.filter(|step| step.outcome == Outcome::Answered.name());
+    answered.next_back().map(|step| &*step.target)
+}
 
-    /// What its answer cost, and what it would cost.
-    fn costs(
-        &self,
-        route: Option<&Route>,
-        before: Option<&str>,
-        after: &str,
-    ) -> Option<(Money, Money)> {
-        let old = Money::parse(self.paid_usd.as_deref()?).ok()?;
-        let told = self.usage.as_ref()?;
-        let counts = KINDS.map(|kind| told.get(kind).copied().unwrap_or(0));
-        // What a provider says itself that it bills, another one would not.
-        let billed = self.billed_usd.as_deref().filter(|_| before == Some(after));
-        let usage = Usage::of(counts, billed.and_then(|usd| Money::parse(usd).ok()));
-        let mut targets = route?.targets.iter();
-        let target = targets.find(|target| &*target.name == after)?;
-        Some((old, target.terms.price.as_ref()?.cost(&usage)))
-    }
+/// What the answer of a request cost, and what it would cost of somebody.
+fn costs(logged: &Logged, route: Option<&Route>, after: &str) -> Option<(Money, Money)> {
+    let old = Money::parse(logged.paid_usd.as_deref()?).ok()?;
+    let told = logged.usage.as_ref()?;
+    let counts = KINDS.map(|kind| told.get(kind).copied().unwrap_or(0));
+    // What a provider says itself that it bills, another one would not.
+    let billed = logged.billed_usd.as_deref();
+    let billed = billed.filter(|_| answered(logged) == Some(after));
+    let usage = Usage::of(counts, billed.and_then(|usd| Money::parse(usd).ok()));
+    let mut targets = route?.targets.iter();
+    let target = targets.find(|target| &*target.name == after)?;
+    Some((old, target.terms.price.as_ref()?.cost(&usage)))
 }
 
 /// Decides a request again.
@@ -287,36 +237,54 @@ fn decide(plan: &Plan, asked: &str, logged: &Logged) -> (Came, Option<Arc<Route>
 
 /// Who of a model's targets answers. None: nobody.
 fn again(route: &Route, logged: &Decision) -> Option<String> {
-    let seed = u64::from_str_radix(&logged.seed, 16).unwrap_or(0);
-    let marks = |name: &str| u64::from_str_radix(logged.marks.get(name)?, 16).ok();
+    let mark = |by: &StickyBy| logged.marks.get(&by.name()).map(|mark| mark.0);
     let bounds = Bounds::from_json(&logged.demand);
-    let mut walk = route.walk_again(|by| marks(&by.name()), bounds.as_ref(), seed);
-    let is_answered = logged.steps.iter().any(|step| step.outcome == "answered");
+    let cost = |target: &Target| {
+        let price = target.terms.price.as_ref()?;
+        let mut known = logged.candidates().iter();
+        let known = known.find(|it| *it.target == *target.name);
+        // What its rules made of the request is not in what the client asked for.
+        match known.filter(|_| target.terms.rewrites.is_some()) {
+            Some(known) => known
+                .bound_tokens
+                .map(|(input, output)| price.bound(input, output)),
+            None => bounds.as_ref()?.at(&target.terms),
+        }
+    };
+    let mut walk = route.walk_again(mark, cost, logged.seed.0);
+    let is_answered = logged
+        .steps
+        .iter()
+        .any(|step| step.outcome == Outcome::Answered.name());
     let mut is_alike = true;
     for n in 0.. {
         let known = logged.picks.get(n).or(logged.picks.last())?;
-        let seen: Vec<Seen> = route.targets.iter().map(|it| known.seen(it)).collect();
+        let seen: Vec<Seen> = route.targets.iter().map(|it| seen(known, it)).collect();
         let target = walk.next_of(&seen[..]).map(|target| &*target.name);
         let Some(name) = target else {
             // All rested, and one was tried all the same.
             let is_last_resort = is_alike && logged.picks.iter().all(|it| it.target.is_none());
-            let answered = logged.steps.iter().find(|step| step.outcome == "answered");
+            let answered = logged
+                .steps
+                .iter()
+                .find(|step| step.outcome == Outcome::Answered.name());
             let answered = answered.filter(|_| is_last_resort)?;
             let mut targets = route.targets.iter();
             let is_there = targets.any(|target| *target.name == *answered.target);
-            return is_there.then(|| answered.target.clone());
+            return is_there.then(|| answered.target.to_string());
         };
         is_alike &= logged.picks.get(n).and_then(|it| it.target.as_deref()) == Some(name);
-        let mut steps = logged.steps.iter().filter(|step| step.target == name);
+        let mut steps = logged.steps.iter().filter(|step| *step.target == *name);
         let Some(step) = steps.next_back() else {
             return Some(name.to_owned());
         };
-        let is_outrun = step.outcome == "cancelled" && step.why == "another was faster";
-        if step.outcome == "answered" || is_outrun && route.hedge.is_none() {
+        let is_outrun = &*step.why == OUTRUN;
+        if step.outcome == Outcome::Answered.name() || is_outrun && route.hedge.is_none() {
             return Some(name.to_owned());
         }
         // Up to here all is as it was, and there it ended: time was up, or nobody else could have helped.
-        if step.outcome == "client_fault" || is_alike && !is_answered && n + 1 == logged.picks.len()
+        if step.outcome == Outcome::ClientFault.name()
+            || is_alike && !is_answered && n + 1 == logged.picks.len()
         {
             return None;
         }
@@ -324,26 +292,25 @@ fn again(route: &Route, logged: &Decision) -> Option<String> {
     None
 }
 
-impl Pick {
-    /// What was known of a target.
-    fn seen(&self, target: &Target) -> Seen {
-        let known = self.candidates.iter();
-        if let Some(known) = known.clone().find(|it| it.target == *target.name) {
-            return Seen {
-                is_open: known.rests_ms.is_none(),
-                busy: known.busy,
-                warmth: known.warmth,
-                latency: known.latency_us.map(Duration::from_micros),
-            };
-        }
-        let latencies: Vec<u64> = known.clone().filter_map(|it| it.latency_us).collect();
-        let mean = |all: u64, count: usize| all.checked_div(count as u64);
-        let busy = known.clone().map(|it| u64::from(it.busy)).sum();
-        Seen {
-            is_open: true,
-            busy: mean(busy, known.len()).map_or(0, |busy| u32::try_from(busy).unwrap_or(u32::MAX)),
-            warmth: 1_000,
-            latency: mean(latencies.iter().sum(), latencies.len()).map(Duration::from_micros),
-        }
+/// What was known of a target when it was chosen from.
+fn seen(pick: &Pick, target: &Target) -> Seen {
+    let all = pick.candidates.iter();
+    if let Some(known) = all.clone().find(|it| *it.target == *target.name) {
+        return Seen {
+            is_open: known.rests_ms.is_none(),
+            busy: known.busy,
+            warmth: known.warmth,
+            latency_us: known.latency_us,
+        };
+    }
+    let latencies: Vec<u64> = all.clone().filter_map(|it| it.latency_us).collect();
+    let mean = |all: u64, count: usize| all.checked_div(count as u64);
+    let busy = all.clone().map(|it| u64::from(it.busy)).sum();
+    let busy = mean(busy, all.len()).map(u32::try_from);
+    Seen {
+        is_open: true,
+        busy: busy.map_or(0, |busy| busy.unwrap_or(u32::MAX)),
+        warmth: 1_000,
+        latency_us: mean(latencies.iter().sum(), latencies.len()),
     }
 }

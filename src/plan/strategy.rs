@@ -36,7 +36,7 @@ impl Compiler<'_> {
                     let name = &target.name;
                     format!("models.{model}: nobody knows what {name} costs: with strategy = \"cost\" it is asked last")
                 }));
-                Strategy::Cost(self.config.defaults.output_cap)
+                Strategy::Cost
             }
             config::Strategy::Sticky => Strategy::Sticky(self.sticky_by(model, entry)),
         }

@@ -20,9 +20,9 @@ use crate::gateway::Gateway;
 use crate::plan::Plan;
 use crate::protocol::Endpoint;
 use crate::rejection::Rejection;
-use crate::route::{Bounds, Route, Target};
+use crate::route::{Route, Target};
 use crate::telemetry::Record;
-use crate::telemetry::decision::{Candidate, Decision, millis};
+use crate::telemetry::decision::{Candidate, Decision, millis, usd};
 use crate::upstream::rehearsal::{Rehearsal, Unsent};
 use crate::upstream::{Call, Client, Presence, attempt};
 use crate::usage::Money;
@@ -149,20 +149,20 @@ async fn walk(
         let decision = record.decided.as_mut().and_then(|it| it.all.pop());
         let unsent = rehearsal.take();
         // Nothing answers: all is well where something would have been sent, or waited for.
-        let is_sent = !unsent.is_empty() || route.targets.iter().any(|it| waits(it));
+        let mut is_well = !unsent.is_empty();
         if let Some(decision) = decision {
             let held = ran.held.filter(|_| caller.has_budget);
-            let bounds = ran.bounds.as_ref();
+            is_well |= decision.steps.iter().any(|step| step.awaited);
             models.push(json!({
-                "model": &*decision.model,
+                "model": decision.model,
                 "strategy": decision.strategy,
-                "held_usd": held.map(|held| held.to_string()),
+                "held_usd": held.map(usd),
                 "hedge": hedged(&route, &decision),
                 "skipped": route.skipped,
-                "targets": targets(&route, &call, bounds, &decision, unsent),
+                "targets": targets(&route, &call, &decision, unsent),
             }));
         }
-        match ran.turned.filter(|_| !is_sent) {
+        match ran.turned.filter(|_| !is_well) {
             None => break Ok(()),
             Some(turned) => match hops.next(plan, &route, &presence, turned) {
                 Ok(next) => route = next,
@@ -177,8 +177,8 @@ async fn walk(
 /// When another target would be asked beside the first.
 fn hedged(route: &Route, decision: &Decision) -> Option<Value> {
     let hedge = route.hedge.as_ref()?;
-    let first = decision.steps.iter().find(|step| step.is_asked)?;
-    let target = route.targets.iter().find(|it| it.name == first.target)?;
+    let first = decision.steps.iter().find(|step| step.asked)?;
+    let target = route.targets.iter().find(|it| *it.name == *first.target)?;
     Some(json!({
         "after_ms": hedge.late(target).map(millis),
         "at_most": f64::from(hedge.at_most) / 1e6,
@@ -189,7 +189,6 @@ fn hedged(route: &Route, decision: &Decision) -> Option<Value> {
 #[derive(Default)]
 struct Ran {
     held: Option<Money>,
-    bounds: Option<Bounds>,
     turned: Option<Turned>,
 }
 
@@ -214,11 +213,8 @@ async fn one(
     tab.rehearses();
     let ran = attempt::run(client, wanted.route, wanted.call, &mut tab, record).await;
     taken.charge = tab.hand_over();
-    let call = wanted.call;
-    let own = || Bounds::new(wanted.route, call.endpoint, call.envelope, call.output_cap).ok();
     Ran {
         held: Some(tab.held()),
-        bounds: tab.bounds().cloned().or_else(own),
         turned: ran.err().map(Turned::from),
     }
 }
@@ -241,45 +237,36 @@ fn who(gateway: &Gateway, plan: &Plan, name: Option<&str>) -> Result<Arc<Caller>
 }
 
 /// Each target of a model: in the order in which they would be asked, then those that would not be.
-fn targets(
-    route: &Route,
-    call: &Call<'_>,
-    bounds: Option<&Bounds>,
-    decision: &Decision,
-    unsent: Vec<Unsent>,
-) -> Vec<Value> {
+fn targets(route: &Route, call: &Call<'_>, decision: &Decision, unsent: Vec<Unsent>) -> Vec<Value> {
     let mut unsent = unsent.into_iter();
     let mut all = Vec::new();
     let mut is_first = true;
-    let find = |name: &Arc<str>| {
-        let known = decision.candidates().iter().find(|it| it.target == *name);
-        known.zip(route.targets.iter().find(|it| it.name == *name))
+    let find = |name: &str| {
+        let known = decision.candidates().iter().find(|it| *it.target == *name);
+        known.zip(route.targets.iter().find(|it| *it.name == *name))
     };
     for step in &decision.steps {
         let Some((candidate, target)) = find(&step.target) else {
             continue;
         };
-        let mut told = about(call, bounds, candidate, target);
         // Whatever is sent is noted, and nothing else is.
-        let request = match step.is_asked {
+        let request = match step.asked {
             true => unsent.next(),
             false => None,
         };
-        let is_waited_for = request.is_none() && waits(target);
         let verdict = match (&request, is_first) {
-            (None, _) if is_waited_for => "would be waited for, where nobody else can be asked",
+            (None, _) if step.awaited => "would be waited for, where nobody else can be asked",
+            (None, _) => "would be passed over",
             (Some(_), true) => "would be asked",
             (Some(_), false) => "would be asked if those before it failed",
-            (None, _) => "would be passed over",
         };
         is_first &= request.is_none();
+        let mut told = about(call, candidate, target);
         told.insert("verdict".into(), verdict.into());
-        if request.is_none() {
-            told.insert("why".into(), step.why.clone().into());
-        }
-        if let Some(request) = request {
-            told.insert("request".into(), as_sent(call.envelope, &request));
-        }
+        match request {
+            Some(request) => told.insert("request".into(), as_sent(call.envelope, &request)),
+            None => told.insert("why".into(), (*step.why).into()),
+        };
         all.push(Value::Object(told));
     }
     let is_told = |it: &&Candidate| !decision.steps.iter().any(|step| step.target == it.target);
@@ -287,55 +274,35 @@ fn targets(
         let Some((candidate, target)) = find(&candidate.target) else {
             continue;
         };
-        let mut told = about(call, bounds, candidate, target);
-        told.insert("verdict".into(), "would be passed over".into());
-        let why = match candidate.rests {
-            Some((_, why)) => format!("it {why}"),
+        let why = match &candidate.rests_because {
+            Some(why) => format!("it {why}"),
             None => "as many are asked before it as are asked for one request".into(),
         };
+        let mut told = about(call, candidate, target);
+        told.insert("verdict".into(), "would be passed over".into());
         told.insert("why".into(), why.into());
         all.push(Value::Object(told));
     }
     all
 }
 
-/// Whether one may wait for it, and must.
-fn waits(target: &Target) -> bool {
-    let full = target.gate.as_ref().filter(|gate| {
-        let crowd = gate.crowd();
-        gate.has_line() && crowd.limit.is_some_and(|most| crowd.held >= most)
-    });
-    full.is_some()
-}
-
 /// What is known of a target, and holds for it.
-fn about(
-    call: &Call<'_>,
-    bounds: Option<&Bounds>,
-    candidate: &Candidate,
-    target: &Target,
-) -> Map<String, Value> {
-    let mut told = match candidate.json() {
+fn about(call: &Call<'_>, candidate: &Candidate, target: &Target) -> Map<String, Value> {
+    let mut told = match json!(candidate) {
         Value::Object(told) => told,
         _ => Map::new(),
     };
     let clocks = target.provider.timeouts;
-    let price = target.terms.price.as_ref();
-    let left = target.gate.as_ref().map(|gate| {
-        let left = gate.left(Instant::now());
-        let left = left
-            .iter()
-            .map(|it| (it.what.name().to_owned(), it.left.into()));
-        Value::Object(left.collect())
+    let prices = target.terms.price.as_ref().map(|price| &*price.version);
+    told.insert("prices".into(), prices.into());
+    let gate = target.gate.as_ref();
+    let left = gate.map(|gate| {
+        let left = gate.left(Instant::now()).into_iter();
+        let left = left.map(|it| (it.what.name().to_owned(), it.left.into()));
+        left.collect::<Map<String, Value>>()
     });
-    let bound = bounds.map(|bounds| {
-        json!({
-            "input_tokens": bounds.input(&target.terms),
-            "output_tokens": bounds.output(&target.terms),
-            "prices": price.map(|price| &*price.version),
-        })
-    });
-    let crowd = target.gate.as_ref().map(|gate| gate.crowd());
+    told.insert("limits_left".into(), json!(left));
+    let crowd = gate.map(|gate| gate.crowd());
     let crowd = crowd.filter(|crowd| crowd.limit.is_some()).map(|crowd| {
         json!({
             "under_way": crowd.held,
@@ -345,8 +312,6 @@ fn about(
         })
     });
     told.insert("slots".into(), crowd.unwrap_or_default());
-    told.insert("bound".into(), bound.unwrap_or_default());
-    told.insert("limits_left".into(), left.unwrap_or_default());
     told.insert(
         "clocks_ms".into(),
         json!({

@@ -118,16 +118,17 @@ impl Bounds {
         self.demand.answers().then_some(least)
     }
 
-    /// All input that a target may read, in tokens. None: nobody knows.
-    pub fn input(&self, terms: &Terms) -> Option<u64> {
-        self.demand(terms)?.input(terms.context)
-    }
-
     /// All output that a target may give, in tokens.
     pub fn output(&self, terms: &Terms) -> u64 {
         let each = self.each(terms).unwrap_or(0);
         self.demand(terms)
             .map_or(u64::MAX, |demand| demand.output(each))
+    }
+
+    /// The most input and output that one try at a target may have, in tokens. None: nobody knows.
+    pub fn tokens(&self, terms: &Terms) -> Option<(u64, u64)> {
+        let demand = self.demand(terms)?;
+        Some((demand.input(terms.context)?, self.output(terms)))
     }
 
     /// The most that one try at a target may cost. None: it has no price, or nobody knows how much input it may read.
@@ -136,8 +137,8 @@ impl Bounds {
         if price.is_free() {
             return Some(Money::ZERO);
         }
-        let input = self.input(terms)?;
-        Some(price.bound(input, self.output(terms)))
+        let (input, output) = self.tokens(terms)?;
+        Some(price.bound(input, output))
     }
 
     /// The most that it may cost at those targets where it fits into what is left, as it is. None: at none of them.

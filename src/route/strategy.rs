@@ -1,10 +1,12 @@
 //! In which order? What an operator chooses, and what of a request it goes by.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::targets::mark;
-use super::{Bounds, Route};
+use super::{Bounds, Route, Target};
 use crate::envelope::Envelope;
 use crate::protocol::{Endpoint, opening};
 use crate::usage::Money;
@@ -21,9 +23,8 @@ pub enum Strategy {
     Latency,
     /// The one with the fewest requests under way.
     LeastBusy,
-    /// The cheapest for this very request, at the most that it may cost; with so much output, in tokens, where its client
-    /// gives no limit.
-    Cost(u64),
+    /// The cheapest for this very request, at the most that it may cost.
+    Cost,
     /// The same one for the same conversation: by the first of these that a request has.
     Sticky(Vec<StickyBy>),
 }
@@ -36,7 +37,7 @@ impl Strategy {
             Self::Weight => "weight",
             Self::Latency => "latency",
             Self::LeastBusy => "least_busy",
-            Self::Cost(_) => "cost",
+            Self::Cost => "cost",
             Self::Sticky(_) => "sticky",
         }
     }
@@ -64,6 +65,8 @@ pub struct Asks<'a> {
     pub headers: &'a HeaderMap,
     /// The most that it may cost. None: nobody needed to know yet.
     pub bounds: Option<&'a Bounds>,
+    /// The output, in tokens, that it is taken to ask for where it gives no limit.
+    pub output_cap: u64,
     /// Chance: the same number gives the same order.
     pub seed: u64,
 }
@@ -80,30 +83,33 @@ pub(super) enum Basis {
 }
 
 impl Route {
-    /// What a request is ordered by.
-    pub(super) fn basis(&self, asks: &Asks<'_>) -> Basis {
-        let own = match (&self.strategy, asks.bounds) {
-            (Strategy::Cost(cap), None) => {
-                Bounds::by_tokens(self, asks.endpoint, asks.envelope, *cap)
-            }
-            _ => None,
-        };
-        let bounds = asks.bounds.or(own.as_ref());
-        self.basis_of(|by| by.mark(asks), bounds, asks.seed)
+    /// The most that a request may cost by its tokens, also where nobody needed to know: to compare targets by. None: a
+    /// number of it is none.
+    pub fn bounds<'a>(&self, asks: &Asks<'a>) -> Option<Cow<'a, Bounds>> {
+        let own = || Bounds::by_tokens(self, asks.endpoint, asks.envelope, asks.output_cap);
+        let known = asks.bounds.map(Cow::Borrowed);
+        known.or_else(|| own().map(Cow::Owned))
     }
 
-    /// The same, of what was known of a request.
+    /// What a request is ordered by.
+    pub(super) fn basis(&self, asks: &Asks<'_>) -> Basis {
+        let bounds = match self.strategy {
+            Strategy::Cost => self.bounds(asks),
+            _ => None,
+        };
+        let cost = |target: &Target| bounds.as_ref()?.at(&target.terms);
+        self.basis_of(|by| by.mark(asks), cost, asks.seed)
+    }
+
+    /// The same, of what is known of a request.
     pub(super) fn basis_of(
         &self,
         mark: impl Fn(&StickyBy) -> Option<u64>,
-        bounds: Option<&Bounds>,
+        cost: impl Fn(&Target) -> Option<Money>,
         seed: u64,
     ) -> Basis {
         match &self.strategy {
-            Strategy::Cost(_) => {
-                let terms = self.targets.terms();
-                Basis::Costs(terms.map(|terms| bounds?.at(terms)).collect())
-            }
+            Strategy::Cost => Basis::Costs(self.targets.kinds().map(cost).collect()),
             // What belongs to nothing may go anywhere.
             Strategy::Sticky(by) => Basis::Mark(by.iter().find_map(mark).unwrap_or(seed)),
             _ => Basis::Nothing,
@@ -124,9 +130,9 @@ impl StickyBy {
     }
 
     /// Its name, as it is written.
-    pub fn name(&self) -> String {
+    pub fn name(&self) -> Box<str> {
         match self {
-            Self::Header(name) => format!("header:{name}"),
+            Self::Header(name) => format!("header:{name}").into(),
             Self::Member(name) => (*name).into(),
             Self::Messages => "messages".into(),
         }

@@ -124,16 +124,21 @@ impl Targets {
         self.all.len()
     }
 
+    /// One of each kind that bounds a request alike.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &Target> + Clone {
+        let kinds = self.kinds.iter().filter_map(|n| self.all.get(*n));
+        kinds.map(|target| &**target)
+    }
+
     /// What they cost and how much they take: each only once that bounds a request alike.
     pub fn terms(&self) -> impl Iterator<Item = &Terms> + Clone {
-        let kinds = self.kinds.iter().filter_map(|n| self.all.get(*n));
-        kinds.map(|target| &target.terms)
+        self.kinds().map(|target| &target.terms)
     }
 
     /// Those whose rules may change what a request asks for.
-    pub(super) fn rewriting(&self) -> impl Iterator<Item = &Arc<Target>> {
-        let kinds = self.kinds.iter().filter_map(|n| self.all.get(*n));
-        kinds.filter(|target| target.terms.rewrites.is_some())
+    pub(super) fn rewriting(&self) -> impl Iterator<Item = &Target> {
+        self.kinds()
+            .filter(|target| target.terms.rewrites.is_some())
     }
 
     pub(super) fn get(&self, n: usize) -> Option<&Arc<Target>> {
@@ -162,7 +167,6 @@ impl Terms {
     /// Whether every request is bounded alike by both.
     fn binds_like(&self, other: &Self) -> bool {
         let both = |terms: &Self| (terms.context, terms.max_output, terms.rewrites);
-        let price = |terms: &Self| terms.price.clone();
-        self.rewrites.is_none() && both(self) == both(other) && price(self) == price(other)
+        self.rewrites.is_none() && both(self) == both(other) && self.price == other.price
     }
 }

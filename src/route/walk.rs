@@ -12,7 +12,7 @@ use super::health::Health;
 use super::pace::{load, wait};
 use super::strategy::{Asks, Basis};
 use super::targets::Tier;
-use super::{Bounds, Pace, Route, StickyBy, Strategy, Target, Targets};
+use super::{Pace, Route, StickyBy, Strategy, Target, Targets};
 use crate::usage::Money;
 
 /// Of a tier of up to so many targets all are looked at, of a larger one as many as chance names. That many are taken by
@@ -51,10 +51,10 @@ impl Route {
     pub fn walk_again(
         &self,
         mark: impl Fn(&StickyBy) -> Option<u64>,
-        bounds: Option<&Bounds>,
+        cost: impl Fn(&Target) -> Option<Money>,
         seed: u64,
     ) -> Walk<'_> {
-        self.walk_by(self.basis_of(mark, bounds, seed), seed)
+        self.walk_by(self.basis_of(mark, cost, seed), seed)
     }
 
     fn walk_by(&self, basis: Basis, seed: u64) -> Walk<'_> {
@@ -130,7 +130,7 @@ impl<'r> Walk<'r> {
             (Strategy::Weight, _) => self.by_weight(tier, view),
             (Strategy::Latency, _) => self.by_latency(tier, view),
             (Strategy::LeastBusy, _) => self.by_load(tier, view),
-            (Strategy::Cost(_), Basis::Costs(costs)) => self.by_cost(tier, costs, view),
+            (Strategy::Cost, Basis::Costs(costs)) => self.by_cost(tier, costs, view),
             (Strategy::Sticky(_), Basis::Mark(mark)) => self.by_mark(tier, *mark, view),
             _ => None,
         };
@@ -423,8 +423,8 @@ pub struct Seen {
     pub busy: u32,
     /// What part of its share it got, in thousandths.
     pub warmth: u32,
-    /// The mean time to its first content, if anybody had seen one of late.
-    pub latency: Option<Duration>,
+    /// The mean time to its first content, in microseconds, if anybody had seen one of late.
+    pub latency_us: Option<u64>,
 }
 
 impl Seen {
@@ -435,14 +435,14 @@ impl Seen {
             is_open: target.health.look(now).is_ok(),
             busy: pace.busy(),
             warmth: u32::try_from(thousandths(pace.warmth(now))).unwrap_or(1_000),
-            latency: pace.latency(now).map(whole),
+            latency_us: pace.latency(now).map(micros),
         }
     }
 }
 
 /// In whole microseconds, as it is logged: or else it would be decided otherwise when it is read back.
-fn whole(latency: Duration) -> Duration {
-    Duration::from_micros(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX))
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl View for [Seen] {
@@ -460,7 +460,10 @@ impl View for [Seen] {
 
     fn wait(&self, n: usize) -> f64 {
         let seen = self.get(n);
-        seen.map_or(0.0, |seen| wait(seen.latency, seen.busy, self.warmth(n)))
+        seen.map_or(0.0, |seen| {
+            let latency = seen.latency_us.map(Duration::from_micros);
+            wait(latency, seen.busy, self.warmth(n))
+        })
     }
 }
 

@@ -3,17 +3,21 @@
 //! Noted only where somebody wants to know: for an explanation, a request that asks for it, the log of decisions. No word
 //! of a prompt or an answer is in it.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value, json};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{End, Record};
 use crate::usage::{KINDS, Money};
 
-/// What is noted of one request.
+/// What is noted of one request while it is answered.
 #[derive(Clone, Debug)]
 pub struct Decided {
     /// When it came.
@@ -26,17 +30,61 @@ pub struct Decided {
     pub all: Vec<Decision>,
 }
 
+/// What is told and logged of one request, once it is over. Amounts are decimal text, in US dollars. Whoever decides it again
+/// can do without what may be missing.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Logged {
+    /// Our id of it.
+    pub id: Box<str>,
+    /// When it came, in milliseconds since 1970.
+    #[serde(default)]
+    at_ms: u64,
+    /// What was called.
+    #[serde(default)]
+    api: Cow<'static, str>,
+    /// The caller's name.
+    pub key: Option<Box<str>>,
+    /// The model as it was asked for, shortened.
+    pub asked: Option<Box<str>>,
+    #[serde(default)]
+    status: u16,
+    #[serde(default)]
+    code: Option<Cow<'static, str>>,
+    #[serde(default)]
+    end: Cow<'static, str>,
+    #[serde(default)]
+    ms: u64,
+    #[serde(default)]
+    bytes_in: u64,
+    /// Who was asked last.
+    #[serde(default)]
+    target: Option<Box<str>>,
+    #[serde(default)]
+    tries: u32,
+    /// The tokens of the try that was entered last, by their kinds.
+    pub usage: Option<BTreeMap<Box<str>, u64>>,
+    /// What the provider itself said that it costs.
+    pub billed_usd: Option<Box<str>>,
+    /// What that try cost.
+    pub paid_usd: Option<Box<str>>,
+    /// What all of its tries cost.
+    #[serde(default)]
+    cost_usd: Option<Box<str>>,
+    /// Model by model.
+    pub decisions: Vec<Decision>,
+}
+
 /// How the targets of one model were chosen from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Decision {
     /// The model's label.
-    pub model: Arc<str>,
+    pub model: Box<str>,
     /// In which order its targets are asked.
-    pub strategy: &'static str,
+    pub strategy: Cow<'static, str>,
     /// Chance: with the same number the same is decided.
-    pub seed: u64,
+    pub seed: Number,
     /// By what the request belongs together with others: numbers that stand for texts.
-    pub marks: Vec<(String, u64)>,
+    pub marks: BTreeMap<Box<str>, Number>,
     /// What it asks for, in tokens.
     pub demand: Value,
     /// Each choice, in order.
@@ -46,48 +94,86 @@ pub struct Decision {
 }
 
 /// One choice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Pick {
     /// Who was chosen. None: nobody was left.
-    pub target: Option<Arc<str>>,
+    pub target: Option<Box<str>>,
     /// What the targets were like, first tier first.
     pub candidates: Vec<Candidate>,
 }
 
 /// One target, as it was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Candidate {
     /// `provider/model`.
-    pub target: Arc<str>,
+    pub target: Box<str>,
     /// Whom it stands behind.
     pub tier: u32,
     /// Its share.
     pub weight: u32,
-    /// For how long it is not asked, and why.
-    pub rests: Option<(Duration, &'static str)>,
-    /// The mean time to its first content, if anybody has seen one of late.
-    pub latency: Option<Duration>,
+    /// For how long it is not asked. None: it is.
+    pub rests_ms: Option<u64>,
+    /// And why.
+    pub rests_because: Option<Cow<'static, str>>,
+    /// The mean time to its first content, in microseconds, if anybody has seen one of late.
+    pub latency_us: Option<u64>,
     /// Requests under way.
     pub busy: u32,
     /// What part of its share it gets, in thousandths: whoever has rested begins with a tenth.
     pub warmth: u32,
+    /// The most input and output that it may have there, in tokens. None: nobody knows.
+    pub bound_tokens: Option<(u64, u64)>,
     /// The most that the request may cost there. None: nobody knows.
-    pub bound: Option<Money>,
+    pub bound_usd: Option<Box<str>>,
 }
 
 /// What became of a request at one target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Step {
     /// `provider/model`.
-    pub target: Arc<str>,
+    pub target: Box<str>,
     /// It went there, or would have, and was not passed over.
-    pub is_asked: bool,
+    pub asked: bool,
+    /// It was passed over for what ends by itself: it may be waited for.
+    pub awaited: bool,
     /// What came of it, as a label.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// The same, in words. Empty: it answered.
-    pub why: String,
+    pub why: Box<str>,
     /// Since the request came.
-    pub after: Duration,
+    pub after_ms: u64,
+}
+
+/// Why a step came to nothing that was outrun.
+pub const OUTRUN: &str = "another was faster";
+
+/// A number that stands for something: 16 hexadecimal digits, for there are readers of JSON that round it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(pub u64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let digits = Cow::<'de, str>::deserialize(d)?;
+        let number = u64::from_str_radix(&digits, 16);
+        number.map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// An amount as it is told.
+pub fn usd(amount: Money) -> Box<str> {
+    amount.to_string().into()
 }
 
 impl Decided {
@@ -101,34 +187,33 @@ impl Decided {
         }
     }
 
-    /// As it is told and logged, once the request is over.
-    pub(super) fn json(&self, record: &Record, end: End, now: Instant) -> Value {
+    /// As it is told and logged.
+    pub(super) fn logged(self, record: &Record, end: End, now: Instant) -> Logged {
         let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let usage = record.usage.map(|usage| {
             let counts = KINDS.into_iter().zip(usage.counts());
             let some = counts.filter(|(_, count)| *count > 0);
-            some.map(|(kind, count)| (kind.to_owned(), count.into()))
-                .collect::<Map<String, Value>>()
+            some.map(|(kind, count)| (kind.into(), count)).collect()
         });
-        json!({
-            "id": record.id.as_str(),
-            "at_ms": millis(at),
-            "api": record.api,
-            "key": record.key.as_deref(),
-            "asked": record.asked.as_deref(),
-            "status": record.status,
-            "code": record.code,
-            "end": end.name(),
-            "ms": millis(now - record.began),
-            "bytes_in": record.bytes_in,
-            "target": record.target.as_deref(),
-            "tries": record.tries,
-            "usage": usage,
-            "billed_usd": record.usage.and_then(|usage| usage.cost).map(|it| it.to_string()),
-            "paid_usd": self.paid.map(|it| it.to_string()),
-            "cost_usd": record.cost.map(|it| it.to_string()),
-            "decisions": self.all.iter().map(Decision::json).collect::<Vec<_>>(),
-        })
+        Logged {
+            id: record.id.as_str().into(),
+            at_ms: millis(at),
+            api: record.api.into(),
+            key: record.key.as_deref().map(Into::into),
+            asked: record.asked.clone(),
+            status: record.status,
+            code: record.code.map(Into::into),
+            end: end.name().into(),
+            ms: millis(now - record.began),
+            bytes_in: record.bytes_in,
+            target: record.target.as_deref().map(Into::into),
+            tries: record.tries,
+            usage,
+            billed_usd: record.usage.and_then(|usage| usage.cost).map(usd),
+            paid_usd: self.paid.map(usd),
+            cost_usd: record.cost.map(usd),
+            decisions: self.all,
+        }
     }
 }
 
@@ -137,68 +222,11 @@ impl Decision {
     pub fn candidates(&self) -> &[Candidate] {
         self.picks.first().map_or(&[], |pick| &pick.candidates)
     }
-
-    fn json(&self) -> Value {
-        let marks = self.marks.iter();
-        let marks = marks.map(|(name, mark)| (name.clone(), format!("{mark:016x}").into()));
-        json!({
-            "model": &*self.model,
-            "strategy": self.strategy,
-            "seed": format!("{:016x}", self.seed),
-            "marks": marks.collect::<Map<String, Value>>(),
-            "demand": self.demand,
-            "picks": self.picks.iter().map(Pick::json).collect::<Vec<_>>(),
-            "steps": self.steps.iter().map(Step::json).collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl Pick {
-    fn json(&self) -> Value {
-        json!({
-            "target": self.target.as_deref(),
-            "candidates": self.candidates.iter().map(Candidate::json).collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl Candidate {
-    /// As it is told and logged.
-    pub fn json(&self) -> Value {
-        json!({
-            "target": &*self.target,
-            "tier": self.tier,
-            "weight": self.weight,
-            "rests_ms": self.rests.map(|(rest, _)| millis(rest)),
-            "rests_because": self.rests.map(|(_, why)| why),
-            "latency_us": self.latency.map(micros),
-            "busy": self.busy,
-            "warmth": self.warmth,
-            "bound_usd": self.bound.map(|it| it.to_string()),
-        })
-    }
-}
-
-impl Step {
-    fn json(&self) -> Value {
-        json!({
-            "target": &*self.target,
-            "asked": self.is_asked,
-            "outcome": self.outcome,
-            "why": self.why,
-            "after_ms": millis(self.after),
-        })
-    }
 }
 
 /// In whole milliseconds, rounded up.
 pub fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-/// In whole microseconds.
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// So many decisions are kept at most, for so long, and so many bytes of them together.
@@ -217,8 +245,8 @@ struct Shelf {
 }
 
 impl Kept {
-    pub(super) fn keep(&self, id: &str, decision: &Value, now: Instant) {
-        let text: Arc<str> = decision.to_string().into();
+    pub(super) fn keep(&self, id: &str, decision: &str, now: Instant) {
+        let text: Arc<str> = decision.into();
         let shelf = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shelf.bytes += text.len();
         shelf.all.push_back((now, id.to_owned(), text));
@@ -251,13 +279,13 @@ mod tests {
     fn what_is_kept_is_bounded_in_number_time_and_bytes() {
         let (kept, mut now) = (Kept::default(), Instant::now());
         for n in 0..MOST + 5 {
-            kept.keep(&n.to_string(), &json!(n), now);
+            kept.keep(&n.to_string(), &n.to_string(), now);
         }
         assert_eq!(kept.get("4", now), None);
         assert_eq!(kept.get("5", now).as_deref(), Some("5"));
         now += KEPT;
         assert_eq!(kept.get("900", now), None);
-        let long = json!("x".repeat(BYTES / 4));
+        let long = "x".repeat(BYTES / 4 + 1);
         (0..9).for_each(|n| kept.keep(&n.to_string(), &long, now));
         assert_eq!(kept.0.lock().unwrap().all.len(), 3);
         assert!(kept.get("8", now).is_some() && kept.get("5", now).is_none());

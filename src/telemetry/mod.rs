@@ -70,13 +70,15 @@ impl Telemetry {
     }
 
     #[cold]
-    pub(super) fn decided(&self, decided: &Decided, record: &Record, end: End, now: Instant) {
-        let told = decided.json(record, end, now);
-        if decided.is_kept {
+    pub(super) fn decided(&self, decided: Decided, record: &Record, end: End, now: Instant) {
+        let is_kept = decided.is_kept;
+        // It is made of names and numbers: there is nothing that JSON could not say.
+        let told = serde_json::to_string(&decided.logged(record, end, now)).unwrap_or_default();
+        if is_kept {
             self.kept.keep(record.id.as_str(), &told, now);
         }
         if let Some(log) = &self.decisions
-            && !log.push(told.to_string())
+            && !log.push(told)
         {
             self.metrics.lines_lost.inc();
         }

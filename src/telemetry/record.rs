@@ -296,7 +296,7 @@ impl Drop for Record {
         }
         let telemetry = Arc::clone(&self.telemetry);
         if let Some(decided) = self.decided.take() {
-            telemetry.decided(&decided, self, end, now);
+            telemetry.decided(*decided, self, end, now);
         }
         if let Some(lines) = &telemetry.lines
             && !lines.push(Line::of(self, end, now))

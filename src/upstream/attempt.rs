@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::judge::{self, Judged, NoAnswer};
-use super::turn::{self, Chosen};
+use super::turn::{self, Chosen, Passed};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided, hedge};
 use crate::envelope::Edits;
 use crate::provider::errors::{self, Fault, Retry};
@@ -50,7 +50,7 @@ pub async fn run(
     let mut now = Instant::now();
     let latest = deadline.min(now + LONGEST_WAIT);
     let mut walk = route.walk(&call.asks(tab.bounds()));
-    let mut failures = Vec::new();
+    let (mut failures, mut passed) = (Vec::new(), Passed::default());
     record.decides(|| decided::of(route, call, tab));
     'targets: loop {
         let next = decided::chosen(&mut walk, (route, call, tab.bounds()), record, now);
@@ -58,8 +58,8 @@ pub async fn run(
             Some(target) => Chosen::of(target),
             // In a box, as what follows failures: most requests should not be longer for it.
             None => {
-                let asked = (route, call);
-                let turn = turn::awaited(asked, &mut walk, tab, &mut failures, latest);
+                let (asked, way) = ((route, call), (&mut walk, &mut passed));
+                let turn = turn::awaited(asked, way, tab, &mut failures, latest);
                 let Some(chosen) = Box::pin(turn).await else {
                     break;
                 };
@@ -71,8 +71,9 @@ pub async fn run(
         for times in 1.. {
             let began = now;
             if let Err(cause) = tab.begin(&mut chosen, began, (call.wall)()).await {
+                passed.notes(target, &cause);
                 let failure = Failure::unasked(target, cause);
-                record.steps(|began| decided::step(&failure, false, now - began));
+                record.steps(|began| decided::passed_over(target, call, &failure, now - began));
                 failures.push(failure);
                 now = Instant::now();
                 continue 'targets;
@@ -96,7 +97,7 @@ pub async fn run(
                 Err(failure) => failure,
             };
             now = Instant::now();
-            record.steps(|began| decided::step(&failure, true, now - began));
+            record.steps(|began| decided::failed(&failure, now - began));
             let tried = Tried {
                 target,
                 times,
@@ -106,7 +107,7 @@ pub async fn run(
             match after(failure, tried, (route, call, tab), &mut failures, now) {
                 Next::Nobody => break 'targets,
                 Next::Target => continue 'targets,
-                Next::Here(pause) => {
+                Next::Here(pause) | Next::Loading(pause) => {
                     Box::pin(wait(tried, now + pause, deadline)).await;
                     now = Instant::now();
                 }
@@ -168,14 +169,11 @@ fn after(
     } else {
         next(&failure, tried, call, now)
     };
-    let is_loading = tried.loads(&failure, now);
     // What does not fit says nothing of how its targets are: where it goes next is no retry.
     let is_unfit = failure.unfit().is_some() || matches!(failure.cause, Cause::Rehearsed);
     failures.push(failure);
     match next {
-        Next::Nobody => Next::Nobody,
-        // Nobody is asked again because it failed.
-        Next::Here(_) if is_loading => next,
+        Next::Nobody | Next::Loading(_) => next,
         Next::Target if tried.is_last => Next::Nobody,
         _ if tab.tries() >= MOST_TRIES => Next::Nobody,
         _ if !(is_unfit || route.allowance.take(now)) => {
@@ -206,6 +204,8 @@ async fn wait(tried: Tried<'_>, mut then: Instant, deadline: Instant) {
 enum Next {
     /// The same target, after a pause.
     Here(Duration),
+    /// The same target, after a pause: not because it failed, but because it was not ready.
+    Loading(Duration),
     /// The next one.
     Target,
     /// Nobody: that would be no use.
@@ -225,7 +225,7 @@ fn next(failure: &Failure, tried: Tried<'_>, call: &Call<'_>, now: Instant) -> N
     match failure.retry {
         _ if is_out_of_time => Next::Nobody,
         _ if tried.loads(failure, now) && now + LOADING_PAUSE < call.deadline => {
-            Next::Here(LOADING_PAUSE)
+            Next::Loading(LOADING_PAUSE)
         }
         Retry::Never => Next::Nobody,
         Retry::Elsewhere => Next::Target,
@@ -304,10 +304,9 @@ pub(super) async fn watched(
                 watch.tab.parks(wait);
             }
             watch.record.try_ends(Outcome::Answered);
-            let target = this.target;
-            watch
-                .record
-                .steps(|began| decided::answered(target, Instant::now() - began));
+            let name = &this.target.name;
+            let steps = |began| decided::answered(name, Instant::now() - began);
+            watch.record.steps(steps);
             Ok(answer)
         }
         Err(failed) => {

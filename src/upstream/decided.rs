@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Call, Cause, Failure, Tab};
+use super::{Call, Cause, Failure, Tab, turn};
 use crate::route::{Bounds, Route, Seen, StickyBy, Strategy, Target, Walk};
-use crate::telemetry::decision::{Candidate, Decision, Pick, Step};
+use crate::telemetry::decision::{Candidate, Decision, Number, OUTRUN, Pick, Step, millis, usd};
 use crate::telemetry::{Outcome, Record};
 
 /// What a request is decided by.
@@ -24,32 +24,18 @@ pub(super) fn of(route: &Route, call: &Call<'_>, tab: &Tab) -> Decision {
         Strategy::Sticky(by) => &by[..],
         _ => &[],
     };
-    let mut marks = Vec::new();
-    for by in own.iter().chain(&usual) {
-        let name = by.name();
-        if let Some(mark) = by
-            .mark(&asks)
-            .filter(|_| !marks.iter().any(|(it, _)| *it == name))
-        {
-            marks.push((name, mark));
-        }
-    }
-    let bounds = bounds(route, call, tab.bounds());
+    let marks = own.iter().chain(&usual);
+    let marks = marks.filter_map(|by| Some((by.name(), Number(by.mark(&asks)?))));
+    let bounds = route.bounds(&asks);
     Decision {
-        model: Arc::clone(&route.meters.name),
-        strategy: route.strategy.name(),
-        seed: asks.seed,
-        marks,
+        model: (*route.meters.name).into(),
+        strategy: route.strategy.name().into(),
+        seed: Number(asks.seed),
+        marks: marks.collect(),
         demand: bounds.map_or(Value::Null, |bounds| bounds.json()),
         picks: Vec::new(),
         steps: Vec::new(),
     }
-}
-
-/// The most that it may cost, also where nobody needed to know.
-fn bounds(route: &Route, call: &Call<'_>, known: Option<&Bounds>) -> Option<Bounds> {
-    let own = || Bounds::new(route, call.endpoint, call.envelope, call.output_cap).ok();
-    known.cloned().or_else(own)
 }
 
 /// The next target; and it is noted by what it was chosen, if somebody wants to know.
@@ -75,78 +61,81 @@ pub(super) fn next<'r>(
     (call, bounds): (&Call<'_>, Option<&Bounds>),
     now: Instant,
 ) -> (Option<&'r Arc<Target>>, Pick) {
-    let bounds = self::bounds(route, call, bounds);
+    let bounds = route.bounds(&call.asks(bounds));
     let seen: Vec<Seen> = route.targets.iter().map(|it| Seen::of(it, now)).collect();
     let candidate = |(target, seen): (&Arc<Target>, &Seen)| {
         let resting = target.health.look(now).err();
+        let bounds = bounds.as_ref();
         Candidate {
-            target: Arc::clone(&target.name),
+            target: (*target.name).into(),
             tier: target.tier,
             weight: target.weight,
-            rests: resting.map(|it| (it.wait, it.why.name())),
-            latency: seen.latency,
+            rests_ms: resting.map(|it| millis(it.wait)),
+            rests_because: resting.map(|it| it.why.name().into()),
+            latency_us: seen.latency_us,
             busy: seen.busy,
             warmth: seen.warmth,
-            bound: bounds.as_ref().and_then(|bounds| bounds.at(&target.terms)),
+            bound_tokens: bounds.and_then(|bounds| bounds.tokens(&target.terms)),
+            bound_usd: bounds.and_then(|bounds| bounds.at(&target.terms)).map(usd),
         }
     };
     let candidates = route.targets.iter().zip(&seen).map(candidate).collect();
     let target = walk.next_of(&seen[..]);
     let pick = Pick {
-        target: target.map(|target| Arc::clone(&target.name)),
+        target: target.map(|target| (*target.name).into()),
         candidates,
     };
     (target, pick)
 }
 
-/// What a try came to, or why there was none.
+/// What a try came to that was no answer.
 #[cold]
-pub(super) fn step(failure: &Failure, is_asked: bool, after: Duration) -> Step {
+pub(super) fn failed(failure: &Failure, after: Duration) -> Step {
     Step {
-        target: Arc::clone(&failure.target),
+        target: (*failure.target).into(),
         // What its rules refuse is not sent.
-        is_asked: is_asked && !matches!(failure.cause, Cause::Refused(_)),
-        outcome: failure.outcome().name(),
-        why: failure.cause.to_string(),
-        after,
+        asked: !matches!(failure.cause, Cause::Refused(_)),
+        awaited: false,
+        outcome: failure.outcome().name().into(),
+        why: failure.cause.to_string().into(),
+        after_ms: millis(after),
     }
 }
 
+/// Why there was no try.
 #[cold]
-pub(super) fn answered(target: &Target, after: Duration) -> Step {
+pub(super) fn passed_over(
+    target: &Target,
+    call: &Call<'_>,
+    failure: &Failure,
+    after: Duration,
+) -> Step {
     Step {
-        target: Arc::clone(&target.name),
-        is_asked: true,
-        outcome: Outcome::Answered.name(),
-        why: String::new(),
-        after,
+        asked: false,
+        awaited: turn::would_wait(target, call, &failure.cause),
+        ..failed(failure, after)
     }
 }
 
-/// What a try beside this one came to, if there was one.
+/// A try was an answer.
 #[cold]
-pub(super) fn beside(record: &mut Record, aside: &Record, outcome: Outcome) {
-    if let Some(target) = &aside.target {
-        hedged(record, target, outcome);
+pub(super) fn answered(target: &str, after: Duration) -> Step {
+    Step {
+        target: target.into(),
+        asked: true,
+        awaited: false,
+        outcome: Outcome::Answered.name().into(),
+        why: "".into(),
+        after_ms: millis(after),
     }
 }
 
 /// A try came to nothing, for one beside it was faster.
 #[cold]
-pub(super) fn outrun(record: &mut Record, target: &Target) {
-    hedged(record, &target.name, Outcome::Cancelled);
-}
-
-fn hedged(record: &mut Record, target: &Arc<str>, outcome: Outcome) {
-    let why = match outcome {
-        Outcome::Answered => "",
-        _ => "another was faster",
-    };
-    record.steps(|began| Step {
-        target: Arc::clone(target),
-        is_asked: true,
-        outcome: outcome.name(),
-        why: why.into(),
-        after: Instant::now() - began,
-    });
+pub(super) fn outrun(target: &str, after: Duration) -> Step {
+    Step {
+        outcome: Outcome::Cancelled.name().into(),
+        why: OUTRUN.into(),
+        ..answered(target, after)
+    }
 }

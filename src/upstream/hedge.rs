@@ -118,28 +118,29 @@ impl Race {
         (tab, record): (&mut Tab, &mut Record),
         failures: &mut Vec<Failure>,
     ) -> Result<Box<Answer>, Failure> {
-        let failed = |record: &mut Record, failure: &Failure| {
-            record.steps(|began| decided::step(failure, true, Instant::now() - began));
+        let now = Instant::now();
+        let lost = |record: &mut Record, target: &str, failure: Option<&Failure>| {
+            record.steps(|began| match failure {
+                Some(failure) => decided::failed(failure, now - began),
+                None => decided::outrun(target, now - began),
+            });
         };
         match self {
             Self::First(answer, other) => {
-                match other {
-                    Some(failure) => failed(record, &failure),
-                    None => decided::beside(record, &aside, Outcome::Cancelled),
+                if let Some(beside) = &aside.target {
+                    lost(record, beside, other.as_ref());
                 }
                 tab.outran(&aside);
                 record.collects(aside);
                 Ok(answer)
             }
             Self::Second(won, answer, other) => {
-                match other {
-                    Some(failure) => failed(record, &failure),
-                    None => {
-                        record.try_ends(Outcome::Cancelled);
-                        decided::outrun(record, target);
-                    }
+                // If it failed before, that is counted.
+                record.try_ends(Outcome::Cancelled);
+                lost(record, &target.name, other.as_ref());
+                if let Some(beside) = &aside.target {
+                    record.steps(|began| decided::answered(beside, now - began));
                 }
-                decided::beside(record, &aside, Outcome::Answered);
                 record.takes_over(aside);
                 won.takes_over(tab);
                 Ok(answer)
@@ -148,7 +149,7 @@ impl Race {
                 tab.outran(&aside);
                 record.collects(aside);
                 if let Some(failure) = second {
-                    failed(record, &failure);
+                    lost(record, &failure.target, Some(&failure));
                     failures.push(failure);
                 }
                 Err(first)

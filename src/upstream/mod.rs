@@ -100,6 +100,7 @@ impl Call<'_> {
             envelope: self.envelope,
             headers: self.headers,
             bounds,
+            output_cap: self.output_cap,
             seed: self.id.seed(),
         }
     }

@@ -29,10 +29,52 @@ impl<'r> Chosen<'r> {
     }
 }
 
+/// Targets that were passed over for what ends by itself.
+#[derive(Default)]
+pub(super) struct Passed<'r>(SmallVec<[&'r Arc<Target>; 2]>);
+
+impl<'r> Passed<'r> {
+    /// A target was passed over.
+    pub(super) fn notes(&mut self, target: &'r Arc<Target>, cause: &Cause) {
+        if is_awaited(target, cause) {
+            self.0.push(target);
+        }
+    }
+
+    /// The one that may be asked soonest, which then is among them no more.
+    fn soonest(&mut self, (caller, weight): (&Arc<str>, u32)) -> Option<&'r Arc<Target>> {
+        let wait = |target: &Target| {
+            let gate = target.gate.as_ref();
+            gate.and_then(|gate| gate.expected(caller, weight))
+        };
+        let all = self.0.iter().enumerate();
+        let soonest = all.min_by_key(|(_, target)| wait(target).unwrap_or_default());
+        soonest.map(|(n, _)| n).map(|n| self.0.swap_remove(n))
+    }
+}
+
+/// Whether what a target was passed over for ends by itself, and may be waited for.
+pub(super) fn is_awaited(target: &Target, cause: &Cause) -> bool {
+    let has_line = || target.gate.as_ref().is_some_and(|gate| gate.has_line());
+    match cause {
+        Cause::Limited(limited) => limited.what == What::Concurrency && has_line(),
+        Cause::Loading => true,
+        _ => false,
+    }
+}
+
+/// Whether a request that was passed on for this would be let wait for it.
+pub(super) fn would_wait(target: &Target, call: &Call<'_>, cause: &Cause) -> bool {
+    let ((caller, weight), now) = (call.caller, Instant::now());
+    let gate = target.gate.as_ref();
+    let may = gate.is_none_or(|gate| gate.would_queue(caller, weight, now, call.deadline));
+    is_awaited(target, cause) && may
+}
+
 /// Who may be asked after a wait. None: nobody, or that would be too late.
 pub(super) async fn awaited<'r>(
     (route, call): (&'r Route, &Call<'_>),
-    walk: &mut Walk<'r>,
+    (walk, passed): (&mut Walk<'r>, &mut Passed<'r>),
     tab: &Tab,
     failures: &mut Vec<Failure>,
     latest: Instant,
@@ -42,15 +84,11 @@ pub(super) async fn awaited<'r>(
     if walk.is_fresh() {
         return rested(route, walk, is_sent.then_some(latest)).await;
     }
-    if !is_sent {
-        return None;
-    }
-    let mut refused: SmallVec<[Arc<str>; 2]> = SmallVec::new();
-    while let Some(target) = soonest(route, call, failures, &refused) {
+    while let Some(target) = passed.soonest(call.caller).filter(|_| is_sent) {
         if call.stream {
             tab.presence().keeps_alive(target.provider.keepalive);
         }
-        match served(target, call, failures).await {
+        match served(target, call).await {
             Ok(slots) => {
                 return Some(Chosen {
                     slots,
@@ -58,10 +96,11 @@ pub(super) async fn awaited<'r>(
                 });
             }
             Err(cause) => {
-                let name = &target.name;
-                refused.push(Arc::clone(name));
-                // What it said before is no news any more.
-                failures.retain(|it| !(Arc::ptr_eq(&it.target, name) && is_waited_for(it)));
+                // What it was passed over for before is no news any more.
+                let is_old = |it: &Failure| {
+                    Arc::ptr_eq(&it.target, &target.name) && is_awaited(target, &it.cause)
+                };
+                failures.retain(|it| !is_old(it));
                 failures.push(Failure::unasked(target, cause));
             }
         }
@@ -98,57 +137,19 @@ async fn rested<'r>(
     }
 }
 
-/// Whether a target was passed over for what ends by itself.
-fn is_waited_for(failure: &Failure) -> bool {
-    match &failure.cause {
-        Cause::Limited(limited) => limited.what == What::Concurrency,
-        Cause::Loading => true,
-        _ => false,
+/// Waits for a target: for the end of its loading, and for a slot.
+async fn served(target: &Target, call: &Call<'_>) -> Result<Option<Slots>, Cause> {
+    if target.load.is_some() && target.health.pace().is_cold(Instant::now()) {
+        let loaded = timeout_at(call.deadline, target.health.loaded()).await;
+        loaded.map_err(|_| Cause::Loading)?;
     }
-}
-
-/// Of those that were passed over for what ends by itself the one where that is soonest, but for those that refused already.
-fn soonest<'r>(
-    route: &'r Route,
-    call: &Call<'_>,
-    failures: &[Failure],
-    refused: &[Arc<str>],
-) -> Option<&'r Arc<Target>> {
-    let targets = route.targets.iter();
-    let waited_for = targets.filter(|target| {
-        let mut told = failures.iter().rev();
-        let last = told.find(|it| Arc::ptr_eq(&it.target, &target.name));
-        let has_line =
-            target.load.is_some() || target.gate.as_ref().is_some_and(|it| it.has_line());
-        has_line && last.is_some_and(is_waited_for) && !refused.contains(&target.name)
-    });
-    waited_for.min_by_key(|target| {
-        let gate = target.gate.as_ref();
-        let wait = gate.and_then(|gate| gate.expected(call.caller.0, call.caller.1));
-        wait.unwrap_or_default()
-    })
-}
-
-/// Waits for a target: for the end of its loading, or for a slot.
-async fn served(
-    target: &Arc<Target>,
-    call: &Call<'_>,
-    failures: &[Failure],
-) -> Result<Option<Slots>, Cause> {
-    let mut told = failures.iter().rev();
-    let last = told.find(|it| Arc::ptr_eq(&it.target, &target.name));
-    let is_loading = last.is_some_and(|it| matches!(it.cause, Cause::Loading));
-    match &target.gate {
-        _ if is_loading => {
-            let loaded = timeout_at(call.deadline, target.health.loaded()).await;
-            loaded.map(|()| None).map_err(|_| Cause::Loading)
-        }
+    match target.gate.as_ref().filter(|gate| gate.has_line()) {
+        None => Ok(None),
         Some(gate) => {
-            let now = Instant::now();
-            let waiting = gate.queue(call.caller.0, call.caller.1, now, call.deadline);
+            let (caller, weight) = call.caller;
+            let waiting = gate.queue(caller, weight, Instant::now(), call.deadline);
             let slots = waiting.map_err(Cause::Limited)?.await;
             slots.map(Some).map_err(Cause::Limited)
         }
-        None => Ok(None),
     }
 }

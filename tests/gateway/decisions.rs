@@ -240,6 +240,35 @@ async fn a_log_decided_again_by_its_own_configuration_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_has_no_bound_or_is_rewritten_is_decided_again_as_it_was() {
+    let works = says("x").await;
+    // `wordy` is the dearest, for its rules ask for three answers.
+    let text = of("p", &works, "rules_for.\"wordy*\" = { set = { n = 3 } }")
+        .replace("env:SOME_KEY", "sk-x")
+        + "[models.fast]\nstrategy = \"cost\"\ntargets = [\n\
+           { to = \"p/wordy\", price = { input = 1, output = 2 } },\n\
+           { to = \"p/dear\", price = { input = 1, output = 3 } },\n\
+           { to = \"p/cheap\", price = { input = 1, output = 2.5 } },\n]\n"
+        + &key("ann", "");
+    let gateway = Gateway::with("decision_log = \"decisions.jsonl\"", &text).await;
+    let short = chat("fast").replacen('{', "{\"max_tokens\":50,", 1);
+    let searches = short.replacen('{', "{\"web_search_options\":{},", 1);
+    for body in [&short, &searches] {
+        let answer = asks(&gateway, "ann", body.clone()).await;
+        assert_eq!(
+            answer.header("x-tollgate-target"),
+            Some("p/cheap"),
+            "{body}"
+        );
+    }
+    until("both are written", || logged(gateway.folder()).len() == 2).await;
+    std::fs::write(gateway.folder().join("gateway.toml"), &text).unwrap();
+    let (code, said, wrong) = run(gateway.folder(), &["replay", "decisions.jsonl"]);
+    assert_eq!((code, &*wrong), (0, ""));
+    assert!(said.starts_with("2 requests: 2 as before"), "{said}");
+}
+
+#[tokio::test]
 async fn a_log_that_is_none_is_named_with_its_line() {
     let folder =
         crate::cli::folder_with("[providers.echo]\n[models.fast]\ntargets = [\"echo/echo\"]\n");

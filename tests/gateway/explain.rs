@@ -122,8 +122,8 @@ async fn each_target_is_told_with_its_reason_and_the_hold_with_its_parts() {
         assert!(verdict.starts_with(begins), "{verdict}");
     }
     let good = &told["models"][0]["targets"][2];
-    assert_eq!(good["bound"]["output_tokens"], 100);
-    let input = good["bound"]["input_tokens"].as_u64().unwrap();
+    assert_eq!(good["bound_tokens"][1], 100);
+    let input = good["bound_tokens"][0].as_u64().unwrap();
     let bound = input * 1_000_000 + 100 * 10_000_000;
     let told_usd: f64 = good["bound_usd"].as_str().unwrap().parse().unwrap();
     #[expect(clippy::cast_precision_loss, reason = "a few dollars")]

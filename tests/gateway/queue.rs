@@ -116,24 +116,27 @@ async fn whoever_would_wait_too_long_is_told_so_at_once_and_for_how_long() {
     // Three are before it, of which one is half done.
     let told = wait_ms(&answer);
     assert!((550..1_100).contains(&told), "{told}");
-    let told = post(
-        gateway.admin,
-        "/admin/explain",
-        "",
-        json!({"key": "ann", "model": "fast"}).to_string(),
-    )
-    .await
-    .json();
+    // So it is explained; and to another caller that it would be let wait, in the place of one of these.
+    let explained = async |name: &str| {
+        let question = json!({ "key": name, "model": "fast" }).to_string();
+        let told = post(gateway.admin, "/admin/explain", "", question).await;
+        told.json()
+    };
+    let told = explained("ann").await;
+    assert_eq!(told["rejected"]["code"], "rate_limit_exceeded", "{told:#}");
     let target = &told["models"][0]["targets"][0];
-    assert_eq!(
-        target["verdict"], "would be waited for, where nobody else can be asked",
-        "{told:#}"
-    );
+    assert_eq!(target["verdict"], "would be passed over", "{told:#}");
     assert_eq!(
         (&target["slots"]["under_way"], &target["slots"]["waiting"]),
         (&1.into(), &2.into())
     );
-    assert_eq!(told.get("rejected"), None);
+    let told = explained("bob").await;
+    assert_eq!(told.get("rejected"), None, "{told:#}");
+    let verdict = &told["models"][0]["targets"][0]["verdict"];
+    assert_eq!(
+        verdict,
+        "would be waited for, where nobody else can be asked"
+    );
     for (metric, want) in [("waiting", 2.0), ("slots", 1.0)] {
         let line = format!("tollgate_target_{metric}{{target=\"p/m\"}}");
         assert_eq!(gateway.metric(&line), want, "{line}");

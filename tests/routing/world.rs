@@ -320,6 +320,7 @@ impl World {
             envelope: &Envelope::scan(body, |_| false).unwrap(),
             headers: &words.headers,
             bounds: None,
+            output_cap: self.gateway.plan().spending.output_cap,
             seed,
         })
     }
