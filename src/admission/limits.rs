@@ -12,9 +12,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::capacity::Capacity;
+pub use super::capacity::{Concurrency, Feeling};
 pub use super::line::Line;
-use super::pace::Pace;
-pub use super::pace::{Concurrency, Feeling};
 pub use super::told::{Left, Limited, What, Whose, tell};
 use super::turns::{Turns, Wake};
 pub use super::waiting::{Crowd, Waiting};
@@ -97,8 +97,8 @@ impl Gate {
     pub(super) fn most(&self, used: &Used) -> Option<u64> {
         let own = self.limits.concurrency?;
         let turns = used.turns.as_deref();
-        match turns.and_then(|turns| turns.pace.as_ref()) {
-            Some(pace) => pace.limit(),
+        match turns.and_then(|turns| turns.capacity.as_ref()) {
+            Some(capacity) => capacity.limit(),
             None => Some(own.first()),
         }
     }
@@ -109,7 +109,7 @@ impl Gate {
             && self.limits.takes_turns()
         {
             let rule = self.limits.concurrency;
-            turns.pace.get_or_insert_with(|| Pace::new(rule));
+            turns.capacity.get_or_insert_with(|| Capacity::new(rule));
         }
     }
 

@@ -4,13 +4,13 @@
 //! random; a slow one would cost every request.) Knows `ledger`.
 
 mod bearers;
+mod capacity;
 pub mod door;
 pub mod guesses;
 pub mod limits;
 mod line;
 mod made;
 pub mod note;
-mod pace;
 mod told;
 mod turns;
 mod waiting;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::capacity::{Capacity, Concurrency, Mean};
 use super::line::Queue;
-use super::pace::{Concurrency, Mean, Pace};
 
 /// Those who wait for slots, and what says how many there are. Outlives plans.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Turns {
     /// What the latest plan says that was made, which may never come into force.
     pub(super) wanted: Option<Concurrency>,
     /// None: no plan that asks for it has come into force yet.
-    pub(super) pace: Option<Pace>,
+    pub(super) capacity: Option<Capacity>,
     pub(super) queue: Queue,
     /// Whose turn it is who does not know yet, by their tickets, and since when. Their slots are taken.
     handed: SmallVec<[(u64, Instant); 2]>,
@@ -48,7 +48,7 @@ impl Wake {
 impl Turns {
     /// Hands free slots to whoever is next. To be called whenever one may have become free.
     pub(super) fn serve(&mut self, slots: &mut u64, now: Instant) -> Wake {
-        let limit = self.pace.as_ref().and_then(Pace::limit);
+        let limit = self.capacity.as_ref().and_then(Capacity::limit);
         let mut wake = Wake::default();
         while limit.is_none_or(|limit| *slots < limit) {
             let Some((ticket, waiter)) = self.queue.next(now) else {
@@ -67,9 +67,9 @@ impl Turns {
     /// Puts what the latest plan says in force.
     pub(super) fn enforce(&mut self, slots: &mut u64, now: Instant) -> Wake {
         let wanted = self.wanted;
-        match &mut self.pace {
-            Some(pace) => pace.rule(wanted),
-            None => self.pace = Some(Pace::new(wanted)),
+        match &mut self.capacity {
+            Some(capacity) => capacity.rule(wanted),
+            None => self.capacity = Some(Capacity::new(wanted)),
         }
         self.serve(slots, now)
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::capacity::{Concurrency, Feeling};
 use super::limits::{Gate, Limited, Slots, Used, What};
-use super::pace::{Concurrency, Feeling};
 use super::turns::Wake;
 
 /// One that waits for a slot.
@@ -192,8 +192,8 @@ impl Gate {
         let Used { slots, turns, .. } = &mut *used;
         let Some(turns) = turns else { return };
         let held = turns.held.get();
-        if let Some(pace) = &mut turns.pace {
-            pace.feels(feeling, *slots, held, now);
+        if let Some(capacity) = &mut turns.capacity {
+            capacity.feels(feeling, *slots, held, now);
         }
         let wake = turns.serve(slots, now);
         drop(used);

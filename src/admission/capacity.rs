@@ -77,7 +77,7 @@ impl Mean {
 
 /// The number in force, and what is known to find a better one.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Capacity {
     /// None: as many as come.
     rule: Option<Concurrency>,
     /// What was found, in thousandths.
@@ -92,7 +92,7 @@ pub(super) struct Pace {
     minute: Option<Instant>,
 }
 
-impl Pace {
+impl Capacity {
     pub(super) fn new(rule: Option<Concurrency>) -> Self {
         let first = rule.map_or(START, Concurrency::first);
         Self {
@@ -193,95 +193,95 @@ mod tests {
 
     #[test]
     fn it_grows_by_one_a_round_while_it_is_used_up() {
-        let (mut pace, now) = (Pace::new(UP_TO_40), Instant::now());
-        assert_eq!(pace.limit(), Some(4));
+        let (mut capacity, now) = (Capacity::new(UP_TO_40), Instant::now());
+        assert_eq!(capacity.limit(), Some(4));
         for limit in 4..12 {
-            assert_eq!(pace.limit(), Some(limit));
+            assert_eq!(capacity.limit(), Some(limit));
             // A little more than one each, for the number grows meanwhile.
             for _ in 0..=limit {
-                pace.feels(good(100), limit, HELD, now);
+                capacity.feels(good(100), limit, HELD, now);
             }
         }
-        let before = pace.limit();
+        let before = capacity.limit();
         for _ in 0..100 {
-            pace.feels(good(100), 5, HELD, now);
+            capacity.feels(good(100), 5, HELD, now);
         }
-        assert_eq!(pace.limit(), before, "half of it would do");
+        assert_eq!(capacity.limit(), before, "half of it would do");
         for _ in 0..10_000 {
-            pace.feels(good(100), 40, HELD, now);
+            capacity.feels(good(100), 40, HELD, now);
         }
-        assert_eq!(pace.limit(), Some(40));
+        assert_eq!(capacity.limit(), Some(40));
     }
 
     #[test]
     fn it_shrinks_once_for_what_happens_at_once() {
-        let (mut pace, now) = (Pace::new(UP_TO_40), Instant::now());
-        pace.found = 20 * MILLI;
+        let (mut capacity, now) = (Capacity::new(UP_TO_40), Instant::now());
+        capacity.found = 20 * MILLI;
         for _ in 0..20 {
-            pace.feels(Feeling::Overloaded, 20, HELD, now);
+            capacity.feels(Feeling::Overloaded, 20, HELD, now);
         }
-        assert_eq!(pace.limit(), Some(14));
+        assert_eq!(capacity.limit(), Some(14));
         let later = now + Duration::from_secs(10);
-        pace.feels(Feeling::Overloaded, 15, HELD, later);
-        assert_eq!(pace.limit(), Some(14), "more are under way than may be");
+        capacity.feels(Feeling::Overloaded, 15, HELD, later);
+        assert_eq!(capacity.limit(), Some(14), "more are under way than may be");
         let soon = now + Duration::from_millis(1_999);
-        pace.feels(Feeling::Overloaded, 14, HELD, soon);
-        assert_eq!(pace.limit(), Some(14), "they began before");
-        pace.feels(Feeling::Overloaded, 14, HELD, later);
-        assert_eq!(pace.limit(), Some(9));
+        capacity.feels(Feeling::Overloaded, 14, HELD, soon);
+        assert_eq!(capacity.limit(), Some(14), "they began before");
+        capacity.feels(Feeling::Overloaded, 14, HELD, later);
+        assert_eq!(capacity.limit(), Some(9));
         for n in 1..20 {
-            pace.feels(Feeling::Overloaded, 0, HELD, later + MINUTE * n);
+            capacity.feels(Feeling::Overloaded, 0, HELD, later + MINUTE * n);
         }
-        assert_eq!(pace.limit(), Some(2));
+        assert_eq!(capacity.limit(), Some(2));
     }
 
     #[test]
     fn it_shrinks_when_answers_begin_twice_as_late() {
-        let (mut pace, mut now) = (Pace::new(UP_TO_40), Instant::now());
+        let (mut capacity, mut now) = (Capacity::new(UP_TO_40), Instant::now());
         for _ in 0..20 {
-            pace.feels(good(100), 4, HELD, now);
+            capacity.feels(good(100), 4, HELD, now);
         }
-        let before = pace.limit().unwrap();
+        let before = capacity.limit().unwrap();
         for _ in 0..20 {
-            pace.feels(good(190), before, HELD, now);
+            capacity.feels(good(190), before, HELD, now);
         }
-        assert!(pace.limit() > Some(before), "that is not twice");
-        let before = pace.limit().unwrap();
+        assert!(capacity.limit() > Some(before), "that is not twice");
+        let before = capacity.limit().unwrap();
         for _ in 0..40 {
             now += Duration::from_millis(50);
-            pace.feels(good(300), before, HELD, now);
+            capacity.feels(good(300), before, HELD, now);
         }
-        assert_eq!(pace.limit(), Some(before * 7 / 10));
+        assert_eq!(capacity.limit(), Some(before * 7 / 10));
         // Once it has been so for two minutes, that is how it is.
         for _ in 0..4 {
             now += MINUTE;
-            pace.feels(good(300), 0, HELD, now);
+            capacity.feels(good(300), 0, HELD, now);
         }
-        let before = pace.limit().unwrap();
+        let before = capacity.limit().unwrap();
         for _ in 0..60 {
-            pace.feels(good(300), 40, HELD, now);
+            capacity.feels(good(300), 40, HELD, now);
         }
-        assert!(pace.limit() > Some(before));
+        assert!(capacity.limit() > Some(before));
     }
 
     #[test]
     fn a_rule_may_change() {
-        let mut pace = Pace::new(UP_TO_40);
-        pace.found = 30 * MILLI;
-        pace.rule(Some(Concurrency::Adaptive { least: 1, most: 20 }));
-        assert_eq!(pace.limit(), Some(20), "as far as it may");
-        pace.rule(Some(Concurrency::Adaptive { least: 1, most: 90 }));
-        assert_eq!(pace.limit(), Some(20), "what was found stays");
-        pace.rule(Some(Concurrency::Fixed(7)));
-        assert_eq!(pace.limit(), Some(7));
-        pace.feels(Feeling::Overloaded, 0, HELD, Instant::now());
-        assert_eq!(pace.limit(), Some(7));
-        pace.rule(None);
-        assert_eq!(pace.limit(), None);
-        pace.rule(UP_TO_40);
-        assert_eq!(pace.limit(), Some(4));
+        let mut capacity = Capacity::new(UP_TO_40);
+        capacity.found = 30 * MILLI;
+        capacity.rule(Some(Concurrency::Adaptive { least: 1, most: 20 }));
+        assert_eq!(capacity.limit(), Some(20), "as far as it may");
+        capacity.rule(Some(Concurrency::Adaptive { least: 1, most: 90 }));
+        assert_eq!(capacity.limit(), Some(20), "what was found stays");
+        capacity.rule(Some(Concurrency::Fixed(7)));
+        assert_eq!(capacity.limit(), Some(7));
+        capacity.feels(Feeling::Overloaded, 0, HELD, Instant::now());
+        assert_eq!(capacity.limit(), Some(7));
+        capacity.rule(None);
+        assert_eq!(capacity.limit(), None);
+        capacity.rule(UP_TO_40);
+        assert_eq!(capacity.limit(), Some(4));
         // Wrong numbers are no reason to panic, or to stop.
-        pace.rule(Some(Concurrency::Adaptive { least: 9, most: 0 }));
-        assert_eq!(pace.limit(), Some(1));
+        capacity.rule(Some(Concurrency::Adaptive { least: 9, most: 0 }));
+        assert_eq!(capacity.limit(), Some(1));
     }
 }
