@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -54,6 +54,9 @@ pub fn question(text: &[u8]) -> Result<Question, String> {
         let value = HeaderValue::try_from(value.as_str()).map_err(|_| wrong("value"))?;
         headers.append(name, value);
     }
+    // It goes without saying, for the body is part of what is JSON.
+    let json = HeaderValue::from_static("application/json");
+    headers.entry(header::CONTENT_TYPE).or_insert(json);
     Ok(Question {
         key: written.key,
         endpoint,

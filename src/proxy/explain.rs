@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
+use http_body_util::Full;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::asked::{Manner, wants_stream};
 use super::funds::{self, Taken, Wanted};
 use super::instead::{Hops, Turned};
-use super::{admit, destination, model, nobody, own};
+use super::{admit, destination, model, nobody, own, whole};
 use crate::admission::{Caller, UnknownKey};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
@@ -33,7 +34,7 @@ pub struct Question {
     pub key: Option<String>,
     /// What would be called.
     pub endpoint: Endpoint,
-    /// With these headers.
+    /// With these headers, of which one must say that the body is JSON.
     pub headers: HeaderMap,
     /// And this body.
     pub body: Bytes,
@@ -105,20 +106,22 @@ async fn walk(
     found.extend(own::standing(gateway, caller, record.began).await);
     let mut taken = admit(gateway, plan, caller, record)?;
 
-    let manner = Manner::of(&question.headers);
-    let envelope = Envelope::scan(question.body.clone(), |name| plan.acted_on.contains(name))?;
+    let manner = Manner::of(&question.headers).readable()?;
+    let mut share = gateway.state.memory.share();
+    let body = whole(plan, &mut share, Full::new(question.body.clone())).await?;
+    let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
     let asked = model(&envelope)?;
     found.insert("model".into(), (*asked).into());
     let stream = wants_stream(&envelope)? && question.endpoint.streams();
     found.insert("stream".into(), stream.into());
+    let patience = manner.patience()?;
 
-    let mut route = destination(plan, caller, &asked)?;
+    let route = destination(plan, caller, &asked)?;
     if route.targets.is_empty() {
         return Err(nobody(&route, &asked));
     }
 
-    let patience = manner.patience()?.unwrap_or(route.deadline);
-    let deadline = patience.min(route.deadline);
+    let deadline = patience.unwrap_or(route.deadline).min(route.deadline);
     found.insert("deadline_ms".into(), millis(deadline).into());
     let call = Call {
         endpoint: question.endpoint,
@@ -133,45 +136,59 @@ async fn walk(
         client_id: record.id.header(),
         caller: (&caller.name, caller.weight.max(1)),
     };
-    let label = &Arc::clone(&route.meters.name);
+    let model = &Arc::clone(&route.meters.name);
+    let wanted = Wanted {
+        caller,
+        manner: &manner,
+        call: &call,
+        model,
+        route: &route,
+    };
+    let (models, outcome) = models(gateway, plan, wanted, &mut taken, record).await;
+    found.insert("models".into(), models.into());
+    outcome
+}
+
+/// Goes past the targets of a model, and of those that may be asked instead; and whether anything would come of it.
+async fn models(
+    gateway: &Gateway,
+    plan: &Plan,
+    wanted: Wanted<'_>,
+    taken: &mut Taken,
+    record: &mut Record,
+) -> (Vec<Value>, Result<(), Rejection>) {
     let (rehearsal, presence) = (Rehearsal::default(), Presence::default());
     let (mut hops, mut models) = (Hops::default(), Vec::new());
     let client = Client::rehearsing(&rehearsal);
-    let outcome = loop {
-        let wanted = Wanted {
-            caller,
-            manner: &manner,
-            call: &call,
-            model: label,
-            route: &route,
-        };
-        let ran = one(gateway, (plan, wanted), &mut taken, &client, record).await;
+    let mut instead = None::<Arc<Route>>;
+    loop {
+        let route = instead.as_deref().unwrap_or(wanted.route);
+        let asked = (plan, Wanted { route, ..wanted });
+        let ran = one(gateway, asked, taken, &client, record).await;
         let decision = record.decided.as_mut().and_then(|it| it.all.pop());
         let unsent = rehearsal.take();
         // Nothing answers: all is well where something would have been sent, or waited for.
         let mut is_well = !unsent.is_empty();
         if let Some(decision) = decision {
-            let held = ran.held.filter(|_| caller.has_budget);
+            let held = ran.held.filter(|_| wanted.caller.has_budget);
             is_well |= decision.steps.iter().any(|step| step.awaited);
             models.push(json!({
                 "model": decision.model,
                 "strategy": decision.strategy,
                 "held_usd": held.map(usd),
-                "hedge": hedged(&route, &decision),
+                "hedge": hedged(route, &decision),
                 "skipped": route.skipped,
-                "targets": targets(&route, &call, &decision, unsent),
+                "targets": targets(route, wanted.call, &decision, unsent),
             }));
         }
         match ran.turned.filter(|_| !is_well) {
-            None => break Ok(()),
-            Some(turned) => match hops.next(plan, &route, &presence, turned) {
-                Ok(next) => route = next,
-                Err(rejection) => break Err(rejection),
+            None => return (models, Ok(())),
+            Some(turned) => match hops.next(plan, route, &presence, turned) {
+                Ok(next) => instead = Some(next),
+                Err(rejection) => return (models, Err(rejection)),
             },
         }
-    };
-    found.insert("models".into(), models.into());
-    outcome
+    }
 }
 
 /// When another target would be asked beside the first.

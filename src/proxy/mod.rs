@@ -26,7 +26,7 @@ use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::admission::limits;
-use crate::admission::{Caller, Permit, UnknownKey};
+use crate::admission::{Caller, Permit, Share, UnknownKey};
 use crate::envelope::{self, Envelope};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -309,10 +309,8 @@ where
     if is_kept || gateway.state.telemetry.logs_decisions() {
         record.is_decided((gateway.wall)(), is_kept);
     }
-    let (most, within) = (plan.limits.body, plan.limits.body_timeout);
     let mut share = gateway.state.memory.share();
-    let take = |bytes| Ok::<_, Rejection>(share.grow(bytes, plan.limits.body_memory)?);
-    let body = envelope::read(body, most, within, take).await?;
+    let body = whole(plan, &mut share, body).await?;
     record.bytes_in = body.len() as u64;
     let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
     let model = model(&envelope)?;
@@ -403,6 +401,20 @@ async fn one(
             Err(exhausted.into())
         }
     }
+}
+
+/// A body, if it is not too long, comes in time, and there is room for it.
+fn whole<B>(
+    plan: &Plan,
+    share: &mut Share,
+    body: B,
+) -> impl Future<Output = Result<Bytes, Rejection>> + Send
+where
+    B: HttpBody<Data = Bytes> + Send,
+{
+    let limits = plan.limits;
+    let take = move |bytes| Ok::<_, Rejection>(share.grow(bytes, limits.body_memory)?);
+    envelope::read(body, limits.body, limits.body_timeout, take)
 }
 
 /// The model that is asked for.

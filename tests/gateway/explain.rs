@@ -233,6 +233,43 @@ async fn whoever_would_be_turned_away_is_told_so_as_a_client_hears_it() {
 }
 
 #[tokio::test]
+async fn what_a_request_would_be_refused_for_by_its_head_or_length_is_told_as_well() {
+    let provider = says("x").await;
+    let text = [of("p", &provider, ""), fast(PRICE), key("ann", "")].concat();
+    let gateway = Gateway::with("max_body = \"1KiB\"", &text).await;
+    let long = chat("fast").replace("hi", &"hi ".repeat(500));
+    for (headers, body, status, message) in [
+        (
+            r#"{"content-encoding": "gzip"}"#,
+            chat("fast"),
+            400,
+            "content-encoding",
+        ),
+        (
+            r#"{"content-type": "text/plain"}"#,
+            chat("fast"),
+            415,
+            "must be JSON",
+        ),
+        (
+            r#"{"x-tollgate-timeout": "soon"}"#,
+            chat("fast"),
+            400,
+            "x-tollgate-timeout",
+        ),
+        ("{}", long, 413, "1024 bytes"),
+    ] {
+        let question = format!(r#"{{"key":"ann","headers":{headers},"body":{body}}}"#);
+        let told = post(gateway.admin, "/admin/explain", "", question)
+            .await
+            .json();
+        let said = told["rejected"]["message"].as_str().unwrap_or_default();
+        assert_eq!(told["rejected"]["status"], status, "{told:#}");
+        assert!(said.contains(message), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_question_that_is_none_is_answered_with_what_is_wrong() {
     let provider = says("x").await;
     let gateway = Gateway::start(&[of("p", &provider, ""), fast(PRICE)].concat()).await;
