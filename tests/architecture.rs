@@ -246,7 +246,7 @@ fn the_only_places_that_know_an_outside_crate_are_its_home() {
     for (outside, homes) in [
         (
             "prometheus::",
-            &["src/telemetry/metrics.rs", "src/telemetry/meters.rs"][..],
+            &["src/telemetry/metrics.rs", "src/telemetry/board.rs"][..],
         ),
         ("figment::", &["src/config/load.rs", "src/config/tree.rs"]),
         ("toml_edit::", &["src/config/load.rs", "src/config/tree.rs"]),

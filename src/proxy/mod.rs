@@ -451,7 +451,7 @@ fn identify(
     let made = gateway.state.made.load();
     match plan.keyring.identify(headers, &made, &gateway.wall) {
         Ok(caller) => {
-            record.key = Some(Arc::clone(&caller.name));
+            record.is_called_by(&caller.name);
             Ok(caller)
         }
         Err(UnknownKey::Wrong) => {

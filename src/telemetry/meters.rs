@@ -1,42 +1,123 @@
 //! What is counted about one model, and about one target of it? Looked up once for a plan, and kept with what they measure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
-
+use super::counts::{Count, Row, Times};
+use super::labels::KeyLabel;
 use super::{End, Outcome};
-use crate::usage::{KINDS, Usage};
+use crate::usage::{KINDS, Money, Usage};
 
-/// The children of one model.
+/// The bounds of what takes as long as a model does.
+pub(super) const BOUNDS: [Duration; 14] = [
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
+];
+
+/// The endpoints that are timed each on its own.
+pub(super) const APIS: [&str; 3] = ["chat_completions", "completions", "embeddings"];
+
+/// What is counted about one model.
 #[derive(Debug)]
 pub struct RouteMeters {
     /// Its label.
     pub name: Arc<str>,
-    pub(super) in_flight: IntGauge,
-    pub(super) duration: [Histogram; 3],
+    pub(super) in_flight: Count,
+    /// In the order of [`APIS`].
+    pub(super) duration: [Times<{ BOUNDS.len() }>; APIS.len()],
 }
 
-/// The children of one target of one model.
+impl RouteMeters {
+    pub(super) fn of(name: Arc<str>) -> Self {
+        Self {
+            name,
+            in_flight: Count::default(),
+            duration: Default::default(),
+        }
+    }
+
+    /// An answer of an endpoint took that long.
+    pub(super) fn took(&self, api: &str, time: Duration) {
+        let [chat, completions, embeddings] = &self.duration;
+        let times = match api {
+            "chat_completions" => chat,
+            "completions" => completions,
+            _ => embeddings,
+        };
+        times.observe(time, &BOUNDS);
+    }
+}
+
+/// What is counted about one target of one model. What most requests add to lies together, in the order of memory.
 #[derive(Debug)]
+#[repr(C)]
 pub struct TargetMeters {
+    /// In the order of [`KINDS`].
+    pub(super) tokens: [Count; KINDS.len()],
+    /// In the order of [`Outcome::ALL`].
+    pub(super) tries: [Count; Outcome::ALL.len()],
+    pub(super) first_content: Times<{ BOUNDS.len() }>,
+    /// In the order of [`End::ALL`].
+    pub(super) ends: [Count; End::ALL.len()],
     /// Its label.
     pub(super) name: Arc<str>,
-    pub(super) first_content: Histogram,
-    pub(super) tries: [IntCounter; Outcome::ALL.len()],
-    pub(super) ends: [IntCounter; End::ALL.len()],
-    pub(super) tokens: [IntCounter; KINDS.len()],
+    /// Its model's: the same in memory as in that model's own.
+    pub(super) model: Arc<str>,
+    /// In billionths of a dollar, by who pays.
+    pub(super) spend: Row,
 }
 
 impl TargetMeters {
+    pub(super) fn of(model: Arc<str>, name: Arc<str>) -> Self {
+        Self {
+            tokens: Default::default(),
+            tries: Default::default(),
+            first_content: Times::default(),
+            ends: Default::default(),
+            name,
+            model,
+            spend: Row::default(),
+        }
+    }
+
+    /// Whether it is about a target of that model.
+    pub(super) fn is_of(&self, route: &RouteMeters) -> bool {
+        Arc::ptr_eq(&self.model, &route.name)
+    }
+
+    /// A try was entered with so many tokens.
     pub(super) fn count(&self, usage: Usage) {
         for (counter, count) in self.tokens.iter().zip(usage.counts()) {
             if count > 0 {
-                counter.inc_by(count);
+                counter.add(count);
             }
         }
     }
 
-    pub(super) fn tries(&self, outcome: Outcome) -> &IntCounter {
+    /// A try was entered at that cost, for somebody to pay.
+    pub(super) fn costs(&self, cost: Money, key: KeyLabel) {
+        // Where nothing is ever paid, nothing is kept of who pays.
+        if cost > Money::ZERO
+            && let Some(sum) = self.spend.of(key.number())
+        {
+            sum.add(cost.0);
+        }
+    }
+
+    /// A try came to something.
+    pub(super) fn try_ends(&self, outcome: Outcome) {
         let [
             answered,
             cancelled,
@@ -49,7 +130,7 @@ impl TargetMeters {
             reset,
             timeout,
         ] = &self.tries;
-        match outcome {
+        let count = match outcome {
             Outcome::Answered => answered,
             Outcome::Cancelled => cancelled,
             Outcome::ClientFault => client,
@@ -60,12 +141,14 @@ impl TargetMeters {
             Outcome::RateLimited => limited,
             Outcome::Reset => reset,
             Outcome::Timeout => timeout,
-        }
+        };
+        count.add(1);
     }
 
-    pub(super) fn ends(&self, end: End) -> &IntCounter {
+    /// A stream ended.
+    pub(super) fn stream_ends(&self, end: End) {
         let [cut, gone, complete, error, shutdown, stalled, truncated] = &self.ends;
-        match end {
+        let count = match end {
             End::BudgetCut => cut,
             End::ClientGone => gone,
             End::Complete => complete,
@@ -73,6 +156,7 @@ impl TargetMeters {
             End::Shutdown => shutdown,
             End::Stalled => stalled,
             End::Truncated => truncated,
-        }
+        };
+        count.add(1);
     }
 }

@@ -1,49 +1,34 @@
 //! Every metric, one documented line each.
 //!
-//! Children are looked up once, when a plan is compiled, and kept with the route and the target they belong to. Label
-//! values come from the configuration, never from a client: this crate tells children apart by a hash only.
+//! What each request counts about its model and its target stands in [`board`](super::board). Label values come from the
+//! configuration, never from a client: this crate tells children apart by a hash only.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tokio::time::Instant;
 
+use super::board::{Board, Shown};
+use super::labels::KeyLabel;
+use super::meters::BOUNDS;
 pub use super::meters::{RouteMeters, TargetMeters};
 pub use super::observed::{Observed, SeenTarget};
-use super::{End, Outcome, Record};
-use crate::usage::{KINDS, Money};
+use super::{End, Record};
+use crate::usage::Money;
 
 /// The content type of [`Metrics::read`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// More keys than this share the label `other`.
-const MOST_KEYS: usize = 1_000;
-
-const SECONDS: &[f64] = &[
-    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
-const OVERHEAD: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
-    0.1, 1.0,
-];
-
 /// All metrics of one gateway, in a registry of its own.
 pub struct Metrics {
     registry: Registry,
+    board: Arc<Board>,
     requests: IntCounterVec,
     rejections: IntCounterVec,
-    duration: HistogramVec,
-    first_content: HistogramVec,
-    overhead: Histogram,
-    tries: IntCounterVec,
-    streams: IntCounterVec,
-    tokens: IntCounterVec,
-    spend: CounterVec,
     budgets: GaugeVec,
     targets_up: IntGaugeVec,
     waiting: IntGaugeVec,
@@ -54,19 +39,13 @@ pub struct Metrics {
     ledger_queue: IntGauge,
     ledger_late: IntGauge,
     ledger_up: IntGauge,
-    in_flight: IntGaugeVec,
     reloads: IntCounterVec,
     connections: IntGauge,
     /// Access lines that were not written because the writer could not keep up.
     pub lines_lost: IntCounter,
-    /// Names of keys that have a label of their own.
-    keys: arc_swap::ArcSwap<std::collections::HashSet<Arc<str>>>,
     /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
     reading: Mutex<()>,
 }
-
-/// The endpoints that have a histogram of their own, in the order of `RouteMeters::duration`.
-const APIS: [&str; 3] = ["chat_completions", "completions", "embeddings"];
 
 /// Registers a metric. The names are constants of this file, and a test makes them all.
 #[expect(
@@ -78,10 +57,20 @@ fn register<M: Collector + Clone + 'static>(
     metric: prometheus::Result<M>,
 ) -> M {
     let metric = metric.expect("a well-formed metric");
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("a new metric");
+    enroll(registry, Ok(metric.clone()));
     metric
+}
+
+/// Has the registry read it.
+#[expect(
+    clippy::expect_used,
+    reason = "fails for a malformed or a second name only, which a test would find"
+)]
+fn enroll(registry: &Registry, collector: prometheus::Result<impl Collector + 'static>) {
+    let collector = collector.expect("a well-formed metric");
+    registry
+        .register(Box::new(collector))
+        .expect("a new metric");
 }
 
 impl Default for Metrics {
@@ -102,22 +91,11 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(r, IntCounterVec::new(Opts::new(name, help), labels))
         };
-        let histograms = |name: &str, help: &str, labels: &[&str]| {
-            register(
-                r,
-                HistogramVec::new(
-                    HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
-                    labels,
-                ),
-            )
-        };
-        let overhead = HistogramOpts::new(
-            "tollgate_overhead_seconds",
-            "Time a request spent in tollgate itself, by phase: `request` is from its head to the first try.",
-        );
         let build = Opts::new("tollgate_build_info", "Always 1; the version is the label.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, IntGauge::with_opts(build)).set(1);
+        let board = Arc::<Board>::default();
+        enroll(r, Shown::new(Arc::clone(&board)));
         #[cfg(target_os = "linux")]
         {
             let process = prometheus::process_collector::ProcessCollector::for_self();
@@ -134,49 +112,6 @@ impl Metrics {
                 "tollgate_rejections_total",
                 "Requests tollgate itself said no to.",
                 &["code"],
-            ),
-            duration: histograms(
-                "tollgate_request_duration_seconds",
-                "From a request's head to its answer's last byte.",
-                &["api", "model"],
-            ),
-            first_content: histograms(
-                "tollgate_time_to_first_content_seconds",
-                "From a request's head to the first content of its answer.",
-                &["target"],
-            ),
-            overhead: register(
-                r,
-                Histogram::with_opts(
-                    overhead
-                        .const_label("phase", "request")
-                        .buckets(OVERHEAD.to_vec()),
-                ),
-            ),
-            tries: counters(
-                "tollgate_tries_total",
-                "Requests to targets, by what they came to.",
-                &["target", "outcome"],
-            ),
-            streams: counters(
-                "tollgate_streams_total",
-                "Streamed answers, by how they ended.",
-                &["target", "end"],
-            ),
-            tokens: counters(
-                "tollgate_tokens_total",
-                "Tokens as they were entered: what providers told, or else an estimate; the kinds are disjoint.",
-                &["model", "target", "kind"],
-            ),
-            spend: register(
-                r,
-                CounterVec::new(
-                    Opts::new(
-                        "tollgate_spend_usd_total",
-                        "What requests cost, over all of their tries, in US dollars.",
-                    ),
-                    &["model", "target", "key"],
-                ),
             ),
             budgets: register(
                 r,
@@ -264,13 +199,6 @@ impl Metrics {
                     "1 while the ledger can write; while it is 0, callers with a budget are refused.",
                 ),
             ),
-            in_flight: register(
-                r,
-                IntGaugeVec::new(
-                    Opts::new("tollgate_in_flight", "Requests under way."),
-                    &["model"],
-                ),
-            ),
             reloads: counters(
                 "tollgate_reloads_total",
                 "Configurations put in force, or refused.",
@@ -287,46 +215,47 @@ impl Metrics {
                     "Access lines that were not written because the writer could not keep up.",
                 ),
             ),
-            keys: arc_swap::ArcSwap::default(),
             reading: Mutex::default(),
+            board,
             registry,
         }
     }
 
-    /// The children of a model, by its label.
+    /// What is counted about a model, by its label.
     pub fn route(&self, name: &str) -> Arc<RouteMeters> {
-        Arc::new(RouteMeters {
-            name: name.into(),
-            in_flight: self.in_flight.with_label_values(&[name]),
-            duration: APIS.map(|api| self.duration.with_label_values(&[api, name])),
-        })
+        self.board.route(name)
     }
 
-    /// The children of a target, by its label and its model's.
+    /// What is counted about a target, by its label and its model's.
     pub fn target(&self, model: &str, name: &str) -> Arc<TargetMeters> {
-        Arc::new(TargetMeters {
-            name: name.into(),
-            first_content: self.first_content.with_label_values(&[name]),
-            tries: Outcome::ALL.map(|o| self.tries.with_label_values(&[name, o.name()])),
-            ends: End::ALL.map(|end| self.streams.with_label_values(&[name, end.name()])),
-            tokens: KINDS.map(|kind| self.tokens.with_label_values(&[model, name, kind])),
-        })
+        self.board.target(model, name)
+    }
+
+    /// A target of another model was asked in place of this one's: it is spent for this one.
+    #[cold]
+    pub(super) fn costs_instead(
+        &self,
+        route: &RouteMeters,
+        target: &TargetMeters,
+        cost: Money,
+        key: KeyLabel,
+    ) {
+        let own = self.board.target(&route.name, &target.name);
+        own.costs(cost, key);
     }
 
     /// Gives the first keys a label of their own. A name that once had one keeps it: its counters stand.
     pub fn label_keys(&self, names: impl Iterator<Item = Arc<str>>) {
-        let mut keys = (**self.keys.load()).clone();
-        for name in names {
-            if keys.len() < MOST_KEYS {
-                keys.insert(name);
-            }
-        }
-        self.keys.store(Arc::new(keys));
+        self.board.keys.give(names);
     }
 
     /// Whether a key has a label of its own.
     pub fn is_labelled(&self, key: &str) -> bool {
-        self.keys.load().contains(key)
+        self.board.keys.has(key)
+    }
+
+    pub(super) fn label_of(&self, key: &str) -> KeyLabel {
+        self.board.keys.of(key)
     }
 
     /// Counts a configuration that was `applied`, or `refused`.
@@ -405,31 +334,16 @@ impl Metrics {
             self.rejections.with_label_values(&[code]).inc();
         }
         let model = record.route.as_ref().map_or("", |route| &*route.name);
-        let key = match &record.key {
-            Some(key) if self.keys.load().contains(key) => key,
-            Some(_) => "other",
-            None => "",
-        };
-        if let Some(cost) = record.cost.filter(|cost| *cost > Money::ZERO) {
-            let target = record.target_label();
-            let spend = self.spend.with_label_values(&[model, target, key]);
-            spend.inc_by(dollars(cost));
-        }
+        let key = record.label.text(record.key.as_deref().unwrap_or_default());
         let status = status(record.status);
         self.requests
             .with_label_values(&[record.api, model, key, status])
             .inc();
         if let Some(route) = &record.route {
-            let [chat, completions, embeddings] = &route.duration;
-            let histogram = match record.api {
-                "chat_completions" => chat,
-                "completions" => completions,
-                _ => embeddings,
-            };
-            histogram.observe(seconds(now - record.began));
+            route.took(record.api, now - record.began);
         }
         if let Some(sent) = record.sent {
-            self.overhead.observe(seconds(sent - record.began));
+            self.board.held_up(sent - record.began);
         }
         let Some(target) = &record.meters else {
             return;
@@ -437,26 +351,22 @@ impl Metrics {
         if let Some(content) = record.content {
             target
                 .first_content
-                .observe(seconds(content - record.began));
+                .observe(content - record.began, &BOUNDS);
         }
         if record.streamed {
-            target.ends(end).inc();
+            target.stream_ends(end);
         }
     }
 }
 
 /// For people and their graphs; whoever decides by money decides by whole billionths.
 #[expect(clippy::cast_precision_loss, reason = "a graph has fewer digits")]
-fn dollars(money: Money) -> f64 {
+pub(super) fn dollars(money: Money) -> f64 {
     money.0 as f64 / 1e9
 }
 
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 /// A status as a label; providers may answer with any number, labels are bounded.
@@ -489,6 +399,7 @@ fn status(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Outcome;
     use super::*;
 
     #[test]
@@ -526,6 +437,7 @@ mod tests {
     fn every_metric_is_made_and_has_its_help() {
         let metrics = Metrics::new();
         let target = metrics.target("fast", "groq/x");
+        target.costs(Money(5), KeyLabel::NOBODY);
         metrics.route("fast");
         metrics.reloaded("applied");
         metrics.rejections.with_label_values(&["x"]).inc();
@@ -534,10 +446,10 @@ mod tests {
             .with_label_values(&["a", "b", "c", "200"])
             .inc();
         for outcome in Outcome::ALL {
-            target.tries(outcome).inc();
+            target.try_ends(outcome);
         }
         for end in End::ALL {
-            target.ends(end).inc();
+            target.stream_ends(end);
         }
         let text = metrics.text();
         for name in [
@@ -549,6 +461,7 @@ mod tests {
             "tries_total",
             "streams_total",
             "tokens_total",
+            "spend_usd_total",
             "in_flight",
             "reloads_total",
             "build_info",
@@ -569,12 +482,5 @@ mod tests {
             );
             assert!(text.contains(&line), "{line}");
         }
-    }
-
-    #[test]
-    fn labels_of_keys_are_bounded() {
-        let metrics = Metrics::new();
-        metrics.label_keys((0..2_000).map(|n| format!("k{n}").into()));
-        assert_eq!(metrics.keys.load().len(), MOST_KEYS);
     }
 }

@@ -4,8 +4,11 @@
 //! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Knows `usage`.
 
 pub mod access;
+mod board;
+mod counts;
 pub mod decision;
 pub mod journal;
+mod labels;
 pub mod lines;
 mod meters;
 pub mod metrics;
@@ -292,7 +295,7 @@ mod tests {
         let now = Instant::now();
         let mut record = telemetry.begin(now, "chat_completions");
         record.routed(&route);
-        record.key = Some("ann".into());
+        record.is_called_by(&"ann".into());
         record.try_begins(&"groq/x".into(), &target, now);
         assert!(
             telemetry

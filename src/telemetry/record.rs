@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::access::Line;
 use super::decision::{Decided, Decision, Step};
+use super::labels::KeyLabel;
 use super::metrics::{RouteMeters, TargetMeters};
 use super::{End, Outcome, RequestId, Telemetry};
 use crate::usage::{Money, Usage};
@@ -35,7 +36,9 @@ pub struct Record {
     /// The origin of the web page that asks, if one does and may.
     pub page: Option<HeaderValue>,
     /// The caller's name.
-    pub key: Option<Arc<str>>,
+    pub(super) key: Option<Arc<str>>,
+    /// What stands for it in metrics.
+    pub(super) label: KeyLabel,
     /// The model as it was asked for, shortened.
     pub asked: Option<Box<str>>,
     pub(super) route: Option<Arc<RouteMeters>>,
@@ -104,6 +107,7 @@ impl Record {
             client_id: None,
             page: None,
             key: None,
+            label: KeyLabel::NOBODY,
             asked: None,
             route: None,
             target: None,
@@ -129,9 +133,15 @@ impl Record {
         })
     }
 
+    /// Who asks is known, by this name.
+    pub fn is_called_by(&mut self, key: &Arc<str>) {
+        self.label = self.telemetry.metrics.label_of(key);
+        self.key = Some(Arc::clone(key));
+    }
+
     /// The route was found: from here on the request counts as under way.
     pub fn routed(&mut self, meters: &Arc<RouteMeters>) {
-        meters.in_flight.inc();
+        meters.in_flight.add(1);
         self.route = Some(Arc::clone(meters));
     }
 
@@ -158,6 +168,14 @@ impl Record {
         };
         if let Some(target) = &self.meters {
             target.count(usage);
+            let cost = cost.unwrap_or_default();
+            match &self.route {
+                Some(route) if !target.is_of(route) => {
+                    let metrics = &self.telemetry.metrics;
+                    metrics.costs_instead(route, target, cost, self.label);
+                }
+                _ => target.costs(cost, self.label),
+            }
         }
         self.usage = Some(usage);
         if let Some(decided) = &mut self.decided {
@@ -173,6 +191,8 @@ impl Record {
     pub fn aside(&mut self) -> Box<Self> {
         let mut aside = self.telemetry.begin(self.began, self.api);
         aside.id = self.id;
+        aside.label = self.label;
+        aside.route.clone_from(&self.route);
         aside.is_aside = true;
         aside.beside = Some(Arc::clone(self.beside.get_or_insert_default()));
         aside
@@ -203,11 +223,6 @@ impl Record {
         if let Some(cost) = cost {
             self.cost = Some(self.cost.unwrap_or_default().plus(cost));
         }
-    }
-
-    /// The label of the target that was asked last.
-    pub(super) fn target_label(&self) -> &str {
-        self.meters.as_ref().map_or("", |target| &target.name)
     }
 
     /// Nobody waits for the answer any more, for this reason and since then: for the client that was its end.
@@ -256,7 +271,7 @@ impl Record {
     pub fn try_ends(&mut self, outcome: Outcome) {
         let trying = self.trying.take().filter(|_| !self.is_rehearsed);
         if let Some(target) = trying {
-            target.tries(outcome).inc();
+            target.try_ends(outcome);
         }
     }
 }
@@ -292,7 +307,7 @@ impl Drop for Record {
         }
         self.telemetry.metrics.tell(self, end, now);
         if let Some(route) = &self.route {
-            route.in_flight.dec();
+            route.in_flight.take_back();
         }
         let telemetry = Arc::clone(&self.telemetry);
         if let Some(decided) = self.decided.take() {

@@ -245,6 +245,16 @@ async fn who_has_too_little_for_one_model_is_served_by_a_cheaper_one() {
     );
     assert_eq!(column(&gateway, "target").await, ["q/m"]);
     assert_eq!(spent(&gateway, 0, "ann").await, COST / 100);
+    // Metrics tell what the entries tell.
+    for (model, want) in [("fast", COST / 100), ("cheap", 0)] {
+        let line =
+            format!("tollgate_spend_usd_total{{key=\"ann\",model=\"{model}\",target=\"q/m\"}}");
+        let told = gateway.metric(&line);
+        assert!(
+            (told - usd(want).parse::<f64>().unwrap()).abs() < 1e-12,
+            "{model}: {told}"
+        );
+    }
     let asked = asks(&gateway, "ann", question(10).replace("fast", "cheap")).await;
     assert_eq!(
         asked.code(),
