@@ -131,13 +131,13 @@ impl Board {
     }
 
     fn of_models(&self) -> [MetricFamily; 2] {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_flight = routes.values().map(|it| {
+        let routes = all(&self.routes);
+        let in_flight = routes.iter().map(|it| {
             let mut gauge = Gauge::default();
             gauge.set_value(number(it.in_flight.get()));
             IN_FLIGHT.with(&[&it.name], |metric| metric.set_gauge(gauge))
         });
-        let durations = routes.values().flat_map(|it| {
+        let durations = routes.iter().flat_map(|it| {
             APIS.iter().zip(&it.duration).map(|(api, times)| {
                 let mut seen = Distribution::default();
                 times.add_to(&mut seen);
@@ -148,8 +148,7 @@ impl Board {
     }
 
     fn of_targets(&self) -> [MetricFamily; 5] {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<&TargetMeters> = targets.values().map(|it| &**it).collect();
+        let all = all(&self.targets);
         let (mut tries, mut streams) = (Vec::new(), Vec::new());
         let (mut tokens, mut spend) = (Vec::new(), Vec::new());
         let mut first_content = Vec::new();
@@ -194,8 +193,14 @@ impl Board {
     }
 }
 
+/// All that there are, in order. Nobody who looks for one waits until they are read.
+fn all<K, M>(meters: &Mutex<BTreeMap<K, Arc<M>>>) -> Vec<Arc<M>> {
+    let meters = meters.lock().unwrap_or_else(PoisonError::into_inner);
+    meters.values().cloned().collect()
+}
+
 /// The sum of one count over several meters.
-fn sum<'m>(all: &[&'m TargetMeters], count: impl Fn(&'m TargetMeters) -> Option<&'m Count>) -> f64 {
+fn sum(all: &[Arc<TargetMeters>], count: impl Fn(&TargetMeters) -> Option<&Count>) -> f64 {
     let counts = all.iter().filter_map(|it| count(it));
     number(counts.map(Count::get).sum())
 }

@@ -14,7 +14,7 @@ const _: () = assert!(SHARED.len() + MOST <= Row::LEN);
 
 /// The label of a key, as a number that stays its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct KeyLabel(usize);
+pub(super) struct KeyLabel(u16);
 
 /// Labels that are no key's name.
 const SHARED: [&str; 2] = ["", "other"];
@@ -26,12 +26,12 @@ impl KeyLabel {
 
     /// Below [`Row::LEN`].
     pub(super) fn number(self) -> usize {
-        self.0
+        self.0.into()
     }
 
     /// Its text, for a key of that name.
     pub(super) fn text(self, name: &str) -> &str {
-        SHARED.get(self.0).copied().unwrap_or(name)
+        SHARED.get(self.number()).copied().unwrap_or(name)
     }
 }
 
@@ -54,8 +54,11 @@ impl Labels {
         self.0.rcu(|known| {
             let mut known = Known::clone(known);
             for name in &names {
-                if known.names.len() < MOST && !known.labels.contains_key(name) {
-                    let label = KeyLabel(SHARED.len() + known.names.len());
+                let next = u16::try_from(SHARED.len() + known.names.len()).map(KeyLabel);
+                if let Ok(label) = next
+                    && known.names.len() < MOST
+                    && !known.labels.contains_key(name)
+                {
                     known.labels.insert(Arc::clone(name), label);
                     known.names.push(Arc::clone(name));
                 }
