@@ -1,6 +1,6 @@
 //! Every metric, one documented line each.
 //!
-//! What each request counts about its model and its target stands in [`board`](super::board). Label values come from the
+//! What each request counts about its model and its target stands in `board`. Label values come from the
 //! configuration, never from a client: this crate tells children apart by a hash only.
 
 use std::sync::{Arc, Mutex, PoisonError};
