@@ -15,7 +15,7 @@ use crate::admission::{Crowded, Full, UnknownKey};
 use crate::envelope::{Malformed, Unread};
 use crate::ledger::Refused;
 use crate::protocol::demand::Boundless;
-use crate::protocol::{Complaint, NoEndpoint};
+use crate::protocol::{Complaint, Kind, NoEndpoint};
 use crate::provider::errors::Fault;
 use crate::provider::unfit::Unfit;
 use crate::route::Why;
@@ -60,6 +60,14 @@ pub enum Rejection {
     /// It may cost more than is left, or nobody can say what is left.
     #[error(transparent)]
     Budget(#[from] Refused),
+    /// The model is for something else.
+    #[error("the model `{model}` is of the kind {}: ask it at {}", .kind.name(), .kind.paths())]
+    WrongKind {
+        /// As it was asked for.
+        model: Box<str>,
+        /// What it is for.
+        kind: Kind,
+    },
     /// Nobody here goes by this name.
     #[error("there is no model `{0}`; GET /v1/models lists those there are")]
     ModelNotFound(Box<str>),
@@ -154,6 +162,7 @@ impl Rejection {
             | Self::Boundless(_)
             | Self::Encoded(_)
             | Self::RefusedMember(_)
+            | Self::WrongKind { .. }
             | Self::Malformed(
                 Malformed::NotObject
                 | Malformed::Twice(_)
@@ -215,9 +224,10 @@ impl Rejection {
             Self::RefusedMember(name) => Some(name),
             Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
             Self::TooLong { .. } => Some("messages"),
-            Self::ModelNotAllowed(_) | Self::ModelNotFound(_) | Self::NoTarget { .. } => {
-                Some("model")
-            }
+            Self::ModelNotAllowed(_)
+            | Self::ModelNotFound(_)
+            | Self::WrongKind { .. }
+            | Self::NoTarget { .. } => Some("model"),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 pub use diagnostic::Diagnostic;
 pub use keys::{Day, Key, Limits};
-pub use models::{Adaptive, After, Hedge, Model, Queue, StickyBy, Strategy, Target};
+pub use models::{Adaptive, After, Hedge, Kind, Model, Queue, StickyBy, Strategy, Target};
 pub use rules::{MessageRules, Rules, Unknown};
 pub use secret::Secret;
 pub use value::parse_duration as duration;

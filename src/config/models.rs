@@ -10,6 +10,8 @@ use super::{Limits, Rules, money, value};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
+    /// What it is for; asked for anything else, it is not asked.
+    pub kind: Option<Kind>,
     /// In which order targets are asked.
     #[serde(default)]
     pub strategy: Strategy,
@@ -50,6 +52,15 @@ impl Model {
     pub fn deadline() -> Duration {
         Duration::from_secs(300)
     }
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Chats and completions.
+    Chat,
+    /// Embeddings.
+    Embedding,
 }
 
 /// When a second target is asked beside the first.

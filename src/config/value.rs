@@ -8,8 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use super::money::{Price, Written};
 use super::{
-    Adaptive, After, Day, Hedge, Limits, Listen, OnDisconnect, Open, Queue, StickyBy, Strategy,
-    Target,
+    Adaptive, After, Day, Hedge, Kind, Limits, Listen, OnDisconnect, Open, Queue, StickyBy,
+    Strategy, Target,
 };
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
@@ -253,6 +253,19 @@ fn parse_day(text: &str) -> Option<Day> {
     Some(Day {
         starts: days * 86_400,
     })
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.as_str() {
+            "chat" => Ok(Self::Chat),
+            "embedding" => Ok(Self::Embedding),
+            _ => Err(D::Error::custom(format_args!(
+                "no kind of model is called `{text}`; there are \"chat\" and \"embedding\""
+            ))),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Strategy {

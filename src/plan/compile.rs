@@ -13,6 +13,7 @@ use crate::admission::matches;
 use crate::config::load::suggest;
 use crate::config::money::Unpriced;
 use crate::config::{self, Config, Diagnostic};
+use crate::protocol::Kind;
 use crate::provider::Rules;
 use crate::provider::trust::Trust;
 use crate::route::health::Healths;
@@ -138,6 +139,7 @@ impl Passage {
 fn direct(mut target: Target, allowance: Arc<Allowance>, meters: Arc<RouteMeters>) -> Route {
     target.terms.rewrites = target.rules.may_ask_for_more().then_some(0);
     Route {
+        kind: None,
         targets: vec![target].into(),
         strategy: Strategy::default(),
         hedge: None,
@@ -204,6 +206,7 @@ impl Compiler<'_> {
                 }
             }
             let route = Route {
+                kind: entry.kind.map(kind),
                 strategy: self.strategy(name, entry, &targets),
                 hedge: self.hedge(name, entry, &targets),
                 targets: targets.into(),
@@ -223,6 +226,7 @@ impl Compiler<'_> {
     fn unavailable_routes(&self) -> HashMap<Box<str>, Arc<Route>> {
         let route = |(name, why): (&&str, &String)| {
             let route = Route {
+                kind: None,
                 targets: Targets::default(),
                 strategy: Strategy::default(),
                 hedge: None,
@@ -240,8 +244,14 @@ impl Compiler<'_> {
 
     /// The targets by their own names, each with a label of its own: the configuration has it.
     fn targets(&self, models: &BTreeMap<Box<str>, Arc<Route>>) -> BTreeMap<Box<str>, Arc<Route>> {
+        let mut kinds: HashMap<&str, Option<Kind>> = HashMap::new();
+        for (route, target) in with_targets(models) {
+            let kind = kinds.entry(&target.name).or_insert(route.kind);
+            // Of whom models are of several kinds it is asked for either.
+            *kind = kind.filter(|kind| route.kind == Some(*kind));
+        }
         let mut targets = BTreeMap::new();
-        for target in models.values().flat_map(|route| &route.targets) {
+        for (_, target) in with_targets(models) {
             let name = &target.name;
             targets.entry(name.as_ref().into()).or_insert_with(|| {
                 let target = Target {
@@ -259,7 +269,10 @@ impl Compiler<'_> {
                     load: target.load,
                 };
                 let allowance = self.healths.allowance(name);
-                Arc::new(direct(target, allowance, self.metrics.route(name)))
+                Arc::new(Route {
+                    kind: kinds.get(&**name).copied().flatten(),
+                    ..direct(target, allowance, self.metrics.route(name))
+                })
             });
         }
         targets
@@ -348,6 +361,22 @@ impl Compiler<'_> {
                            this network shows can call";
             self.warnings.push(message.into());
         }
+    }
+}
+
+/// Each target, with the route of its model.
+fn with_targets(
+    models: &BTreeMap<Box<str>, Arc<Route>>,
+) -> impl Iterator<Item = (&Route, &Arc<Target>)> {
+    let each = models.values().map(|route| &**route);
+    each.flat_map(|route| route.targets.iter().map(move |target| (route, target)))
+}
+
+/// As it is written.
+pub(super) fn kind(written: config::Kind) -> Kind {
+    match written {
+        config::Kind::Chat => Kind::Chat,
+        config::Kind::Embedding => Kind::Embedding,
     }
 }
 

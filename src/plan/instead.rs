@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::Compiler;
+use super::compile::{Compiler, kind};
 use crate::config;
 use crate::config::load::suggest;
 use crate::route::Instead;
@@ -37,12 +37,24 @@ impl<'c> Compiler<'c> {
                         "goes in a circle: {name} → {way}; name a model that does not lead back"
                     );
                     self.flaw(at, message);
+                } else if let (Some(own), Some(other)) = (entry.kind, self.kind_of(to))
+                    && own != other
+                {
+                    let (own, other) = (kind(own).name(), kind(other).name());
+                    let message = format!(
+                        "`{to}` is of the kind {other}, and `{name}` of the kind {own}; name one that is asked for the same"
+                    );
+                    self.flaw(at, message);
                 } else if self.is_unavailable(to) {
                     let why = format!("no target of `{to}` can be asked, so it helps nobody");
                     self.warnings.push(format!("models.{name}.{field}: {why}"));
                 }
             }
         }
+    }
+
+    fn kind_of(&self, model: &str) -> Option<config::Kind> {
+        self.config.models.get(model)?.kind
     }
 
     /// Whether no provider of a model can be asked.

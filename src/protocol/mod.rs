@@ -99,6 +99,15 @@ impl Endpoint {
         }
     }
 
+    /// What a model has to be for, so that it can be asked here. None: no model is asked.
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::ChatCompletions | Self::Completions => Some(Kind::Chat),
+            Self::Embeddings => Some(Kind::Embedding),
+            Self::Models | Self::Model | Self::Usage | Self::Live | Self::Ready => None,
+        }
+    }
+
     /// Whether its answers have output that is billed.
     pub fn has_output(self) -> bool {
         self != Self::Embeddings
@@ -107,6 +116,33 @@ impl Endpoint {
     /// Whether its answers can be streams.
     pub fn streams(self) -> bool {
         matches!(self, Self::ChatCompletions | Self::Completions)
+    }
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It writes: chats and completions.
+    Chat,
+    /// It makes vectors of texts.
+    Embedding,
+}
+
+impl Kind {
+    /// Its name, as it is configured and listed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Embedding => "embedding",
+        }
+    }
+
+    /// Where its models are asked.
+    pub fn paths(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions or /v1/completions",
+            Self::Embedding => "/v1/embeddings",
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn models(plan: &Plan, state: &State, caller: &Caller) -> Response<By
     let mut names: Vec<Cow<'_, str>> = names.filter(|name| caller.may_use(name)).collect();
     names.sort_unstable();
     names.dedup();
-    let data: Vec<Value> = names.iter().map(|name| entry(name)).collect();
+    let data: Vec<Value> = names.iter().map(|name| entry(plan, name)).collect();
     answer(StatusCode::OK, &json!({ "object": "list", "data": data }))
 }
 
@@ -47,7 +47,7 @@ pub(super) fn model(
     if !caller.may_use(&id) {
         return Err(Rejection::ModelNotAllowed(super::shortened(&id)));
     }
-    Ok(answer(StatusCode::OK, &entry(&id)))
+    Ok(answer(StatusCode::OK, &entry(plan, &id)))
 }
 
 /// `GET /health…`
@@ -100,8 +100,15 @@ fn served(plan: &Plan) -> impl Iterator<Item = &str> {
     names.chain(targets)
 }
 
-fn entry(name: &str) -> Value {
-    json!({ "id": name, "object": "model", "created": 0, "owned_by": "tollgate" })
+/// A model as `OpenAI` lists one, and what it is for, where that is configured.
+fn entry(plan: &Plan, name: &str) -> Value {
+    let route = plan.models.get(name).or_else(|| plan.targets.get(name));
+    let kind = route.and_then(|route| route.kind);
+    let mut entry = json!({ "id": name, "object": "model", "created": 0, "owned_by": "tollgate" });
+    if let (Some(kind), Some(members)) = (kind, entry.as_object_mut()) {
+        members.insert("kind".into(), kind.name().into());
+    }
+    entry
 }
 
 pub(super) fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::asked::{Manner, wants_stream};
+use super::destination::{destination, nobody};
 use super::funds::{self, Taken, Wanted};
 use super::instead::{Hops, Turned};
-use super::{admit, destination, model, nobody, own, whole};
+use super::{admit, model, own, whole};
 use crate::admission::{Caller, UnknownKey};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
@@ -116,7 +117,7 @@ async fn walk(
     found.insert("stream".into(), stream.into());
     let patience = manner.patience()?;
 
-    let route = destination(plan, caller, &asked)?;
+    let route = destination(plan, caller, &asked, question.endpoint)?;
     if route.targets.is_empty() {
         return Err(nobody(&route, &asked));
     }

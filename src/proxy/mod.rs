@@ -4,6 +4,7 @@
 
 mod asked;
 mod catalogue;
+mod destination;
 mod discover;
 pub mod explain;
 mod funds;
@@ -33,11 +34,11 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher, Opening, Timers};
-use crate::route::Route;
 use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{Manner, wants_stream};
 pub use catalogue::unescape;
+use destination::{destination, nobody};
 pub use discover::discover;
 use funds::{Taken, Wanted};
 use instead::{Hops, Turned};
@@ -322,7 +323,7 @@ where
     let patience = manner.patience()?;
 
     // Where may it go?
-    let mut route = destination(plan, caller, &model)?;
+    let mut route = destination(plan, caller, &model, endpoint)?;
     record.routed(&route.meters);
     if route.targets.is_empty() {
         return Err(nobody(&route, &model));
@@ -421,24 +422,6 @@ where
 fn model(envelope: &Envelope) -> Result<Cow<'_, str>, Rejection> {
     let model = envelope.string("model");
     model.ok_or(Rejection::BadMember("model", "must be given, as a string"))
-}
-
-/// Where a request for a model goes, if its caller may ask for that.
-fn destination(plan: &Plan, caller: &Caller, model: &str) -> Result<Arc<Route>, Rejection> {
-    let route = plan.route(model);
-    let route = route.ok_or_else(|| Rejection::ModelNotFound(shortened(model)))?;
-    if !caller.may_use(model) {
-        return Err(Rejection::ModelNotAllowed(shortened(model)));
-    }
-    Ok(route)
-}
-
-/// Why a model without targets has none.
-fn nobody(route: &Route, model: &str) -> Rejection {
-    let skipped = route.skipped.iter();
-    let why = skipped.fold(String::new(), |why, next| why + "; " + next);
-    let model = shortened(model);
-    Rejection::NoTarget { model, why }
 }
 
 /// Who asks.

@@ -224,6 +224,7 @@ mod tests {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let envelope = Envelope::scan(body, |_| false).unwrap();
         let route = Route {
+            kind: None,
             targets: crate::route::Targets::default(),
             strategy: crate::route::Strategy::default(),
             hedge: None,

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::admission::limits::Gate;
 use crate::ledger::Account;
+use crate::protocol::Kind;
 use crate::provider::{OnDisconnect, Provider, Rules, Timeouts};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
@@ -37,6 +38,8 @@ pub use walk::{Seen, View, Walk};
 
 /// A name that clients use, and who may serve it.
 pub struct Route {
+    /// What it may be asked for. None: for whatever its targets can do.
+    pub kind: Option<Kind>,
     /// Who may serve it.
     pub targets: Targets,
     /// In which order those of a tier are asked.

@@ -23,6 +23,7 @@ mod decisions;
 mod hedge;
 mod queue;
 mod errors;
+mod kinds;
 mod clocks;
 mod alive;
 mod streaming;

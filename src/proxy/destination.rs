@@ -1,0 +1,39 @@
+//! Where may it go? The route of the model that it asks for, or why it may not be asked for that.
+
+use std::sync::Arc;
+
+use super::shortened;
+use crate::admission::Caller;
+use crate::plan::Plan;
+use crate::protocol::Endpoint;
+use crate::rejection::Rejection;
+use crate::route::Route;
+
+/// Where a request for a model goes, if its caller may ask for that, and it may be asked there.
+pub(super) fn destination(
+    plan: &Plan,
+    caller: &Caller,
+    model: &str,
+    endpoint: Endpoint,
+) -> Result<Arc<Route>, Rejection> {
+    let route = plan.route(model);
+    let route = route.ok_or_else(|| Rejection::ModelNotFound(shortened(model)))?;
+    if !caller.may_use(model) {
+        return Err(Rejection::ModelNotAllowed(shortened(model)));
+    }
+    if let Some(kind) = route.kind
+        && endpoint.kind() != Some(kind)
+    {
+        let model = shortened(model);
+        return Err(Rejection::WrongKind { model, kind });
+    }
+    Ok(route)
+}
+
+/// Why a model without targets has none.
+pub(super) fn nobody(route: &Route, model: &str) -> Rejection {
+    let skipped = route.skipped.iter();
+    let why = skipped.fold(String::new(), |why, next| why + "; " + next);
+    let model = shortened(model);
+    Rejection::NoTarget { model, why }
+}
