@@ -14,8 +14,8 @@ use prometheus::proto::{
 };
 
 use super::counts::{Count, Distribution, Times};
-use super::labels::Labels;
-use super::meters::{APIS, BOUNDS, RouteMeters, TargetMeters};
+use super::labels::{KeyLabel, Labels};
+use super::meters::{APIS, BOUNDS, RouteMeters, Spend, TargetMeters};
 use super::metrics::dollars;
 use super::{End, Outcome};
 use crate::usage::{KINDS, Money};
@@ -101,6 +101,8 @@ pub(super) struct Board {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMeters>>>,
     /// By their own label and their model's.
     targets: Mutex<BTreeMap<[Arc<str>; 2], Arc<TargetMeters>>>,
+    /// What was spent at targets for other models than their own, likewise.
+    instead: Mutex<BTreeMap<[Arc<str>; 2], Spend>>,
     overhead: Times<{ OVERHEAD_BOUNDS.len() }>,
     /// The keys that have a label of their own.
     pub(super) keys: Labels,
@@ -125,6 +127,20 @@ impl Board {
         Arc::clone(targets.entry(labels).or_insert_with(new))
     }
 
+    /// A target of another model was asked in place of this one's: it is spent for this one.
+    #[cold]
+    pub(super) fn pays_instead(
+        &self,
+        route: &RouteMeters,
+        target: &TargetMeters,
+        cost: Money,
+        key: KeyLabel,
+    ) {
+        let labels = [Arc::clone(&target.name), Arc::clone(&route.name)];
+        let mut instead = self.instead.lock().unwrap_or_else(PoisonError::into_inner);
+        instead.entry(labels).or_default().pays(cost, key);
+    }
+
     /// So long a request was with us before it went anywhere.
     pub(super) fn held_up(&self, time: Duration) {
         self.overhead.observe(time, &OVERHEAD_BOUNDS);
@@ -147,11 +163,10 @@ impl Board {
         [IN_FLIGHT.of(in_flight), DURATION.of(durations)]
     }
 
-    fn of_targets(&self) -> [MetricFamily; 5] {
+    fn of_targets(&self) -> [MetricFamily; 4] {
         let all = all(&self.targets);
         let (mut tries, mut streams) = (Vec::new(), Vec::new());
-        let (mut tokens, mut spend) = (Vec::new(), Vec::new());
-        let mut first_content = Vec::new();
+        let (mut first_content, mut tokens) = (Vec::new(), Vec::new());
         // A target of several models has one line of those that do not tell models apart.
         for same in all.chunk_by(|one, other| one.name == other.name) {
             let Some(name) = same.first().map(|it| &*it.name) else {
@@ -171,16 +186,9 @@ impl Board {
             }
             first_content.push(FIRST_CONTENT.times(&[name], &seen, &BOUNDS));
         }
-        let keys = self.keys.known();
         for it in all {
             for (kind, count) in KINDS.into_iter().zip(&it.tokens) {
                 tokens.push(TOKENS.count(&[kind, &it.model, &it.name], number(count.get())));
-            }
-            for (key, nanos) in it.spend.counted() {
-                // Whose label came after `keys` has a line the next time.
-                let key = keys.text(key).into_iter();
-                let line = |key| SPEND.count(&[key, &it.model, &it.name], dollars(Money(nanos)));
-                spend.extend(key.map(line));
             }
         }
         [
@@ -188,8 +196,33 @@ impl Board {
             STREAMS.of(streams),
             FIRST_CONTENT.of(first_content),
             TOKENS.of(tokens),
-            SPEND.of(spend),
         ]
+    }
+
+    /// What was spent at each target for each model, whether it is that model's or not.
+    fn of_spend(&self) -> MetricFamily {
+        let mut sums: BTreeMap<([Arc<str>; 2], usize), Money> = BTreeMap::new();
+        let mut add = |labels: &[Arc<str>; 2], spend: &Spend| {
+            for (key, paid) in spend.all() {
+                let sum = sums.entry((labels.clone(), key)).or_default();
+                *sum = sum.plus(paid);
+            }
+        };
+        for it in all(&self.targets) {
+            add(&[Arc::clone(&it.name), Arc::clone(&it.model)], &it.spend);
+        }
+        let instead = self.instead.lock().unwrap_or_else(PoisonError::into_inner);
+        for (labels, spend) in &*instead {
+            add(labels, spend);
+        }
+        drop(instead);
+        let keys = self.keys.known();
+        let lines = sums.iter().filter_map(|(([name, model], key), sum)| {
+            // Every label that was given before is among `keys`.
+            let key = keys.text(*key)?;
+            Some(SPEND.count(&[key, model, name], dollars(*sum)))
+        });
+        SPEND.of(lines)
     }
 }
 
@@ -314,6 +347,7 @@ impl Collector for Shown {
         let mut families = vec![OVERHEAD.of([overhead])];
         families.extend(self.board.of_models());
         families.extend(self.board.of_targets());
+        families.push(self.board.of_spend());
         families
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Known {
 }
 
 impl Labels {
-    /// Gives the first of all keys a label of their own. A name that once had one keeps it: its counters stand.
+    /// Gives the first of all keys a label of their own, but one that is called as the shared label is. A name that once had one keeps it: its counters stand.
     pub(super) fn give(&self, names: impl Iterator<Item = Arc<str>>) {
         let names: Vec<_> = names.collect();
         self.0.rcu(|known| {
@@ -58,6 +58,7 @@ impl Labels {
                 if let Ok(label) = next
                     && known.names.len() < MOST
                     && !known.labels.contains_key(name)
+                    && !SHARED.contains(&&**name)
                 {
                     known.labels.insert(Arc::clone(name), label);
                     known.names.push(Arc::clone(name));
@@ -106,6 +107,10 @@ mod tests {
         assert_eq!(labels.of("k1000"), KeyLabel::OTHER);
         assert!(labels.has("k999") && !labels.has("k1000"));
         labels.give(["late".into(), "k0".into()].into_iter());
+        let few = Labels::default();
+        few.give(["other".into(), "k0".into()].into_iter());
+        assert_eq!(few.of("other"), KeyLabel::OTHER);
+        assert!(few.has("k0"));
         assert_eq!((labels.of("k0"), labels.of("k999")), (first, last));
         let known = labels.known();
         for (label, text) in [

@@ -75,8 +75,29 @@ pub struct TargetMeters {
     pub(super) name: Arc<str>,
     /// Its model's: the same in memory as in that model's own.
     pub(super) model: Arc<str>,
-    /// In billionths of a dollar, by who pays.
-    pub(super) spend: Row,
+    pub(super) spend: Spend,
+}
+
+/// What was spent, in billionths of a dollar, by the number of who pays.
+#[derive(Debug, Default)]
+pub(super) struct Spend(Row);
+
+impl Spend {
+    /// A try was entered at that cost, for somebody to pay.
+    pub(super) fn pays(&self, cost: Money, key: KeyLabel) {
+        // Where nothing is ever paid, nothing is kept of who pays.
+        if cost > Money::ZERO
+            && let Some(sum) = self.0.of(key.number())
+        {
+            sum.add(cost.0);
+        }
+    }
+
+    /// By the numbers of those who paid.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, Money)> {
+        let counted = self.0.counted();
+        counted.map(|(key, nanos)| (key, Money(nanos)))
+    }
 }
 
 impl TargetMeters {
@@ -88,7 +109,7 @@ impl TargetMeters {
             ends: Default::default(),
             name,
             model,
-            spend: Row::default(),
+            spend: Spend::default(),
         }
     }
 
@@ -103,16 +124,6 @@ impl TargetMeters {
             if count > 0 {
                 counter.add(count);
             }
-        }
-    }
-
-    /// A try was entered at that cost, for somebody to pay.
-    pub(super) fn costs(&self, cost: Money, key: KeyLabel) {
-        // Where nothing is ever paid, nothing is kept of who pays.
-        if cost > Money::ZERO
-            && let Some(sum) = self.spend.of(key.number())
-        {
-            sum.add(cost.0);
         }
     }
 

@@ -1,7 +1,6 @@
-//! Every metric, one documented line each.
-//!
-//! What each request counts about its model and its target stands in `board`. Label values come from the
-//! configuration, never from a client: this crate tells children apart by a hash only.
+//! Every metric: those of the whole gateway here, one documented line each; what each request counts about its model and
+//! its target in `board`. Label values come from the configuration, never from a client: this crate tells children apart by
+//! a hash only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +25,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 /// All metrics of one gateway, in a registry of its own.
 pub struct Metrics {
     registry: Registry,
-    board: Arc<Board>,
+    /// What each request counts about its model and its target.
+    pub(super) board: Arc<Board>,
     requests: IntCounterVec,
     rejections: IntCounterVec,
     budgets: GaugeVec,
@@ -231,19 +231,6 @@ impl Metrics {
         self.board.target(model, name)
     }
 
-    /// A target of another model was asked in place of this one's: it is spent for this one.
-    #[cold]
-    pub(super) fn costs_instead(
-        &self,
-        route: &RouteMeters,
-        target: &TargetMeters,
-        cost: Money,
-        key: KeyLabel,
-    ) {
-        let own = self.board.target(&route.name, &target.name);
-        own.costs(cost, key);
-    }
-
     /// Gives the first keys a label of their own. A name that once had one keeps it: its counters stand.
     pub fn label_keys(&self, names: impl Iterator<Item = Arc<str>>) {
         self.board.keys.give(names);
@@ -437,7 +424,7 @@ mod tests {
     fn every_metric_is_made_and_has_its_help() {
         let metrics = Metrics::new();
         let target = metrics.target("fast", "groq/x");
-        target.costs(Money(5), KeyLabel::NOBODY);
+        target.spend.pays(Money(5), KeyLabel::NOBODY);
         metrics.route("fast");
         metrics.reloaded("applied");
         metrics.rejections.with_label_values(&["x"]).inc();

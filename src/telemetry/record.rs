@@ -171,10 +171,10 @@ impl Record {
             let cost = cost.unwrap_or_default();
             match &self.route {
                 Some(route) if !target.is_of(route) => {
-                    let metrics = &self.telemetry.metrics;
-                    metrics.costs_instead(route, target, cost, self.label);
+                    let board = &self.telemetry.metrics.board;
+                    board.pays_instead(route, target, cost, self.label);
                 }
-                _ => target.costs(cost, self.label),
+                _ => target.spend.pays(cost, self.label),
             }
         }
         self.usage = Some(usage);

@@ -255,6 +255,10 @@ async fn who_has_too_little_for_one_model_is_served_by_a_cheaper_one() {
             "{model}: {told}"
         );
     }
+    let of_others = "model=\"fast\",target=\"q/m\"";
+    let metrics = gateway.metrics();
+    let lines = metrics.lines().filter(|line| line.contains(of_others));
+    assert_eq!(lines.count(), 1, "tokens go by the target's own model");
     let asked = asks(&gateway, "ann", question(10).replace("fast", "cheap")).await;
     assert_eq!(
         asked.code(),
