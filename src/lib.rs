@@ -18,9 +18,9 @@
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
 //!    is room below the limits: a [`admission::Permit`] goes as far as the answer does, a [`admission::limits::Charge`] is what
 //!    the request takes of them. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the
-//!    model's name into a [`route::Route`]; its tokens are charged, and the most that it may cost at its targets is set aside
-//!    in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made without them, and a charge is
-//!    had by nobody but who was let in.
+//!    model's name into a [`route::Route`], if the model is for what is asked; its tokens are charged, and the most that it may
+//!    cost at its targets is set aside in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made
+//!    without them, and a charge is had by nobody but who was let in.
 //! 6. [`upstream::attempt`] goes from target to target, in the order of the model's [`route::Strategy`] (a [`route::Walk`]), past
 //!    those that rest after failures ([`route::health`]), and as often as the model's [`route::Allowance`] has it. Where all
 //!    have what they can do it waits in line for one; where one takes too long it may ask another beside it, with a tab of

@@ -99,6 +99,12 @@ impl Endpoint {
         }
     }
 
+    /// The endpoint of that name, of those that ask a model.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::ChatCompletions, Self::Completions, Self::Embeddings];
+        all.into_iter().find(|endpoint| endpoint.name() == name)
+    }
+
     /// What a model has to be for, so that it can be asked here. None: no model is asked.
     pub fn kind(self) -> Option<Kind> {
         match self {

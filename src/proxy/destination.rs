@@ -21,9 +21,7 @@ pub(super) fn destination(
     if !caller.may_use(model) {
         return Err(Rejection::ModelNotAllowed(shortened(model)));
     }
-    if let Some(kind) = route.kind
-        && endpoint.kind() != Some(kind)
-    {
+    if let Some(kind) = route.is_for_other(endpoint) {
         let model = shortened(model);
         return Err(Rejection::WrongKind { model, kind });
     }

@@ -184,7 +184,8 @@ async fn models(
         }
         match ran.turned.filter(|_| !is_well) {
             None => return (models, Ok(())),
-            Some(turned) => match hops.next(plan, route, &presence, turned) {
+            Some(turned) => match hops.next(plan, (route, wanted.call.endpoint), &presence, turned)
+            {
                 Ok(next) => instead = Some(next),
                 Err(rejection) => return (models, Err(rejection)),
             },

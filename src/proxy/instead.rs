@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::ledger::Refused;
 use crate::plan::Plan;
+use crate::protocol::Endpoint;
 use crate::provider::errors::{Fault, Retry};
 use crate::provider::unfit::Unfit;
 use crate::rejection::Rejection;
@@ -73,11 +74,12 @@ impl Reason {
 pub(super) struct Hops(SmallVec<[Reason; 3]>);
 
 impl Hops {
-    /// Where to ask instead; or what the client hears. A model that cannot be asked at all helps nobody.
+    /// Where to ask instead; or what the client hears. A model that cannot be asked at all helps nobody, nor does one that is
+    /// for something else.
     pub(super) fn next(
         &mut self,
         plan: &Plan,
-        route: &Route,
+        (route, endpoint): (&Route, Endpoint),
         presence: &Presence,
         Turned { rejection, why }: Turned,
     ) -> Result<Arc<Route>, Rejection> {
@@ -92,7 +94,9 @@ impl Hops {
             Reason::Short => &route.instead.short,
         };
         let next = name.as_ref().and_then(|name| plan.models.get(name));
-        match next.filter(|next| !next.targets.is_empty()) {
+        let helps =
+            |next: &&Arc<Route>| !next.targets.is_empty() && next.is_for_other(endpoint).is_none();
+        match next.filter(helps) {
             Some(next) => {
                 self.0.push(why);
                 Ok(Arc::clone(next))

@@ -356,7 +356,7 @@ where
         };
         match one(worker, plan, wanted, &mut taken, presence, record).await {
             Ok(answered) => break answered,
-            Err(turned) => route = hops.next(plan, &route, presence, turned)?,
+            Err(turned) => route = hops.next(plan, (&route, endpoint), presence, turned)?,
         }
     };
 

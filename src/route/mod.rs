@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::admission::limits::Gate;
 use crate::ledger::Account;
-use crate::protocol::Kind;
+use crate::protocol::{Endpoint, Kind};
 use crate::provider::{OnDisconnect, Provider, Rules, Timeouts};
 use crate::telemetry::metrics::{RouteMeters, TargetMeters};
 use crate::usage::Price;
@@ -157,6 +157,11 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
+    /// What it is for, if that is something else than what is asked of it.
+    pub fn is_for_other(&self, endpoint: Endpoint) -> Option<Kind> {
+        self.kind.filter(|kind| endpoint.kind() != Some(*kind))
+    }
+
     /// The target that is asked when all rest: of those that fail the one whose rest is over first. It may be tried before
     /// that, one request at a time, rather than that nobody is answered.
     pub fn last_resort(&self, now: Instant) -> Option<&Arc<Target>> {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{folder_with, run};
 use crate::support::client::{get, post};
+use crate::support::provider::Received;
 use crate::support::{Act, CHAT, Gateway, Provider, chat, completion, model, provider_at};
 
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -112,6 +113,40 @@ async fn it_is_explained_as_it_would_be_refused() {
         .json();
     let message = &answer.json()["error"]["message"];
     assert_eq!(&told["rejected"]["message"], message, "{told:#}");
+}
+
+/// What is asked instead may lead on to a model of another kind, over one that does not say: nobody is asked there.
+#[tokio::test]
+async fn whatever_led_there_it_is_asked_for_what_it_is_for() {
+    let long = r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#;
+    let provider = Provider::new([Act::status(400, long)]).await;
+    let text = provider_at("p", provider.address, "")
+        + &model("fast", &["p/fast"], "on_context_overflow = \"embed\"")
+        + &model(
+            "slow",
+            &["p/slow"],
+            "kind = \"chat\"\non_context_overflow = \"fast\"",
+        )
+        + &model("embed", &["p/vectors"], "kind = \"embedding\"");
+    let gateway = Gateway::start(&text).await;
+    for (asked, tries) in [("fast", 1), ("slow", 2)] {
+        let before = provider.count();
+        let answer = post(gateway.address, CHAT, "", chat(asked)).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+        assert_eq!(provider.count() - before, tries, "{asked}");
+        let question = json!({ "model": asked }).to_string();
+        let told = post(gateway.admin, "/admin/explain", "", question)
+            .await
+            .text();
+        assert!(!told.contains("p/vectors"), "{told}");
+    }
+    let answer = post(gateway.address, EMBEDDINGS, "", text_of("fast")).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let received = provider.received();
+    let models = received.iter().map(Received::text);
+    let vectors = models.filter(|text| text.contains("\"vectors\""));
+    assert_eq!(vectors.count(), 1, "by whoever asks for vectors");
 }
 
 #[test]
