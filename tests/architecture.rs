@@ -152,6 +152,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "gateway",
             "ledger",
             "plan",
+            // `replay`: a log says by its name what was called.
+            "protocol",
             "provider",
             "proxy",
             "response",

@@ -17,9 +17,10 @@ use super::{Failed, Loaded};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::plan::Plan;
+use crate::protocol::Endpoint;
 use crate::route::{Bounds, Route, Seen, StickyBy, Target};
 use crate::telemetry::Outcome;
-use crate::telemetry::decision::{Decision, Logged, OUTRUN, Pick};
+use crate::telemetry::decision::{Decision, Logged, Pick};
 use crate::usage::{KINDS, Money, Usage};
 
 /// What it comes to, decided again.
@@ -179,9 +180,7 @@ impl Sum {
 
 /// Who answered.
 fn answered(logged: &Logged) -> Option<&str> {
-    let steps = logged.decisions.last()?.steps.iter();
-    let mut answered = steps.filter(|step| step.outcome == Outcome::Answered.name());
-    answered.next_back().map(|step| &*step.target)
+    logged.decisions.last()?.answered()
 }
 
 /// What the answer of a request cost, and what it would cost of somebody.
@@ -211,6 +210,13 @@ fn decide(plan: &Plan, asked: &str, logged: &Logged) -> (Came, Option<Arc<Route>
         let why = format!("the key `{}` may not use the model `{asked}`", caller.name);
         return (Came::Rejected(why), None);
     }
+    // A line without a word of it is of a time when all were for anything.
+    let endpoint = Endpoint::named(&logged.api);
+    let other = |route: &Route| endpoint.and_then(|endpoint| route.is_for_other(endpoint));
+    if let Some(kind) = other(&route) {
+        let why = format!("the model `{asked}` is of the kind {}", kind.name());
+        return (Came::Rejected(why), None);
+    }
     let mut decisions = logged.decisions.iter().peekable();
     while let Some(decision) = decisions.next() {
         if route.targets.is_empty() {
@@ -227,7 +233,8 @@ fn decide(plan: &Plan, asked: &str, logged: &Logged) -> (Came, Option<Arc<Route>
         let instead = route.instead.clone();
         let mut all = [instead.too_long, instead.flagged, instead.short].into_iter();
         let is_next = all.any(|name| name.as_deref() == Some(&*next.model));
-        match plan.models.get(&*next.model).filter(|_| is_next) {
+        let next = plan.models.get(&*next.model).filter(|_| is_next);
+        match next.filter(|next| other(next).is_none()) {
             Some(other) => route = Arc::clone(other),
             None => break,
         }
@@ -240,22 +247,16 @@ fn again(route: &Route, logged: &Decision) -> Option<String> {
     let mark = |by: &StickyBy| logged.marks.get(&by.name()).map(|mark| mark.0);
     let bounds = Bounds::from_json(&logged.demand);
     let cost = |target: &Target| {
-        let price = target.terms.price.as_ref()?;
         let mut known = logged.candidates().iter();
         let known = known.find(|it| *it.target == *target.name);
         // What its rules made of the request is not in what the client asked for.
         match known.filter(|_| target.terms.rewrites.is_some()) {
-            Some(known) => known
-                .bound_tokens
-                .map(|(input, output)| price.bound(input, output)),
+            Some(known) => target.terms.bound(known.bound_tokens),
             None => bounds.as_ref()?.at(&target.terms),
         }
     };
     let mut walk = route.walk_again(mark, cost, logged.seed.0);
-    let is_answered = logged
-        .steps
-        .iter()
-        .any(|step| step.outcome == Outcome::Answered.name());
+    let answered = logged.answered();
     let mut is_alike = true;
     for n in 0.. {
         let known = logged.picks.get(n).or(logged.picks.last())?;
@@ -264,27 +265,22 @@ fn again(route: &Route, logged: &Decision) -> Option<String> {
         let Some(name) = target else {
             // All rested, and one was tried all the same.
             let is_last_resort = is_alike && logged.picks.iter().all(|it| it.target.is_none());
-            let answered = logged
-                .steps
-                .iter()
-                .find(|step| step.outcome == Outcome::Answered.name());
             let answered = answered.filter(|_| is_last_resort)?;
             let mut targets = route.targets.iter();
-            let is_there = targets.any(|target| *target.name == *answered.target);
-            return is_there.then(|| answered.target.to_string());
+            let is_there = targets.any(|target| &*target.name == answered);
+            return is_there.then(|| answered.to_owned());
         };
         is_alike &= logged.picks.get(n).and_then(|it| it.target.as_deref()) == Some(name);
         let mut steps = logged.steps.iter().filter(|step| *step.target == *name);
         let Some(step) = steps.next_back() else {
             return Some(name.to_owned());
         };
-        let is_outrun = &*step.why == OUTRUN;
-        if step.outcome == Outcome::Answered.name() || is_outrun && route.hedge.is_none() {
+        if step.is_answer() || step.outrun && route.hedge.is_none() {
             return Some(name.to_owned());
         }
         // Up to here all is as it was, and there it ended: time was up, or nobody else could have helped.
         if step.outcome == Outcome::ClientFault.name()
-            || is_alike && !is_answered && n + 1 == logged.picks.len()
+            || is_alike && answered.is_none() && n + 1 == logged.picks.len()
         {
             return None;
         }

@@ -133,12 +133,7 @@ impl Bounds {
 
     /// The most that one try at a target may cost. None: it has no price, or nobody knows how much input it may read.
     pub fn at(&self, terms: &Terms) -> Option<Money> {
-        let price = terms.price.as_ref()?;
-        if price.is_free() {
-            return Some(Money::ZERO);
-        }
-        let (input, output) = self.tokens(terms)?;
-        Some(price.bound(input, output))
+        terms.bound(self.tokens(terms))
     }
 
     /// The most that it may cost at those targets where it fits into what is left, as it is. None: at none of them.
@@ -177,6 +172,18 @@ impl Bounds {
         let wanted = self.each(terms).unwrap_or(0);
         let each = demand.each(price.output_for(input, left)).min(wanted);
         (each >= wanted.min(FLOOR)).then_some(each)
+    }
+}
+
+impl Terms {
+    /// The most that so many tokens of input and output may cost. None: there is no price, or nobody knows how many.
+    pub fn bound(&self, tokens: Option<(u64, u64)>) -> Option<Money> {
+        let price = self.price.as_ref()?;
+        if price.is_free() {
+            return Some(Money::ZERO);
+        }
+        let (input, output) = tokens?;
+        Some(price.bound(input, output))
     }
 }
 

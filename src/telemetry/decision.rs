@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{End, Record};
+use super::{End, Outcome, Record};
 use crate::usage::{KINDS, Money};
 
 /// What is noted of one request while it is answered.
@@ -41,7 +41,7 @@ pub struct Logged {
     at_ms: u64,
     /// What was called.
     #[serde(default)]
-    api: Cow<'static, str>,
+    pub api: Cow<'static, str>,
     /// The caller's name.
     pub key: Option<Box<str>>,
     /// The model as it was asked for, shortened.
@@ -80,6 +80,7 @@ pub struct Decision {
     /// The model's label.
     pub model: Box<str>,
     /// In which order its targets are asked.
+    #[serde(default)]
     pub strategy: Cow<'static, str>,
     /// Chance: with the same number the same is decided.
     pub seed: Number,
@@ -108,8 +109,10 @@ pub struct Candidate {
     /// `provider/model`.
     pub target: Box<str>,
     /// Whom it stands behind.
+    #[serde(default)]
     pub tier: u32,
     /// Its share.
+    #[serde(default)]
     pub weight: u32,
     /// For how long it is not asked. None: it is.
     pub rests_ms: Option<u64>,
@@ -133,19 +136,23 @@ pub struct Step {
     /// `provider/model`.
     pub target: Box<str>,
     /// It went there, or would have, and was not passed over.
+    #[serde(default)]
     pub asked: bool,
     /// It was passed over for what ends by itself: it may be waited for.
+    #[serde(default)]
     pub awaited: bool,
+    /// It was given up, for one beside it was faster.
+    #[serde(default)]
+    pub outrun: bool,
     /// What came of it, as a label.
     pub outcome: Cow<'static, str>,
     /// The same, in words. Empty: it answered.
+    #[serde(default)]
     pub why: Box<str>,
     /// Since the request came.
+    #[serde(default)]
     pub after_ms: u64,
 }
-
-/// Why a step came to nothing that was outrun.
-pub const OUTRUN: &str = "another was faster";
 
 /// A number that stands for something: 16 hexadecimal digits, for there are readers of JSON that round it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +228,19 @@ impl Decision {
     /// What the targets were like at first.
     pub fn candidates(&self) -> &[Candidate] {
         self.picks.first().map_or(&[], |pick| &pick.candidates)
+    }
+
+    /// Who answered.
+    pub fn answered(&self) -> Option<&str> {
+        let mut answers = self.steps.iter().filter(|step| step.is_answer());
+        answers.next_back().map(|step| &*step.target)
+    }
+}
+
+impl Step {
+    /// Whether it answered.
+    pub fn is_answer(&self) -> bool {
+        self.outcome == Outcome::Answered.name()
     }
 }
 

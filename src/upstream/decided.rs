@@ -7,8 +7,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Call, Cause, Failure, Tab, turn};
+use crate::protocol::Demand;
 use crate::route::{Bounds, Route, Seen, StickyBy, Strategy, Target, Walk};
-use crate::telemetry::decision::{Candidate, Decision, Number, OUTRUN, Pick, Step, millis, usd};
+use crate::telemetry::decision::{Candidate, Decision, Number, Pick, Step, millis, usd};
 use crate::telemetry::{Outcome, Record};
 
 /// What a request is decided by.
@@ -62,10 +63,13 @@ pub(super) fn next<'r>(
     now: Instant,
 ) -> (Option<&'r Arc<Target>>, Pick) {
     let bounds = route.bounds(&call.asks(bounds));
+    // Where something else than tokens is billed, a bound of those is none, unless the operator says what is billed.
+    let is_all = Demand::of(call.endpoint, call.envelope).is_ok();
     let seen: Vec<Seen> = route.targets.iter().map(|it| Seen::of(it, now)).collect();
     let candidate = |(target, seen): (&Arc<Target>, &Seen)| {
         let resting = target.health.look(now).err();
-        let bounds = bounds.as_ref();
+        let (bounds, terms) = (bounds.as_ref(), &target.terms);
+        let bound = bounds.and_then(|bounds| bounds.at(terms));
         Candidate {
             target: (*target.name).into(),
             tier: target.tier,
@@ -75,8 +79,8 @@ pub(super) fn next<'r>(
             latency_us: seen.latency_us,
             busy: seen.busy,
             warmth: seen.warmth,
-            bound_tokens: bounds.and_then(|bounds| bounds.tokens(&target.terms)),
-            bound_usd: bounds.and_then(|bounds| bounds.at(&target.terms)).map(usd),
+            bound_tokens: bounds.and_then(|bounds| bounds.tokens(terms)),
+            bound_usd: bound.filter(|_| is_all || terms.own_price).map(usd),
         }
     };
     let candidates = route.targets.iter().zip(&seen).map(candidate).collect();
@@ -96,6 +100,7 @@ pub(super) fn failed(failure: &Failure, after: Duration) -> Step {
         // What its rules refuse is not sent.
         asked: !matches!(failure.cause, Cause::Refused(_)),
         awaited: false,
+        outrun: false,
         outcome: failure.outcome().name().into(),
         why: failure.cause.to_string().into(),
         after_ms: millis(after),
@@ -124,6 +129,7 @@ pub(super) fn answered(target: &str, after: Duration) -> Step {
         target: target.into(),
         asked: true,
         awaited: false,
+        outrun: false,
         outcome: Outcome::Answered.name().into(),
         why: "".into(),
         after_ms: millis(after),
@@ -135,7 +141,8 @@ pub(super) fn answered(target: &str, after: Duration) -> Step {
 pub(super) fn outrun(target: &str, after: Duration) -> Step {
     Step {
         outcome: Outcome::Cancelled.name().into(),
-        why: OUTRUN.into(),
+        outrun: true,
+        why: "another was faster".into(),
         ..answered(target, after)
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Call, Cause, Failure, Tab};
-use crate::admission::limits::{Slots, What};
+use crate::admission::limits::{Gate, Slots, What};
 use crate::route::{Resort, Route, Target, Walk};
 
 /// Who is asked.
@@ -66,9 +66,8 @@ pub(super) fn is_awaited(target: &Target, cause: &Cause) -> bool {
 /// Whether a request that was passed on for this would be let wait for it.
 pub(super) fn would_wait(target: &Target, call: &Call<'_>, cause: &Cause) -> bool {
     let ((caller, weight), now) = (call.caller, Instant::now());
-    let gate = target.gate.as_ref();
-    let may = gate.is_none_or(|gate| gate.would_queue(caller, weight, now, call.deadline));
-    is_awaited(target, cause) && may
+    let may = |gate: &Arc<Gate>| gate.would_queue(caller, weight, now, call.deadline);
+    is_awaited(target, cause) && target.gate.as_ref().is_none_or(may)
 }
 
 /// Who may be asked after a wait. None: nobody, or that would be too late.

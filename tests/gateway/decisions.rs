@@ -269,6 +269,67 @@ async fn what_has_no_bound_or_is_rewritten_is_decided_again_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_free_is_first_whatever_it_is_asked_for_and_is_again() {
+    let works = says("x").await;
+    let text = of("p", &works, "rules_for.\"wordy*\" = { set = { n = 3 } }")
+        .replace("env:SOME_KEY", "sk-x")
+        + "[models.fast]\nstrategy = \"cost\"\ntargets = [\n\
+           { to = \"p/dear\", price = { input = 1, output = 3 } },\n\
+           { to = \"p/wordy\", price = { input = 0, output = 0 } },\n]\n"
+        + &key("ann", "");
+    let gateway = Gateway::with("decision_log = \"decisions.jsonl\"", &text).await;
+    // Nobody sees how long the input is.
+    let unseen = chat("fast").replacen('{', "{\"previous_response_id\":\"r\",", 1);
+    let answer = asks(&gateway, "ann", unseen).await;
+    assert_eq!(answer.header("x-tollgate-target"), Some("p/wordy"));
+    until("it is written", || logged(gateway.folder()).len() == 1).await;
+    let candidate = &logged(gateway.folder())[0]["decisions"][0]["picks"][0]["candidates"][1];
+    assert_eq!(candidate["bound_tokens"], Value::Null, "{candidate:#}");
+    std::fs::write(gateway.folder().join("gateway.toml"), &text).unwrap();
+    let (_, said, _) = run(gateway.folder(), &["replay", "decisions.jsonl"]);
+    assert!(said.starts_with("1 requests: 1 as before"), "{said}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_for_something_else_by_now_would_refuse() {
+    let works = says("x").await;
+    let text = of("p", &works, "").replace("env:SOME_KEY", "sk-x")
+        + "[models.fast]\ntargets = [\"p/m\"]\n"
+        + &key("ann", "");
+    let gateway = Gateway::with("decision_log = \"decisions.jsonl\"", &text).await;
+    assert_eq!(asks(&gateway, "ann", chat("fast")).await.status, 200);
+    until("it is written", || logged(gateway.folder()).len() == 1).await;
+    for (kind, says) in [
+        ("chat", "1 requests: 1 as before"),
+        (
+            "embedding",
+            "1 requests: 0 as before, 0 elsewhere, 1 rejected",
+        ),
+    ] {
+        let text = text.replace("[\"p/m\"]\n", &format!("[\"p/m\"]\nkind = \"{kind}\"\n"));
+        std::fs::write(gateway.folder().join("gateway.toml"), &text).unwrap();
+        let (_, said, _) = run(gateway.folder(), &["replay", "decisions.jsonl"]);
+        assert!(said.starts_with(says), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_has_to_have_no_more_than_what_decides() {
+    let folder = crate::cli::folder_with(
+        "[providers.echo]\n[models.fast]\ntargets = [\"echo/a\", \"echo/b\"]\n",
+    );
+    let line = r#"{"id":"req_1","key":null,"asked":"fast","decisions":[{"model":"fast","seed":"0000000000000001","marks":{},"demand":null,"picks":[{"target":"echo/a","candidates":[{"target":"echo/a","busy":0,"warmth":1000},{"target":"echo/b","busy":0,"warmth":1000}]}],"steps":[{"target":"echo/a","outcome":"answered"}]}]}"#;
+    std::fs::write(
+        folder.path().join("log"),
+        line.to_owned() + "\n" + line + "\n",
+    )
+    .unwrap();
+    let (code, said, wrong) = run(folder.path(), &["replay", "log"]);
+    assert_eq!((code, &*wrong), (0, ""));
+    assert!(said.starts_with("2 requests: 2 as before"), "{said}");
+}
+
+#[tokio::test]
 async fn a_log_that_is_none_is_named_with_its_line() {
     let folder =
         crate::cli::folder_with("[providers.echo]\n[models.fast]\ntargets = [\"echo/echo\"]\n");

@@ -36,6 +36,22 @@ async fn says(text: &str) -> Provider {
 }
 
 #[tokio::test]
+async fn what_is_billed_beside_tokens_has_no_bound_in_dollars() {
+    let provider = says("x").await;
+    let text = provider_at("p", provider.address, "prices = \"groq\"")
+        + &model("fast", &["p/openai/gpt-oss-20b"], "");
+    let gateway = Gateway::start(&text).await;
+    let plain = json!({ "messages": [], "max_tokens": 9 });
+    let searches = json!({ "messages": [], "max_tokens": 9, "web_search_options": {} });
+    for (body, has_bound) in [(plain, true), (searches, false)] {
+        let told = explains(&gateway, json!({ "model": "fast", "body": body })).await;
+        let target = &told["models"][0]["targets"][0];
+        assert_eq!(target["bound_tokens"][1], 9, "{told:#}");
+        assert_eq!(target["bound_usd"].is_string(), has_bound, "{target:#}");
+    }
+}
+
+#[tokio::test]
 async fn to_explain_leaves_no_trace() {
     let provider = says("x").await;
     let limits = "limits = { rpm = 2, tpm = 30000, rpd = 2, concurrency = 1 }";
