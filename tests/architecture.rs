@@ -430,3 +430,11 @@ fn mentioned(text: &str) -> Vec<String> {
     out.retain(|name| ROOMS.iter().any(|(room, _)| room == name));
     out
 }
+
+/// Neither of the two rooms knows the other.
+#[test]
+fn every_endpoint_that_asks_a_model_is_timed() {
+    use tollgate::protocol::Endpoint;
+    let names: Vec<_> = Endpoint::asking().map(Endpoint::name).collect();
+    assert_eq!(names, tollgate::telemetry::APIS);
+}

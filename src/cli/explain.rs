@@ -290,11 +290,11 @@ fn about(n: usize, target: &Value) -> Vec<String> {
         known.push(format!("rests for {rest} ms more"));
     }
     if let Some(usd) = target["bound_usd"].as_str() {
-        let tokens = |n| target["bound_tokens"].get(n).unwrap_or(&Value::Null);
+        let tokens = |side: &str| target["most"].get(side).unwrap_or(&Value::Null);
         known.push(format!(
             "at most {usd} USD ({} tokens in, {} out; prices: {})",
-            tokens(0),
-            tokens(1),
+            tokens("input"),
+            tokens("output"),
             text(&target["prices"])
         ));
     }

@@ -17,7 +17,7 @@ use crate::plan::money::{IMPORTED, book, is_free};
 use crate::provider;
 use crate::usage::book::{Book, Entry};
 use crate::usage::import::{Format, Imported};
-use crate::usage::{KINDS, Rates};
+use crate::usage::{KINDS, Kinds, Rates};
 
 /// A longer list, in bytes, is none: the longest there is has 3 MiB.
 const LONGEST: u64 = 64 << 20;
@@ -227,7 +227,7 @@ fn section(configuration: &Path, book: &Book, name: &str) -> Result<Option<Strin
 /// Input, cached, output.
 fn ends(rates: &Rates) -> [String; 3] {
     let [input, cached, _, _, _, _, output, ..] = rates.all();
-    [input, cached, output].map(|rate| rate.to_string())
+    [input, cached, output].map(|rate| rate.written("input"))
 }
 
 fn row([input, cached, output, context]: [String; 4], name: &str) -> String {
@@ -250,15 +250,27 @@ fn short(name: &str, entry: &Entry) -> String {
 
 /// Everything that is known of one model.
 fn whole(section: &str, model: &str, entry: &Entry) -> Vec<String> {
+    let units = entry.price.base.stated().without(Kinds::tokens());
+    let what = match units.is_empty() {
+        true => "per million tokens",
+        false => "per million tokens or characters, or for one of another unit",
+    };
     let mut lines = vec![format!(
-        "{section}/{model}, US dollars per million tokens, by `{}`",
+        "{section}/{model}, US dollars {what}, by `{}`",
         entry.price.version
     )];
     let tiers = entry.price.tiers.iter();
     let tiers = tiers.map(|tier| (format!("above {} tokens", tier.above), tier.rates));
     for (name, rates) in std::iter::once(("price".to_owned(), entry.price.base)).chain(tiers) {
+        // What costs nothing that is no token is not billed at all, unless it is stated.
+        let is_told = |kind: &str| {
+            let kind = Kinds::named(kind);
+            !kind.among(Kinds::tokens().and(rates.stated())).is_empty()
+        };
         let each = KINDS.into_iter().zip(rates.all());
-        let each: Vec<String> = each.map(|(kind, rate)| format!("{kind} {rate}")).collect();
+        let each = each.filter(|(kind, _)| is_told(kind));
+        let each = each.map(|(kind, rate)| format!("{kind} {}", rate.written(kind)));
+        let each: Vec<String> = each.collect();
         lines.push(format!("{name}: {}", each.join(", ")));
     }
     for (name, limit) in [("context", entry.context), ("max_output", entry.max_output)] {
@@ -277,6 +289,7 @@ fn changes(old: &Entry, new: &Entry) -> Vec<String> {
     let mut all = |prefix: &str, old: &Rates, new: &Rates| {
         for ((kind, old), new) in KINDS.into_iter().zip(old.all()).zip(new.all()) {
             if old != new {
+                let [old, new] = [old, new].map(|rate| rate.written(kind));
                 changes.push(format!("{prefix}{kind} {old} → {new}"));
             }
         }

@@ -251,7 +251,7 @@ fn again(route: &Route, logged: &Decision) -> Option<String> {
         let known = known.find(|it| *it.target == *target.name);
         // What its rules made of the request is not in what the client asked for.
         match known.filter(|_| target.terms.rewrites.is_some()) {
-            Some(known) => target.terms.bound(known.bound_tokens),
+            Some(known) => target.terms.bound(known.most),
             None => bounds.as_ref()?.at(&target.terms),
         }
     };

@@ -95,14 +95,14 @@ fn table(by: &[By], rows: &[Row]) -> Vec<String> {
     // What nobody has used has no column.
     let used = KINDS.iter().enumerate();
     let used: Vec<(usize, &str)> = used
-        .filter(|(n, _)| rows.iter().any(|row| row.tokens.get(*n) > Some(&0)))
+        .filter(|(n, _)| rows.iter().any(|row| row.used.get(*n) > Some(&0)))
         .map(|(n, kind)| (n, *kind))
         .collect();
     let head = by.iter().map(|by| by.name()).chain(["usd"]).chain(COUNTS);
     let head = head.chain(used.iter().map(|(_, kind)| *kind));
     let mut lines = vec![head.map(str::to_uppercase).collect::<Vec<String>>()];
     for row in rows {
-        let tokens = used.iter().filter_map(|(n, _)| row.tokens.get(*n));
+        let tokens = used.iter().filter_map(|(n, _)| row.used.get(*n));
         let names = row.by.iter().map(|name| match name.as_str() {
             "" => "-".to_owned(),
             name => name.to_owned(),
@@ -145,14 +145,14 @@ mod tests {
 
     #[test]
     fn a_table_has_the_columns_that_are_used() {
-        let mut tokens = [0; KINDS.len()];
-        tokens[0] = 12;
-        tokens[6] = 5;
+        let mut used = [0; KINDS.len()];
+        used[0] = 12;
+        used[6] = 5;
         let rows = [
             Row {
                 by: vec!["ann".into()],
                 entries: 2,
-                tokens,
+                used,
                 cost: Money(1_500_000_001),
                 ..Row::default()
             },

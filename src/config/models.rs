@@ -57,10 +57,20 @@ impl Model {
 /// What a model is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Chats and completions.
+    /// Chats, completions and responses.
     Chat,
     /// Embeddings.
     Embedding,
+    /// Speech.
+    Speech,
+    /// Transcriptions and translations.
+    Transcription,
+    /// Pictures.
+    Image,
+    /// Moderations.
+    Moderation,
+    /// Documents, sorted.
+    Rerank,
 }
 
 /// When a second target is asked beside the first.

@@ -261,8 +261,13 @@ impl<'de> Deserialize<'de> for Kind {
         match text.as_str() {
             "chat" => Ok(Self::Chat),
             "embedding" => Ok(Self::Embedding),
+            "speech" => Ok(Self::Speech),
+            "transcription" => Ok(Self::Transcription),
+            "image" => Ok(Self::Image),
+            "moderation" => Ok(Self::Moderation),
+            "rerank" => Ok(Self::Rerank),
             _ => Err(D::Error::custom(format_args!(
-                "no kind of model is called `{text}`; there are \"chat\" and \"embedding\""
+                "no kind of model is called `{text}`; there are \"chat\", \"embedding\", \"speech\", \"transcription\", \"image\", \"moderation\" and \"rerank\""
             ))),
         }
     }

@@ -180,7 +180,7 @@ fn a_second_gateway_waits_and_is_refused_while_reports_are_read_beside_the_first
     let want = Row {
         by: vec!["ann".into(), "2024-02-29".into(), String::new()],
         entries: 1,
-        tokens: [3, 0, 0, 0, 0, 0, 4, 0, 0, 0],
+        used: [3, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0],
         cost: Money(7),
         ..Row::default()
     };

@@ -2,10 +2,12 @@
 //! lines of the tail and in the rows of the file.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -14,7 +16,7 @@ use super::item::Settled;
 use super::store::stored;
 use super::window::millis_of;
 use super::{Entry, Scope};
-use crate::usage::{KINDS, Money, Usage};
+use crate::usage::{KINDS, Money, TOKENS, Usage};
 
 /// Which ledger's it is, the number, the hour, the entries, what the store is to lower, and the number again: what is half a
 /// new line and half an older one has two.
@@ -61,8 +63,8 @@ pub(super) fn list(entries: &[Entry], out: &mut Vec<u8>) {
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let usage = |usage: Usage| {
-            let counts = usage.counts().map(|count| count.min(MOST_TOKENS));
-            (counts, usage.cost.map(|cost| stored(cost.0)))
+            let cost = usage.cost.map(|cost| stored(cost.0));
+            (Counts(usage.counts()), cost)
         };
         let marks = (self.user.as_deref(), self.tag.as_deref());
         let is_marked = marks != (None, None);
@@ -142,8 +144,8 @@ pub(super) struct Fields<'a> {
     pub(super) target: Option<Text<'a>>,
     #[serde(borrow)]
     provider: Option<Text<'a>>,
-    /// The tokens, in the order of [`KINDS`], and what the provider itself says that they cost.
-    pub(super) usage: Option<([u64; KINDS.len()], Option<u64>)>,
+    /// What was used, and what the provider itself says that it costs.
+    pub(super) usage: Option<(Counts, Option<u64>)>,
     pub(super) cost: Option<u64>,
     pub(super) estimated: bool,
     #[serde(borrow)]
@@ -166,6 +168,44 @@ impl Fields<'_> {
     }
 }
 
+/// What was used, in the order of [`KINDS`]. Most use nothing but tokens: then the others are not written.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts(pub(super) [u64; KINDS.len()]);
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let counts = self.0.map(|count| count.min(MOST_TOKENS));
+        let tokens = counts.first_chunk::<TOKENS>();
+        match tokens.filter(|tokens| counts.iter().skip(tokens.len()).all(|it| *it == 0)) {
+            Some(tokens) => tokens.serialize(s),
+            None => counts.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Counts;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of counts")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Counts, A::Error> {
+                let mut counts = Counts::default();
+                for slot in &mut counts.0 {
+                    match seq.next_element()? {
+                        Some(count) => *slot = count,
+                        None => break,
+                    }
+                }
+                Ok(counts)
+            }
+        }
+        d.deserialize_seq(List)
+    }
+}
+
 /// A text, which mostly can be read where it stands.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -181,7 +221,7 @@ impl Deref for Text<'_> {
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let fields = Fields::deserialize(d)?;
-        let usage = |(counts, cost): (_, Option<u64>)| Usage::of(counts, cost.map(Money));
+        let usage = |(counts, cost): (Counts, Option<u64>)| Usage::of(counts.0, cost.map(Money));
         let name = |text: Option<Text<'_>>| text.as_deref().unwrap_or_default().into();
         let mark = |text: Option<Text<'_>>| text.map(|text| Arc::from(&*text));
         Ok(Self {

@@ -100,7 +100,11 @@ const TABLES: &str = include_str!("tables.sql");
 /// What is made anew with each version, for people's own SQL and for ours.
 const VIEWS: &str = include_str!("views.sql");
 /// What brings the tables of each version to the next, from the first.
-const MIGRATIONS: &[&str] = &[include_str!("from_1.sql"), include_str!("from_2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("from_1.sql"),
+    include_str!("from_2.sql"),
+    include_str!("from_3.sql"),
+];
 /// The latest version of the schema.
 fn latest() -> i64 {
     i64::try_from(1 + MIGRATIONS.len()).unwrap_or(i64::MAX)

@@ -11,6 +11,7 @@ use super::line::Fields;
 use super::open::because;
 use super::report::{ReportError, reader};
 use super::window::millis_of;
+use crate::usage::Usage;
 
 /// A try of late.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +59,14 @@ pub fn recent(path: &Path, span: Duration, now: SystemTime) -> Result<Vec<Recent
             if at < from {
                 continue;
             }
-            let tokens = line.usage.unwrap_or_default().0.into_iter();
+            let used = line.usage.unwrap_or_default().0.0;
             let recent = Recent {
                 age: Duration::from_millis(age),
                 is_first: false,
                 key: key.to_string(),
                 team: line.team.as_deref().map(str::to_owned),
                 target: target.to_string(),
-                tokens: tokens.fold(0, u64::saturating_add),
+                tokens: Usage::of(used, None).tokens(),
             };
             found.push((at, line.request().to_owned(), recent));
         }

@@ -111,8 +111,8 @@ pub struct Row {
     pub estimated: u64,
     /// How many of them have no price.
     pub unpriced: u64,
-    /// The tokens, in the order of [`KINDS`].
-    pub tokens: [u64; KINDS.len()],
+    /// What was used, in the order of [`KINDS`].
+    pub used: [u64; KINDS.len()],
     /// What they cost.
     pub cost: Money,
 }
@@ -195,8 +195,8 @@ impl Sums<'_> {
         while let Some(found) = found.next()? {
             let by: rusqlite::Result<_> = (0..width).map(|at| found.get(at)).collect();
             let number = |at: usize| found.get::<_, i64>(width + at).map(i64::unsigned_abs);
-            let mut tokens = [0; KINDS.len()];
-            for (at, count) in tokens.iter_mut().enumerate() {
+            let mut used = [0; KINDS.len()];
+            for (at, count) in used.iter_mut().enumerate() {
                 *count = number(4 + at)?;
             }
             self.add(&Row {
@@ -204,7 +204,7 @@ impl Sums<'_> {
                 entries: number(0)?,
                 estimated: number(1)?,
                 unpriced: number(2)?,
-                tokens,
+                used,
                 cost: Money(number(3)?),
             });
         }
@@ -237,7 +237,7 @@ impl Sums<'_> {
                     entries: 1,
                     estimated: line.estimated.into(),
                     unpriced: line.cost.is_none().into(),
-                    tokens: line.usage.unwrap_or_default().0,
+                    used: line.usage.unwrap_or_default().0.0,
                     cost: line.cost.map(Money).unwrap_or_default(),
                 });
             }
@@ -254,7 +254,7 @@ impl Sums<'_> {
         row.estimated = row.estimated.saturating_add(more.estimated);
         row.unpriced = row.unpriced.saturating_add(more.unpriced);
         row.cost = row.cost.plus(more.cost);
-        for (count, more) in row.tokens.iter_mut().zip(more.tokens) {
+        for (count, more) in row.used.iter_mut().zip(more.used) {
             *count = count.saturating_add(more);
         }
     }

@@ -22,7 +22,7 @@ pub fn json(by: &[By], rows: &[Row]) -> String {
         }
         object.insert("usd".into(), row.cost.to_string().into());
         let numbers = COUNTS.into_iter().zip(counts(row));
-        for (name, count) in numbers.chain(KINDS.into_iter().zip(row.tokens)) {
+        for (name, count) in numbers.chain(KINDS.into_iter().zip(row.used)) {
             object.insert(name.into(), count.into());
         }
         serde_json::Value::Object(object)
@@ -36,7 +36,7 @@ pub fn csv(by: &[By], rows: &[Row]) -> Vec<String> {
     let mut lines = vec![head.chain(KINDS).collect::<Vec<_>>().join(",")];
     for row in rows {
         let names = row.by.iter().map(|name| quoted(&inert(name)));
-        let numbers = counts(row).into_iter().chain(row.tokens);
+        let numbers = counts(row).into_iter().chain(row.used);
         let numbers = numbers.map(|n| n.to_string());
         let cells = names.chain([row.cost.to_string()]).chain(numbers);
         lines.push(cells.collect::<Vec<_>>().join(","));
@@ -69,13 +69,13 @@ mod tests {
     use crate::usage::Money;
 
     fn row(name: &str) -> Row {
-        let mut tokens = [0; KINDS.len()];
-        tokens[0] = 12;
-        tokens[6] = 5;
+        let mut used = [0; KINDS.len()];
+        used[0] = 12;
+        used[6] = 5;
         Row {
             by: vec![name.into()],
             entries: 2,
-            tokens,
+            used,
             cost: Money(1_500_000_001),
             ..Row::default()
         }
@@ -86,7 +86,10 @@ mod tests {
         let rows = [row("ann"), row("b,\"o\"b")];
         let lines = csv(&[By::Key], &rows);
         assert!(lines[0].starts_with("key,usd,entries,estimated,unpriced,input,"));
-        assert_eq!(lines[1], "ann,1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0");
+        assert_eq!(
+            lines[1],
+            "ann,1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0,0,0,0,0"
+        );
         assert!(lines[2].starts_with("\"b,\"\"o\"\"b\",1.500000001,"));
         let list: serde_json::Value = serde_json::from_str(&json(&[By::Key], &rows)).unwrap();
         assert_eq!(list[0]["usd"], "1.500000001");
@@ -100,7 +103,7 @@ mod tests {
     fn no_cell_is_a_formula() {
         let cell = |name: &str| {
             let line = csv(&[By::User], &[row(name)]).remove(1);
-            line.strip_suffix(",1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0")
+            line.strip_suffix(",1.500000001,2,0,0,12,0,0,0,0,0,5,0,0,0,0,0,0,0")
                 .unwrap()
                 .to_owned()
         };

@@ -73,6 +73,10 @@ CREATE TABLE past (
     reasoning      INTEGER NOT NULL,
     audio_output   INTEGER NOT NULL,
     image_output   INTEGER NOT NULL,
+    characters     INTEGER NOT NULL,
+    seconds        INTEGER NOT NULL,
+    images         INTEGER NOT NULL,
+    searches       INTEGER NOT NULL,
     cost           INTEGER NOT NULL,
     PRIMARY KEY (day, scope, key, team, model, target, provider, user, tag)
 ) WITHOUT ROWID;

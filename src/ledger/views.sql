@@ -53,6 +53,10 @@ SELECT (chunk.id << 24) + one.key AS id,
        one.value ->> '$[9][0][7]' AS reasoning,
        one.value ->> '$[9][0][8]' AS audio_output,
        one.value ->> '$[9][0][9]' AS image_output,
+       one.value ->> '$[9][0][10]' AS characters,
+       one.value ->> '$[9][0][11]' AS seconds,
+       one.value ->> '$[9][0][12]' AS images,
+       one.value ->> '$[9][0][13]' AS searches,
        one.value ->> 10 AS cost,
        one.value ->> 11 AS estimated,
        one.value ->> 12 AS "end",
@@ -70,6 +74,10 @@ SELECT id,
        request AS request_id, attempt, api, key, team, model, target, provider, user, tag,
        input, cached, cache_write, cache_write_1h, audio_input, image_input,
        output, reasoning, audio_output, image_output,
+       CASE WHEN input IS NULL THEN NULL ELSE coalesce(characters, 0) END AS characters,
+       CASE WHEN input IS NULL THEN NULL ELSE coalesce(seconds, 0) END AS seconds,
+       CASE WHEN input IS NULL THEN NULL ELSE coalesce(images, 0) END AS images,
+       CASE WHEN input IS NULL THEN NULL ELSE coalesce(searches, 0) END AS searches,
        CASE WHEN cost IS NULL THEN NULL
             ELSE printf('%d.%09d', cost / 1000000000, cost % 1000000000) END AS usd,
        estimated, "end", prices
@@ -80,14 +88,15 @@ CREATE VIEW spend_by_day AS
 WITH both AS (
     SELECT day, scope, key, team, model, target, provider, user, tag, entries, estimated, unpriced,
            input, cached, cache_write, cache_write_1h, audio_input, image_input,
-           output, reasoning, audio_output, image_output, cost
+           output, reasoning, audio_output, image_output, characters, seconds, images, searches, cost
     FROM past
     UNION ALL
     SELECT at / 86400000, coalesce(scope, 'request'), coalesce(key, ''), coalesce(team, ''), coalesce(model, ''),
            coalesce(target, ''), coalesce(provider, ''), coalesce(user, ''), coalesce(tag, ''), 1, estimated, cost IS NULL,
            coalesce(input, 0), coalesce(cached, 0), coalesce(cache_write, 0), coalesce(cache_write_1h, 0),
            coalesce(audio_input, 0), coalesce(image_input, 0), coalesce(output, 0), coalesce(reasoning, 0),
-           coalesce(audio_output, 0), coalesce(image_output, 0), coalesce(cost, 0)
+           coalesce(audio_output, 0), coalesce(image_output, 0), coalesce(characters, 0), coalesce(seconds, 0),
+           coalesce(images, 0), coalesce(searches, 0), coalesce(cost, 0)
     FROM entry
 )
 SELECT date(day * 86400, 'unixepoch') AS day, scope, key, team, model, target, provider, user, tag,
@@ -95,7 +104,8 @@ SELECT date(day * 86400, 'unixepoch') AS day, scope, key, team, model, target, p
        sum(input) AS input, sum(cached) AS cached, sum(cache_write) AS cache_write,
        sum(cache_write_1h) AS cache_write_1h, sum(audio_input) AS audio_input, sum(image_input) AS image_input,
        sum(output) AS output, sum(reasoning) AS reasoning, sum(audio_output) AS audio_output,
-       sum(image_output) AS image_output,
+       sum(image_output) AS image_output, sum(characters) AS characters, sum(seconds) AS seconds,
+       sum(images) AS images, sum(searches) AS searches,
        printf('%d.%09d', sum(cost) / 1000000000, sum(cost) % 1000000000) AS usd
 FROM both
 GROUP BY both.day, scope, key, team, model, target, provider, user, tag;

@@ -377,6 +377,11 @@ pub(super) fn kind(written: config::Kind) -> Kind {
     match written {
         config::Kind::Chat => Kind::Chat,
         config::Kind::Embedding => Kind::Embedding,
+        config::Kind::Speech => Kind::Speech,
+        config::Kind::Transcription => Kind::Transcription,
+        config::Kind::Image => Kind::Image,
+        config::Kind::Moderation => Kind::Moderation,
+        config::Kind::Rerank => Kind::Rerank,
     }
 }
 

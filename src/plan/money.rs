@@ -168,7 +168,7 @@ impl Compiler<'_> {
         let Some(base) = Rates::of(&stated) else {
             self.flaw(
                 at.iter().copied(),
-                "a price needs both `input` and `output`; write 0 for what costs nothing",
+                "a price needs both `input` and `output`, or a unit that is no token; write 0 for what costs nothing",
             );
             return None;
         };
@@ -196,12 +196,15 @@ impl Compiler<'_> {
         for (name, Written(text)) in written {
             let at: Vec<&str> = at.iter().copied().chain([name.as_str()]).collect();
             let kind = KINDS.iter().position(|kind| kind == name);
-            match (kind.and_then(|n| stated.get_mut(n)), Rate::parse(text)) {
+            match (
+                kind.and_then(|n| stated.get_mut(n)),
+                Rate::parse(name, text),
+            ) {
                 (None, _) => {
                     let hint = suggest(name, KINDS.into_iter().chain(["tiers"]));
                     self.flaw(
                         at.iter().copied(),
-                        format!("no class of tokens is called `{name}`{hint}"),
+                        format!("nothing that is billed is called `{name}`{hint}"),
                     );
                     is_sound = false;
                 }

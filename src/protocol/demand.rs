@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::Endpoint;
+use super::parts::Parts;
+use super::units::Own;
+use super::{Endpoint, Gives};
 use crate::envelope::Members;
-use crate::usage::Decimal;
+use crate::usage::{Decimal, Unit};
 
 /// What a provider's template puts around messages, in tokens: gpt-oss's has about 70.
 const TEMPLATE: u64 = 256;
@@ -24,7 +23,18 @@ const TOOLBOX: u64 = 1_024;
 const PICTURE: u64 = 5_000;
 
 /// The names of limits on output; a provider may know one, or the other, or both.
-pub const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// What a response's limit on output is called.
+const OF_RESPONSES: [&str; 1] = ["max_output_tokens"];
+
+/// What limits on output are called where this is asked.
+pub fn limits(endpoint: Endpoint) -> &'static [&'static str] {
+    match endpoint {
+        Endpoint::Responses => &OF_RESPONSES,
+        _ => &LIMITS,
+    }
+}
 
 /// Members by which a client says who bills, or asks for what no token counts: OpenRouter's, and OpenAI's own.
 const BILLING: [&str; 10] = [
@@ -41,9 +51,10 @@ const BILLING: [&str; 10] = [
 ];
 
 /// Members that a bound depends on, besides those that every request is read for.
-const BOUNDING: [&str; 10] = [
+const BOUNDING: [&str; 12] = [
     "best_of",
     "conversation",
+    "documents",
     "functions",
     "input",
     "messages",
@@ -51,6 +62,7 @@ const BOUNDING: [&str; 10] = [
     "prediction",
     "previous_response_id",
     "prompt",
+    "query",
     "tools",
 ];
 
@@ -61,7 +73,8 @@ pub fn counts(name: &str) -> bool {
 
 /// Every member that this room acts on: none of them may be disguised.
 pub fn acted_on() -> impl Iterator<Item = &'static str> {
-    LIMITS.into_iter().chain(BILLING).chain(BOUNDING)
+    let limits = LIMITS.into_iter().chain(OF_RESPONSES);
+    limits.chain(BILLING).chain(BOUNDING)
 }
 
 /// What a request asks for.
@@ -77,8 +90,14 @@ pub struct Demand {
     choices: u64,
     /// Tokens that may be billed as output beyond the limit.
     beyond: u64,
-    /// There is output at all.
+    /// There is output that a limit bounds.
     answers: bool,
+    /// There is output that nothing bounds but the model.
+    #[serde(default)]
+    gives_any: bool,
+    /// What it asks for that is no token.
+    #[serde(default)]
+    own: Option<Own>,
 }
 
 /// Why a request has no bound, or may not have one.
@@ -124,7 +143,7 @@ impl Demand {
     /// Reads a request whose price is right whoever bills, and whatever is done for it besides.
     pub fn at_a_price(endpoint: Endpoint, body: &impl Members) -> Result<Self, Boundless> {
         let mut limit: Option<u64> = None;
-        for name in LIMITS {
+        for &name in limits(endpoint) {
             if let Some(given) = number(body, name)? {
                 limit = Some(limit.map_or(given, |limit| limit.min(given)));
             }
@@ -132,6 +151,7 @@ impl Demand {
         let parts = Parts::of(endpoint, body);
         let each = number(body, "n")?.unwrap_or(1);
         let each = each.max(number(body, "best_of")?.unwrap_or(1));
+        let choices = each.saturating_mul(parts.prompts);
         let prediction = body.value("prediction").map_or(0, <[u8]>::len);
         let is_given = |name| body.value(name).is_some_and(|value| value != b"null");
         let tools = ["tools", "functions"].into_iter().any(is_given);
@@ -146,11 +166,14 @@ impl Demand {
             unseen: parts.unseen
                 || ["previous_response_id", "conversation"]
                     .into_iter()
-                    .any(is_given),
+                    .any(is_given)
+                || (endpoint == Endpoint::Responses && is_given("prompt")),
             limit,
-            choices: each.saturating_mul(parts.prompts),
+            choices,
             beyond: prediction as u64,
-            answers: endpoint.has_output(),
+            answers: endpoint.gives() == Gives::Text,
+            gives_any: endpoint.gives() == Gives::Any,
+            own: Own::of(endpoint, body, choices),
         })
     }
 
@@ -165,12 +188,30 @@ impl Demand {
 
     /// The most output, in tokens, if each choice may have so many.
     pub fn output(&self, each: u64) -> u64 {
-        if self.answers {
+        if self.gives_any {
+            each
+        } else if self.answers {
             each.saturating_add(self.beyond)
                 .saturating_mul(self.choices)
         } else {
             0
         }
+    }
+
+    /// Whether there is output that no limit bounds.
+    pub fn gives_any(&self) -> bool {
+        self.gives_any
+    }
+
+    /// A unit that is no token, and how many it takes at most. None of the first: tokens alone. None of the second: nobody
+    /// knows.
+    pub fn unit(&self) -> Option<(Unit, Option<u64>)> {
+        self.own.map(|own| (own.unit, own.most))
+    }
+
+    /// A unit that is no token, and how many it probably takes.
+    pub fn probable(&self) -> Option<(Unit, u64)> {
+        self.own.map(|own| (own.unit, own.likely))
     }
 
     /// How many tokens each choice may have if all together may have so many.
@@ -232,157 +273,6 @@ fn are_functions(list: &[u8]) -> bool {
     // What cannot be read in one way may be anything.
     let is_all = |tools: Vec<Tool<'_>>| tools.iter().all(is_function);
     list == b"null" || serde_json::from_slice(list).is_ok_and(is_all)
-}
-
-/// What is asked about.
-struct Parts {
-    /// Something that is not in the body.
-    unseen: bool,
-    pictures: u64,
-    /// Prompts that each get their own answers.
-    prompts: u64,
-}
-
-impl Parts {
-    const TEXT: Self = Self {
-        unseen: false,
-        pictures: 0,
-        prompts: 1,
-    };
-    const UNSEEN: Self = Self {
-        unseen: true,
-        ..Self::TEXT
-    };
-
-    fn of(endpoint: Endpoint, body: &impl Members) -> Self {
-        let read = match endpoint {
-            Endpoint::Completions => body.value("prompt").map(prompts),
-            Endpoint::Embeddings => body.value("input").map(prompts),
-            _ => body.value("messages").map(messages),
-        };
-        // What cannot be read in one way may be anything.
-        read.map_or(Self::TEXT, |parts| parts.unwrap_or(Self::UNSEEN))
-    }
-
-    fn and(self, other: &Self) -> Self {
-        Self {
-            unseen: self.unseen || other.unseen,
-            pictures: self.pictures.saturating_add(other.pictures),
-            ..self
-        }
-    }
-}
-
-/// A text, a list of texts, the tokens of one, or a list of such.
-fn prompts(value: &[u8]) -> Option<Parts> {
-    if value.starts_with(b"\"") || value == b"null" {
-        return Some(Parts::TEXT);
-    }
-    // An object in it may be a picture.
-    if memchr(b'{', value).is_some() && !only_texts(value) {
-        return None;
-    }
-    let list: Vec<&RawValue> = serde_json::from_slice(value).ok()?;
-    let is_tokens = list
-        .first()
-        .is_some_and(|first| first.get().starts_with(|c: char| c.is_ascii_digit()));
-    Some(Parts {
-        prompts: if is_tokens {
-            1
-        } else {
-            (list.len() as u64).max(1)
-        },
-        ..Parts::TEXT
-    })
-}
-
-fn only_texts(value: &[u8]) -> bool {
-    serde_json::from_slice::<Vec<Cow<'_, str>>>(value).is_ok()
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    /// An earlier answer's sound, by its name.
-    audio: Option<IgnoredAny>,
-}
-
-fn messages(value: &[u8]) -> Option<Parts> {
-    let rest = value.strip_prefix(b"[")?;
-    // Neither a list nor an object in a message: every content is a text, and that is most requests.
-    if memchr(b'[', rest).is_none() && !has_inner_object(rest) {
-        return Some(Parts::TEXT);
-    }
-    let messages: Vec<Message<'_>> = serde_json::from_slice(value).ok()?;
-    messages.iter().try_fold(Parts::TEXT, |sum, message| {
-        let content = message.content.map_or("null", RawValue::get);
-        let parts = match content.as_bytes().first() {
-            _ if message.audio.is_some() => Parts::UNSEEN,
-            Some(b'"' | b'n') => Parts::TEXT,
-            Some(b'[') => content_parts(content)?,
-            _ => Parts::UNSEEN,
-        };
-        Some(sum.and(&parts))
-    })
-}
-
-/// Whether an object may be the value of a member: a brace after a colon, though it may be within a text.
-fn has_inner_object(text: &[u8]) -> bool {
-    memchr_iter(b'{', text).any(|at| {
-        let before = text.get(..at).unwrap_or_default().trim_ascii_end();
-        before.ends_with(b":")
-    })
-}
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    image_url: Option<&'a RawValue>,
-}
-
-fn content_parts(list: &str) -> Option<Parts> {
-    let parts: Vec<Part<'_>> = serde_json::from_str(list).ok()?;
-    let one = |part: &Part<'_>| match &*part.kind {
-        "text" | "input_text" | "output_text" | "refusal" | "input_audio" | "thinking" => {
-            Parts::TEXT
-        }
-        "image_url" | "input_image" if part.image_url.is_some_and(is_inline) => Parts {
-            pictures: 1,
-            ..Parts::TEXT
-        },
-        // An address, a file by its name, a document whose text is compressed: its length tells nothing.
-        _ => Parts::UNSEEN,
-    };
-    Some(
-        parts
-            .iter()
-            .map(one)
-            .fold(Parts::TEXT, |sum, part| sum.and(&part)),
-    )
-}
-
-/// Whether a picture is in the body: `data:…`, alone or as `{"url": …}`.
-fn is_inline(value: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Address<'a> {
-        #[serde(borrow)]
-        url: Cow<'a, str>,
-    }
-    let text = value.get();
-    let url = if text.starts_with('"') {
-        serde_json::from_str::<Cow<'_, str>>(text).ok()
-    } else {
-        serde_json::from_str::<Address<'_>>(text)
-            .ok()
-            .map(|address| address.url)
-    };
-    url.is_some_and(|url| {
-        url.get(..5)
-            .is_some_and(|start| start.eq_ignore_ascii_case("data:"))
-    })
 }
 
 #[cfg(test)]

@@ -4,20 +4,24 @@
 //! Knows `envelope` and `usage`.
 
 pub mod demand;
+mod endpoint;
 mod error;
 pub mod least;
 pub mod openai;
 mod opening;
+mod parts;
 mod sse;
 mod tokens;
+mod units;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::envelope::Edits;
 use crate::usage::Usage;
 pub use demand::Demand;
+pub use endpoint::{ASKING, Endpoint, Form, Gives, Kind, NoEndpoint, Whole};
 pub use error::ErrorBody;
 pub use opening::opening;
 
@@ -29,128 +33,6 @@ pub const MAX_EVENT: usize = 16 << 20;
 
 /// More models than any provider has; what it lists beyond is left out.
 pub const MOST_MODELS: usize = 10_000;
-
-/// What the client called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `POST /v1/chat/completions`
-    ChatCompletions,
-    /// `POST /v1/completions`
-    Completions,
-    /// `POST /v1/embeddings`
-    Embeddings,
-    /// `GET /v1/models`
-    Models,
-    /// `GET /v1/models/{id}`
-    Model,
-    /// `GET /v1/usage`
-    Usage,
-    /// `GET /health` and `/health/live`
-    Live,
-    /// `GET /health/ready`
-    Ready,
-}
-
-/// Why a request line names no endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoEndpoint {
-    /// The path is one of ours, but not with this method.
-    #[error("this path takes {0} only")]
-    Method(&'static str),
-    /// Not a path of ours.
-    #[error(
-        "there is nothing at this path; see /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings"
-    )]
-    Path,
-}
-
-impl Endpoint {
-    /// Reads a request line. Each path of `/v1` also goes without it.
-    pub fn of(method: &Method, path: &str) -> Result<Self, NoEndpoint> {
-        let (endpoint, takes) = match path.strip_prefix("/v1").unwrap_or(path) {
-            "/chat/completions" => (Self::ChatCompletions, Method::POST),
-            "/completions" => (Self::Completions, Method::POST),
-            "/embeddings" => (Self::Embeddings, Method::POST),
-            "/models" => (Self::Models, Method::GET),
-            "/usage" => (Self::Usage, Method::GET),
-            "/health" | "/health/live" => (Self::Live, Method::GET),
-            "/health/ready" => (Self::Ready, Method::GET),
-            other => match other.strip_prefix("/models/") {
-                Some(id) if !id.is_empty() => (Self::Model, Method::GET),
-                _ => return Err(NoEndpoint::Path),
-            },
-        };
-        match takes {
-            takes if takes == *method => Ok(endpoint),
-            Method::GET => Err(NoEndpoint::Method("GET")),
-            _ => Err(NoEndpoint::Method("POST")),
-        }
-    }
-
-    /// Its name in labels and log lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChatCompletions => "chat_completions",
-            Self::Completions => "completions",
-            Self::Embeddings => "embeddings",
-            Self::Models | Self::Model => "models",
-            Self::Usage => "usage",
-            Self::Live | Self::Ready => "health",
-        }
-    }
-
-    /// The endpoint of that name, of those that ask a model.
-    pub fn named(name: &str) -> Option<Self> {
-        let all = [Self::ChatCompletions, Self::Completions, Self::Embeddings];
-        all.into_iter().find(|endpoint| endpoint.name() == name)
-    }
-
-    /// What a model has to be for, so that it can be asked here. None: no model is asked.
-    pub fn kind(self) -> Option<Kind> {
-        match self {
-            Self::ChatCompletions | Self::Completions => Some(Kind::Chat),
-            Self::Embeddings => Some(Kind::Embedding),
-            Self::Models | Self::Model | Self::Usage | Self::Live | Self::Ready => None,
-        }
-    }
-
-    /// Whether its answers have output that is billed.
-    pub fn has_output(self) -> bool {
-        self != Self::Embeddings
-    }
-
-    /// Whether its answers can be streams.
-    pub fn streams(self) -> bool {
-        matches!(self, Self::ChatCompletions | Self::Completions)
-    }
-}
-
-/// What a model is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It writes: chats and completions.
-    Chat,
-    /// It makes vectors of texts.
-    Embedding,
-}
-
-impl Kind {
-    /// Its name, as it is configured and listed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Embedding => "embedding",
-        }
-    }
-
-    /// Where its models are asked.
-    pub fn paths(self) -> &'static str {
-        match self {
-            Self::Chat => "/v1/chat/completions or /v1/completions",
-            Self::Embedding => "/v1/embeddings",
-        }
-    }
-}
 
 /// What an error says, before it is written in a client's format.
 #[derive(Clone, Debug)]
@@ -224,7 +106,7 @@ pub trait Protocol: Send + Sync {
     fn ask_for_usage(&self, edits: &mut Edits<'_>) -> bool;
 
     /// Changes a body so that no choice may have more output than so many tokens, whatever it says by now.
-    fn limit_output(&self, edits: &mut Edits<'_>, most: u64);
+    fn limit_output(&self, endpoint: Endpoint, edits: &mut Edits<'_>, most: u64);
 
     /// A reader for one streamed answer.
     fn decoder(&self, ends: Ending) -> Box<dyn Decoder>;
@@ -332,47 +214,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_go_by_path_and_method() {
-        let of = |method: Method, path: &str| Endpoint::of(&method, path);
-        assert_eq!(
-            of(Method::POST, "/v1/chat/completions"),
-            Ok(Endpoint::ChatCompletions)
-        );
-        assert_eq!(of(Method::POST, "/embeddings"), Ok(Endpoint::Embeddings));
-        assert_eq!(
-            of(Method::GET, "/v1/models/groq/a%2Fb"),
-            Ok(Endpoint::Model)
-        );
-        assert_eq!(of(Method::GET, "/health"), Ok(Endpoint::Live));
-        assert_eq!(
-            of(Method::GET, "/v1/chat/completions"),
-            Err(NoEndpoint::Method("POST"))
-        );
-        assert_eq!(
-            of(Method::POST, "/v1/models"),
-            Err(NoEndpoint::Method("GET"))
-        );
-        for path in [
-            "/",
-            "/v2/models",
-            "/v1/models/",
-            "/v1/chat/completions/",
-            "/v1",
-            "*",
-            "/metrics",
-        ] {
-            assert_eq!(of(Method::GET, path), Err(NoEndpoint::Path), "{path}");
-        }
-    }
-
-    #[test]
     fn every_protocol_has_the_same_face() {
         for protocol in ALL {
-            for endpoint in [
-                Endpoint::ChatCompletions,
-                Endpoint::Completions,
-                Endpoint::Embeddings,
-            ] {
+            for endpoint in Endpoint::asking() {
                 assert!(protocol.path(endpoint).starts_with('/'));
             }
             assert_eq!(protocol.read(b"<html>"), None);

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::demand::LIMITS;
+use super::demand::limits;
 use super::sse::{Found, Scanner};
 use super::tokens::{Skim, Tokens};
 use super::{
@@ -29,12 +29,7 @@ pub struct OpenAi;
 
 impl Protocol for OpenAi {
     fn path(&self, endpoint: Endpoint) -> &'static str {
-        match endpoint {
-            Endpoint::ChatCompletions => "/chat/completions",
-            Endpoint::Completions => "/completions",
-            Endpoint::Embeddings => "/embeddings",
-            _ => "/models",
-        }
+        endpoint.path()
     }
 
     fn ask_for_usage(&self, edits: &mut Edits<'_>) -> bool {
@@ -67,7 +62,7 @@ impl Protocol for OpenAi {
         }
     }
 
-    fn limit_output(&self, edits: &mut Edits<'_>, most: u64) {
+    fn limit_output(&self, endpoint: Endpoint, edits: &mut Edits<'_>, most: u64) {
         let is_within = |value: &[u8]| {
             let text = std::str::from_utf8(value).unwrap_or_default();
             let limit = Decimal::parse(text, 0).ok().and_then(Decimal::exact);
@@ -75,15 +70,16 @@ impl Protocol for OpenAi {
         };
         let limit = || Bytes::from(most.to_string());
         let mut is_limited = false;
-        for name in LIMITS {
+        let names = limits(endpoint);
+        for &name in names {
             let given = edits.get(name).map(is_within);
             is_limited |= given.is_some();
             if given == Some(false) {
                 edits.set(name, limit());
             }
         }
-        if !is_limited {
-            edits.set("max_tokens", limit());
+        if !is_limited && let Some(name) = names.first() {
+            edits.set(name, limit());
         }
     }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::dropped::{Dropped, shown};
 use crate::envelope::Edits;
-use crate::protocol::demand;
+use crate::protocol::{Endpoint, demand};
 
 /// Rules in the order they are applied.
 #[derive(Clone, Debug, Default)]
@@ -132,9 +132,11 @@ impl Rules {
         found.map(|(name, _)| name.as_str())
     }
 
-    /// Changes a body, and notes what it leaves out.
+    /// Changes a body, and notes what it leaves out. What a provider knows, and what messages are to look like, is of chats,
+    /// completions and embeddings: elsewhere members have other meanings.
     pub fn apply<'e>(
         &'e self,
+        endpoint: Endpoint,
         edits: &mut Edits<'e>,
         dropped: &mut Dropped,
     ) -> Result<(), Refused> {
@@ -148,7 +150,13 @@ impl Rules {
         for name in &self.drop {
             leave_out(edits, name, dropped);
         }
-        self.judge_unknown(edits, dropped)?;
+        let is_listed = matches!(
+            endpoint,
+            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings
+        );
+        if is_listed {
+            self.judge_unknown(edits, dropped)?;
+        }
         for (name, value) in &self.default {
             if edits.get(name).is_none() && twin(name).is_none_or(|twin| edits.get(twin).is_none())
             {
@@ -166,7 +174,9 @@ impl Rules {
                 clamp(edits, twin, *range);
             }
         }
-        self.messages.apply(edits, dropped);
+        if is_listed {
+            self.messages.apply(edits, dropped);
+        }
         // `[]` is refused by most ("[] is too short"), and without tools there is nothing to choose among.
         if edits
             .get("tools")
@@ -369,7 +379,7 @@ mod tests {
         let envelope = Envelope::scan(Bytes::copy_from_slice(body.as_bytes()), |_| false).unwrap();
         let (mut edits, mut dropped) = (envelope.edit(), Dropped::default());
         for rules in all {
-            rules.apply(&mut edits, &mut dropped)?;
+            rules.apply(Endpoint::ChatCompletions, &mut edits, &mut dropped)?;
         }
         let told = dropped.header();
         let told = told.map_or(String::new(), |told| told.to_str().unwrap().to_owned());

@@ -4,8 +4,8 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
@@ -52,8 +52,9 @@ pub struct Site {
     pub key: Arc<str>,
     /// How its connections are closed.
     pub closes: Arc<Closes>,
-    relative: [Uri; 4],
-    absolute: [Uri; 4],
+    /// By the number of the endpoint; the last is that of the models.
+    relative: Box<[Uri]>,
+    absolute: Box<[Uri]>,
 }
 
 /// Whether connections to a server may be closed without a word right after they were used, as far as was seen.
@@ -103,14 +104,6 @@ pub struct Way<'w> {
     /// HTTP/2 is wanted.
     pub http2: bool,
 }
-
-/// The endpoints that a provider is asked for, in the order of `Site::relative`.
-const ASKED: [Endpoint; 4] = [
-    Endpoint::ChatCompletions,
-    Endpoint::Completions,
-    Endpoint::Embeddings,
-    Endpoint::Models,
-];
 
 /// Why a base URL is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -305,14 +298,13 @@ impl Site {
             }),
             None => None,
         };
-        let mut absolute = ASKED.map(|_| Uri::default());
-        let mut relative = ASKED.map(|_| Uri::default());
-        for ((absolute, relative), endpoint) in absolute.iter_mut().zip(&mut relative).zip(ASKED) {
-            let path = format!("{}{}", base.path, protocol.path(endpoint));
-            let whole = format!("{scheme}://{}{path}", base.authority);
-            *absolute = whole.parse().map_err(|_| WrongUrl::NotAUrl)?;
-            *relative = path.parse().map_err(|_| WrongUrl::NotAUrl)?;
-        }
+        let paths = Endpoint::asking().chain([Endpoint::Models]);
+        let paths = paths.map(|endpoint| format!("{}{}", base.path, protocol.path(endpoint)));
+        let paths: Vec<String> = paths.collect();
+        let whole = |path: &String| format!("{scheme}://{}{path}", base.authority);
+        let read = |uri: String| uri.parse::<Uri>().map_err(|_| WrongUrl::NotAUrl);
+        let absolute: Result<_, _> = paths.iter().map(whole).map(read).collect();
+        let relative: Result<_, _> = paths.into_iter().map(read).collect();
         Ok(Self {
             authority: HeaderValue::from_str(&base.authority).map_err(|_| WrongUrl::NotAUrl)?,
             key,
@@ -321,8 +313,8 @@ impl Site {
             tls,
             via,
             http2: way.http2,
-            relative,
-            absolute,
+            relative: relative?,
+            absolute: absolute?,
         })
     }
 
@@ -340,6 +332,13 @@ impl Site {
     }
 }
 
+/// The one of an endpoint: all that ask no model ask for models.
+fn nth(uris: &[Uri], endpoint: Endpoint) -> &Uri {
+    static NOWHERE: LazyLock<Uri> = LazyLock::new(Uri::default);
+    let own = endpoint.number().and_then(|n| uris.get(n));
+    own.or(uris.last()).unwrap_or(&NOWHERE)
+}
+
 /// All that tells connections apart. It is looked up for each request: where the way is the usual one, no more is said.
 fn key(scheme: &str, place: &Place, way: &Way<'_>) -> String {
     let roots = way.trust.map_or(0, Trust::digest);
@@ -349,18 +348,6 @@ fn key(scheme: &str, place: &Place, way: &Way<'_>) -> String {
     let mut hash = DefaultHasher::new();
     (roots, &way.proxy, way.http2).hash(&mut hash);
     format!("{scheme}://{place} {:x}", hash.finish())
-}
-
-fn nth(uris: &[Uri; 4], endpoint: Endpoint) -> &Uri {
-    let [chat, completions, embeddings, models] = uris;
-    match endpoint {
-        Endpoint::ChatCompletions => chat,
-        Endpoint::Completions => completions,
-        Endpoint::Embeddings => embeddings,
-        Endpoint::Live | Endpoint::Model | Endpoint::Models | Endpoint::Ready | Endpoint::Usage => {
-            models
-        }
-    }
 }
 
 impl fmt::Display for Host {

@@ -12,7 +12,7 @@ use crate::admission::{Caller, Permit, note};
 use crate::gateway::Gateway;
 use crate::ledger::{Account, Hold, Refused};
 use crate::plan::Plan;
-use crate::protocol::least;
+use crate::protocol::{Gives, least};
 use crate::rejection::Rejection;
 use crate::route::{Bounds, Route, Terms};
 use crate::telemetry::Record;
@@ -93,7 +93,10 @@ pub(super) async fn open(
         model: Arc::clone(model),
         tries: record.tries,
         length: envelope.length(),
-        most: if endpoint.has_output() { u64::MAX } else { 0 },
+        most: match endpoint.gives() {
+            Gives::Nothing => 0,
+            Gives::Text | Gives::Any => u64::MAX,
+        },
         probable,
         least,
         at: now,

@@ -10,7 +10,7 @@ use crate::protocol::demand::Boundless;
 use crate::protocol::{Demand, Endpoint};
 use crate::provider::Dropped;
 use crate::provider::rules::Refused;
-use crate::usage::Money;
+use crate::usage::{Money, Most, Unit};
 
 /// A caller with a budget is not sent away for want of output, if there is as much as this, in tokens.
 const FLOOR: u64 = 64;
@@ -96,9 +96,22 @@ impl Bounds {
         }
     }
 
+    /// How many of a unit that is no token it will probably use. None: none.
+    pub fn probable_unit(&self) -> Option<(Unit, u64)> {
+        self.demand.probable()
+    }
+
     fn likely(demand: &Demand, envelope: &Envelope, each: u64) -> u64 {
-        let input = envelope.length().div_ceil(BYTES_PER_TOKEN);
-        input.saturating_add(demand.output(each))
+        // Sound and pictures are long, and little of it is in tokens.
+        let input = match demand.probable() {
+            Some((Unit::Seconds | Unit::Images, _)) => 0,
+            _ => envelope.length().div_ceil(BYTES_PER_TOKEN),
+        };
+        let output = match demand.gives_any() {
+            true => 0,
+            false => demand.output(each),
+        };
+        input.saturating_add(output)
     }
 
     /// What is asked of a target. None: it has no bound.
@@ -118,22 +131,29 @@ impl Bounds {
         self.demand.answers().then_some(least)
     }
 
-    /// All output that a target may give, in tokens.
-    pub fn output(&self, terms: &Terms) -> u64 {
-        let each = self.each(terms).unwrap_or(0);
-        self.demand(terms)
-            .map_or(u64::MAX, |demand| demand.output(each))
-    }
-
-    /// The most input and output that one try at a target may have, in tokens. None: nobody knows.
-    pub fn tokens(&self, terms: &Terms) -> Option<(u64, u64)> {
+    /// All output that a target may give, in tokens. None: nobody knows.
+    pub fn output(&self, terms: &Terms) -> Option<u64> {
         let demand = self.demand(terms)?;
-        Some((demand.input(terms.context)?, self.output(terms)))
+        let each = match demand.gives_any() {
+            true => terms.max_output?,
+            false => self.each(terms).unwrap_or(0),
+        };
+        Some(demand.output(each))
     }
 
-    /// The most that one try at a target may cost. None: it has no price, or nobody knows how much input it may read.
+    /// The most that one try at a target may use.
+    pub fn most(&self, terms: &Terms) -> Option<Most> {
+        let demand = self.demand(terms)?;
+        Some(Most {
+            input: demand.input(terms.context),
+            output: self.output(terms),
+            unit: demand.unit(),
+        })
+    }
+
+    /// The most that one try at a target may cost. None: it has no price, or nobody knows how much it may use.
     pub fn at(&self, terms: &Terms) -> Option<Money> {
-        terms.bound(self.tokens(terms))
+        terms.bound(self.most(terms))
     }
 
     /// The most that it may cost at those targets where it fits into what is left, as it is. None: at none of them.
@@ -165,25 +185,28 @@ impl Bounds {
     fn each_within(&self, terms: &Terms, left: Money) -> Option<u64> {
         let price = terms.price.as_ref().filter(|price| !price.is_free())?;
         let demand = self.demand(terms)?;
-        let input = demand.input(terms.context)?;
-        if price.bound(input, 0) > left {
+        let most = self.most(terms)?;
+        let without = Most {
+            output: Some(0),
+            ..most
+        };
+        if price.bound(&without).is_none_or(|bound| bound > left) {
             return None;
         }
         let wanted = self.each(terms).unwrap_or(0);
-        let each = demand.each(price.output_for(input, left)).min(wanted);
+        let each = demand.each(price.output_for(&most, left)).min(wanted);
         (each >= wanted.min(FLOOR)).then_some(each)
     }
 }
 
 impl Terms {
-    /// The most that so many tokens of input and output may cost. None: there is no price, or nobody knows how many.
-    pub fn bound(&self, tokens: Option<(u64, u64)>) -> Option<Money> {
+    /// The most that it may cost to use so much. None: there is no price, or nobody knows how much it is.
+    pub fn bound(&self, most: Option<Most>) -> Option<Money> {
         let price = self.price.as_ref()?;
         if price.is_free() {
             return Some(Money::ZERO);
         }
-        let (input, output) = tokens?;
-        Some(price.bound(input, output))
+        price.bound(&most?)
     }
 }
 
@@ -197,7 +220,7 @@ fn rewritten(
 ) -> Result<Option<Demand>, Refused> {
     let (mut edits, mut dropped) = (envelope.edit(), Dropped::default());
     for rules in [&route.rules, &*target.rules] {
-        rules.apply(&mut edits, &mut dropped)?;
+        rules.apply(endpoint, &mut edits, &mut dropped)?;
     }
     let demand = match target.terms.own_price {
         true => Demand::at_a_price(endpoint, &edits),
@@ -215,8 +238,8 @@ mod tests {
 
     fn terms(input: &str, output: &str) -> Terms {
         let mut stated = crate::usage::Stated::default();
-        stated[0] = Some(Rate::parse(input).unwrap());
-        stated[6] = Some(Rate::parse(output).unwrap());
+        stated[0] = Some(Rate::parse("input", input).unwrap());
+        stated[6] = Some(Rate::parse("output", output).unwrap());
         Terms {
             price: Some(Arc::new(Price {
                 base: Rates::of(&stated).unwrap(),

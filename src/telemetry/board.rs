@@ -15,7 +15,7 @@ use prometheus::proto::{
 
 use super::counts::{Count, Distribution, Times};
 use super::labels::{KeyLabel, Labels};
-use super::meters::{APIS, BOUNDS, RouteMeters, Spend, TargetMeters};
+use super::meters::{BOUNDS, RouteMeters, Spend, TargetMeters};
 use super::metrics::dollars;
 use super::{End, Outcome};
 use crate::usage::{KINDS, Money};
@@ -79,6 +79,12 @@ const STREAMS: Family = Family {
 const TOKENS: Family = Family {
     name: "tollgate_tokens_total",
     help: "Tokens as they were entered: what providers told, or else an estimate; the kinds are disjoint.",
+    kind: MetricType::COUNTER,
+    labels: &["kind", "model", "target"],
+};
+const UNITS: Family = Family {
+    name: "tollgate_units_total",
+    help: "What was used that is no token, as it was entered: characters, seconds, images, searches.",
     kind: MetricType::COUNTER,
     labels: &["kind", "model", "target"],
 };
@@ -154,7 +160,7 @@ impl Board {
             IN_FLIGHT.with(&[&it.name], |metric| metric.set_gauge(gauge))
         });
         let durations = routes.iter().flat_map(|it| {
-            APIS.iter().zip(&it.duration).map(|(api, times)| {
+            it.times().map(|(api, times)| {
                 let mut seen = Distribution::default();
                 times.add_to(&mut seen);
                 DURATION.times(&[api, &it.name], &seen, &BOUNDS)
@@ -163,10 +169,10 @@ impl Board {
         [IN_FLIGHT.of(in_flight), DURATION.of(durations)]
     }
 
-    fn of_targets(&self) -> [MetricFamily; 4] {
+    fn of_targets(&self) -> [MetricFamily; 5] {
         let all = all(&self.targets);
         let (mut tries, mut streams) = (Vec::new(), Vec::new());
-        let (mut first_content, mut tokens) = (Vec::new(), Vec::new());
+        let (mut first_content, mut tokens, mut units) = (Vec::new(), Vec::new(), Vec::new());
         // A target of several models has one line of those that do not tell models apart.
         for same in all.chunk_by(|one, other| one.name == other.name) {
             let Some(name) = same.first().map(|it| &*it.name) else {
@@ -190,12 +196,18 @@ impl Board {
             for (kind, count) in KINDS.into_iter().zip(&it.tokens) {
                 tokens.push(TOKENS.count(&[kind, &it.model, &it.name], number(count.get())));
             }
+            let own = KINDS.into_iter().skip(it.tokens.len()).zip(&it.units);
+            // Most targets use none of them.
+            for (kind, count) in own.filter(|(_, count)| count.get() > 0) {
+                units.push(UNITS.count(&[kind, &it.model, &it.name], number(count.get())));
+            }
         }
         [
             TRIES.of(tries),
             STREAMS.of(streams),
             FIRST_CONTENT.of(first_content),
             TOKENS.of(tokens),
+            UNITS.of(units),
         ]
     }
 

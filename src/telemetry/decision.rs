@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{End, Outcome, Record};
-use crate::usage::{KINDS, Money};
+use crate::usage::{KINDS, Money, Most};
 
 /// What is noted of one request while it is answered.
 #[derive(Clone, Debug)]
@@ -124,8 +124,9 @@ pub struct Candidate {
     pub busy: u32,
     /// What part of its share it gets, in thousandths: whoever has rested begins with a tenth.
     pub warmth: u32,
-    /// The most input and output that it may have there, in tokens. None: nobody knows.
-    pub bound_tokens: Option<(u64, u64)>,
+    /// The most that it may use there. None: nobody knows.
+    #[serde(default)]
+    pub most: Option<Most>,
     /// The most that the request may cost there. None: nobody knows.
     pub bound_usd: Option<Box<str>>,
 }

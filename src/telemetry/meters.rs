@@ -1,12 +1,12 @@
 //! What is counted about one model, and about one target of it? Looked up once for a plan, and kept with what they measure.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::counts::{Count, Row, Times};
 use super::labels::KeyLabel;
 use super::{End, Outcome};
-use crate::usage::{KINDS, Money, Usage};
+use crate::usage::{Money, TOKENS, UNITS, Usage};
 
 /// The bounds of what takes as long as a model does.
 pub(super) const BOUNDS: [Duration; 14] = [
@@ -26,8 +26,20 @@ pub(super) const BOUNDS: [Duration; 14] = [
     Duration::from_secs(300),
 ];
 
-/// The endpoints that are timed each on its own.
-pub(super) const APIS: [&str; 3] = ["chat_completions", "completions", "embeddings"];
+/// The endpoints that are timed each on its own, by their names. What most are asked is the first.
+pub const APIS: [&str; 11] = [
+    "chat_completions",
+    "completions",
+    "embeddings",
+    "responses",
+    "audio_speech",
+    "audio_transcriptions",
+    "audio_translations",
+    "images_generations",
+    "images_edits",
+    "moderations",
+    "rerank",
+];
 
 /// What is counted about one model.
 #[derive(Debug)]
@@ -35,8 +47,10 @@ pub struct RouteMeters {
     /// Its label.
     pub name: Arc<str>,
     pub(super) in_flight: Count,
-    /// In the order of [`APIS`].
-    pub(super) duration: [Times<{ BOUNDS.len() }>; APIS.len()],
+    /// Of the first of [`APIS`].
+    first: Times<{ BOUNDS.len() }>,
+    /// Of the others, once one of them was asked: few models are asked at many.
+    others: [OnceLock<Box<Times<{ BOUNDS.len() }>>>; APIS.len() - 1],
 }
 
 impl RouteMeters {
@@ -44,19 +58,32 @@ impl RouteMeters {
         Self {
             name,
             in_flight: Count::default(),
-            duration: Default::default(),
+            first: Times::default(),
+            others: Default::default(),
         }
     }
 
     /// An answer of an endpoint took that long.
     pub(super) fn took(&self, api: &str, time: Duration) {
-        let [chat, completions, embeddings] = &self.duration;
-        let times = match api {
-            "chat_completions" => chat,
-            "completions" => completions,
-            _ => embeddings,
+        let times = match APIS.iter().position(|name| *name == api) {
+            Some(0) => Some(&self.first),
+            Some(n) => self
+                .others
+                .get(n - 1)
+                .map(|it| &**it.get_or_init(Box::default)),
+            None => None,
         };
-        times.observe(time, &BOUNDS);
+        if let Some(times) = times {
+            times.observe(time, &BOUNDS);
+        }
+    }
+
+    /// How long answers took, by endpoint, of those that were asked.
+    pub(super) fn times(&self) -> impl Iterator<Item = (&'static str, &Times<{ BOUNDS.len() }>)> {
+        let others = self.others.iter().map(|it| it.get().map(|times| &**times));
+        let all = std::iter::once(Some(&self.first)).chain(others);
+        let named = APIS.into_iter().zip(all);
+        named.filter_map(|(api, times)| Some((api, times?)))
     }
 }
 
@@ -64,8 +91,8 @@ impl RouteMeters {
 #[derive(Debug)]
 #[repr(C)]
 pub struct TargetMeters {
-    /// In the order of [`KINDS`].
-    pub(super) tokens: [Count; KINDS.len()],
+    /// In the order of [`KINDS`](crate::usage::KINDS), as far as it has tokens.
+    pub(super) tokens: [Count; TOKENS],
     /// In the order of [`Outcome::ALL`].
     pub(super) tries: [Count; Outcome::ALL.len()],
     pub(super) first_content: Times<{ BOUNDS.len() }>,
@@ -76,6 +103,8 @@ pub struct TargetMeters {
     /// Its model's: the same in memory as in that model's own.
     pub(super) model: Arc<str>,
     pub(super) spend: Spend,
+    /// What is no token, in the order of [`KINDS`](crate::usage::KINDS).
+    pub(super) units: [Count; UNITS],
 }
 
 /// What was spent, in billionths of a dollar, by the number of who pays.
@@ -110,6 +139,7 @@ impl TargetMeters {
             name,
             model,
             spend: Spend::default(),
+            units: Default::default(),
         }
     }
 
@@ -118,9 +148,10 @@ impl TargetMeters {
         Arc::ptr_eq(&self.model, &route.name)
     }
 
-    /// A try was entered with so many tokens.
+    /// A try was entered with so much.
     pub(super) fn count(&self, usage: Usage) {
-        for (counter, count) in self.tokens.iter().zip(usage.counts()) {
+        let all = self.tokens.iter().chain(&self.units);
+        for (counter, count) in all.zip(usage.counts()) {
             if count > 0 {
                 counter.add(count);
             }

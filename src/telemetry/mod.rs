@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use access::Line;
 use decision::{Decided, Kept};
 use lines::Lines;
+pub use meters::APIS;
 use metrics::Metrics;
 pub use record::{Entered, Record};
 

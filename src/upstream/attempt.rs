@@ -395,14 +395,14 @@ async fn one(
     let most = tab.limit(target);
     let limit = |edits: &mut Edits<'_>| {
         if let Some(most) = most {
-            provider.protocol.limit_output(edits, most);
+            provider.protocol.limit_output(call.endpoint, edits, most);
         }
     };
     // Before the rules, which know by what name the model takes it.
     limit(&mut edits);
     if !(rules.is_empty() && target.rules.is_empty()) {
         for rules in [rules, &*target.rules] {
-            let applied = rules.apply(&mut edits, &mut dropped);
+            let applied = rules.apply(call.endpoint, &mut edits, &mut dropped);
             applied.map_err(refuse)?;
         }
         // Again, for a rule may have set more, or taken the limit out.
@@ -412,6 +412,7 @@ async fn one(
     edits.set("model", target.model.clone());
     let hide_usage = call.stream
         && provider.stream_usage
+        && call.endpoint.hides_usage()
         && provider.protocol.ask_for_usage(&mut edits)
         && !asks_for_usage(call, provider);
     let exchange = client

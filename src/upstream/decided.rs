@@ -79,7 +79,7 @@ pub(super) fn next<'r>(
             latency_us: seen.latency_us,
             busy: seen.busy,
             warmth: seen.warmth,
-            bound_tokens: bounds.and_then(|bounds| bounds.tokens(terms)),
+            most: bounds.and_then(|bounds| bounds.most(terms)),
             bound_usd: bound.filter(|_| is_all || terms.own_price).map(usd),
         }
     };

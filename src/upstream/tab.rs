@@ -145,8 +145,8 @@ impl Tab {
     pub(super) fn outran(&mut self, beside: &Record) {
         self.outrun = None;
         self.attempt += beside.tries;
-        let tokens = beside.usage.into_iter().flat_map(|usage| usage.counts());
-        self.charge.uses(tokens.fold(0, u64::saturating_add));
+        self.charge
+            .uses(beside.usage.map_or(0, |usage| usage.tokens()));
         if let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) {
             self.presence.finishes(bill.finish);
         }
@@ -203,7 +203,7 @@ impl Tab {
             if bound.is_none() && !self.unpriced {
                 return Err(Cause::Unpriced);
             }
-            most = bounds.output(terms);
+            most = bounds.output(terms).unwrap_or(u64::MAX);
         }
         if self.bounds.is_some() || target.requests.is_some() {
             let accounts: SmallVec<[&Arc<Account>; 2]> =
@@ -456,8 +456,7 @@ impl Tab {
             usage: usage.unwrap_or(estimate),
             cost: bill.cost(usage, estimate),
         };
-        let tokens = entered.usage.counts().into_iter();
-        let tokens = tokens.fold(0, u64::saturating_add);
+        let tokens = entered.usage.tokens();
         bill.charge.uses(tokens);
         self.charge.uses(tokens);
         if let Some(entry) = self.hold.current() {

@@ -252,6 +252,10 @@ impl List {
     }
 }
 
+/// What a price must have.
+const NO_RATES: &str =
+    "`input` and `output` must both be given, or a unit that is no token; `\"0\"` is free";
+
 /// One model, or what is wrong with it.
 fn entry(raw: &RawValue, version: &Arc<str>) -> Result<Entry, String> {
     let members = members(raw)?;
@@ -271,8 +275,7 @@ fn entry(raw: &RawValue, version: &Arc<str>) -> Result<Entry, String> {
         }
     }
     let stated = stated(&members)?;
-    let base =
-        Rates::of(&stated).ok_or("`input` and `output` must both be given; `\"0\"` is free")?;
+    let base = Rates::of(&stated).ok_or(NO_RATES)?;
     let tiers = tiers.into_iter().map(|raw| tier(raw, &stated));
     Ok(Entry {
         price: Price {
@@ -297,7 +300,7 @@ fn tier(raw: &RawValue, base: &Stated) -> Result<Tier, String> {
         .ok_or("a tier needs `above`, a number of tokens")?;
     let above = serde_json::from_str(above.get()).map_err(|e| format!("`above`: {e}"))?;
     let rates = Rates::over(base, &stated(&members)?);
-    let rates = rates.ok_or("`input` and `output` must both be given")?;
+    let rates = rates.ok_or(NO_RATES)?;
     Ok(Tier { above, rates })
 }
 
@@ -317,7 +320,7 @@ fn stated(members: &Members<'_>) -> Result<Stated, String> {
     let mut stated = Stated::default();
     for (slot, kind) in stated.iter_mut().zip(KINDS) {
         if let Some(value) = members.get(kind) {
-            let rate = Rate::parse(value.get().trim_matches('"'));
+            let rate = Rate::parse(kind, value.get().trim_matches('"'));
             *slot = Some(rate.map_err(|e| format!("`{kind}` {e}"))?);
         }
     }
@@ -350,7 +353,7 @@ fn rates(all: &Rates) -> Vec<String> {
     let each = KINDS.into_iter().zip(all.all());
     let stated = each.filter(|(kind, _)| !all.stated().among(Kinds::named(kind)).is_empty());
     stated
-        .map(|(kind, rate)| format!("\"{kind}\":\"{rate}\""))
+        .map(|(kind, rate)| format!("\"{kind}\":\"{}\"", rate.written(kind)))
         .collect()
 }
 
@@ -432,7 +435,7 @@ mod tests {
         let (mut count, mut cheaper, mut dearer) = (0, 0, 0);
         for ((section, model), entry) in list.entries() {
             count += 1;
-            let most = Rate::parse("1000").unwrap();
+            let most = Rate::parse("input", "1000").unwrap();
             let tiers = entry.price.tiers.iter().map(|tier| tier.rates);
             for rates in tiers.chain([entry.price.base]) {
                 let all = rates.all();
@@ -507,7 +510,7 @@ mod tests {
             ),
             (
                 r#"{"input":"0.0000001","output":"2"}"#,
-                "acme/anvil: `input` has more than six digits",
+                "acme/anvil: `input` has more than 6 digits",
             ),
             (
                 r#"{"input":"1","output":"2","inptu":"1"}"#,
@@ -557,7 +560,7 @@ mod tests {
     fn some_stated() -> impl Strategy<Value = Stated> {
         // Few values, so that rates are often those that would be taken for granted.
         let rate = prop_oneof![0..3_u64, any::<u64>()].prop_map(Rate);
-        proptest::array::uniform10(proptest::option::of(rate))
+        proptest::array::uniform14(proptest::option::of(rate))
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::book::{Entry, List, Members, NoList, members};
-use super::{Decimal, KINDS, Price, Rate, Rates, Stated, Tier};
+use super::{Decimal, KINDS, Most, Price, Rate, Rates, Stated, TOKENS, Tier, Unit};
 
 /// Whose list it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +134,9 @@ fn renamed(provider: &str) -> &str {
 /// More than this for a token is a mistake of the list: a thousand dollars for a million.
 const MOST: Rate = Rate(1_000_000_000);
 
+/// More than this for one second, picture or search is a mistake, too: ten dollars.
+const MOST_FOR_ONE: Rate = Rate(10_000_000_000_000);
+
 /// An entry of what a list states; none if that is no price, or nothing for nothing, as lists write what they do not know.
 fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<Entry> {
     let base = Rates::of(stated)?;
@@ -147,7 +150,12 @@ fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<
     });
     let tiers: Vec<Tier> = tiers.collect::<Option<_>>()?;
     let every = tiers.iter().map(|tier| &tier.rates).chain([&base]);
-    let is_plausible = every.flat_map(Rates::all).all(|rate| rate < MOST);
+    let tokens = every.flat_map(|rates| rates.all().into_iter().take(TOKENS));
+    let [.., characters, seconds, images, searches] = base.all();
+    let is_plausible = tokens.chain([characters]).all(|rate| rate < MOST)
+        && [seconds, images, searches]
+            .iter()
+            .all(|rate| *rate < MOST_FOR_ONE);
     let price = Price {
         base,
         tiers,
@@ -164,7 +172,7 @@ fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<
 // ---- LiteLLM
 
 /// Its fields, in the order of [`KINDS`].
-const FIELDS: [&str; KINDS.len()] = [
+const FIELDS: [&str; TOKENS] = [
     "input_cost_per_token",
     "cache_read_input_token_cost",
     "cache_creation_input_token_cost",
@@ -178,7 +186,27 @@ const FIELDS: [&str; KINDS.len()] = [
 ];
 
 /// What is answered by text, or by numbers.
-const MODES: [&str; 4] = ["chat", "completion", "embedding", "responses"];
+const MODES: [&str; 5] = ["chat", "completion", "embedding", "moderation", "responses"];
+
+/// What is billed by a unit of its own, and by which fields; of two that say the same the first.
+const BY_UNIT: [(&str, Unit, &[&str]); 4] = [
+    (
+        "audio_speech",
+        Unit::Characters,
+        &["input_cost_per_character"],
+    ),
+    (
+        "audio_transcription",
+        Unit::Seconds,
+        &["input_cost_per_second", "output_cost_per_second"],
+    ),
+    (
+        "image_generation",
+        Unit::Images,
+        &["output_cost_per_image", "input_cost_per_image"],
+    ),
+    ("rerank", Unit::Searches, &["input_cost_per_query"]),
+];
 
 /// What is billed by the search as well, and does not say so in its answers: tokens alone would be a wrong price.
 const BILLED_BESIDE: [&str; 4] = ["search-preview", "search-api", "deep-research", "-online"];
@@ -201,10 +229,23 @@ fn string<'r>(members: &Members<'r>, name: &str) -> Option<&'r str> {
 fn litellm_entry(section: &str, model: &str, members: &Members<'_>, list: &List) -> Option<Entry> {
     let mode = string(members, "mode")?;
     let is_beside = BILLED_BESIDE.iter().any(|part| model.contains(part));
-    if section.is_empty() || !MODES.contains(&mode) || is_beside {
+    let by_unit = BY_UNIT.into_iter().find(|(name, ..)| *name == mode);
+    if section.is_empty() || !(MODES.contains(&mode) || by_unit.is_some()) || is_beside {
         return None;
     }
     let mut stated = Stated::default();
+    if let Some((_, unit, fields)) = by_unit {
+        let is_told = |raw: &&RawValue| !matches!(raw.get(), "null" | "0" | "0.0");
+        let mut told = fields
+            .iter()
+            .filter_map(|field| members.get(*field).filter(|raw| is_told(raw)));
+        let rate = told.next().map(|raw| Rate::per_one(raw.get()));
+        // A rate that is none makes the whole of it unknown.
+        if let Some(rate) = rate {
+            let place = KINDS.iter().position(|kind| *kind == unit.name())?;
+            stated.get_mut(place)?.replace(rate.ok()?);
+        }
+    }
     let mut tiers = BTreeMap::<u64, Stated>::new();
     for (name, raw) in members {
         if raw.get() == "null" {
@@ -225,7 +266,7 @@ fn litellm_entry(section: &str, model: &str, members: &Members<'_>, list: &List)
                 None => continue,
             };
             // A rate that is none makes the whole of it unknown.
-            let rate = Rate::per_token(raw.get()).ok()?;
+            let rate = Rate::per_one(raw.get()).ok()?;
             stated.get_mut(kind)?.replace(rate);
         }
     }
@@ -301,7 +342,7 @@ struct Step<'a> {
 }
 
 /// Its fields, in the order of [`KINDS`].
-const MTOK: [&str; KINDS.len()] = [
+const MTOK: [&str; TOKENS] = [
     "input_mtok",
     "cache_read_mtok",
     "cache_write_mtok",
@@ -343,7 +384,7 @@ fn in_force(all: &[Conditional<'_>], day: &str, list: &List) -> Option<Entry> {
     let entries = candidates.map(|one| priced(&one.prices, list));
     // One that is not understood might be the dearest.
     let entries: Vec<Entry> = entries.collect::<Option<_>>()?;
-    let weight = |entry: &Entry| entry.price.bound(1_000_000, 1_000_000);
+    let weight = |entry: &Entry| entry.price.bound(&Most::tokens(1_000_000, 1_000_000));
     entries.into_iter().max_by_key(weight)
 }
 
@@ -403,7 +444,13 @@ mod tests {
     /// Each model with what one million tokens of input and of output cost, and its tiers.
     fn shown(imported: &Imported) -> Vec<String> {
         let one = |((section, model), entry): ((&str, &str), &Entry)| {
-            let rates = |rates: &Rates| rates.all().map(|rate| rate.to_string()).join(" ");
+            let rates = |rates: &Rates| {
+                rates.all()[..TOKENS]
+                    .iter()
+                    .map(|rate| rate.written("input"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
             let mut line = format!("{section}/{model}: {}", rates(&entry.price.base));
             for tier in &entry.price.tiers {
                 line += &format!(" | {}: {}", tier.above, rates(&tier.rates));
@@ -411,6 +458,46 @@ mod tests {
             line
         };
         imported.list.entries().map(one).collect()
+    }
+
+    #[test]
+    fn what_is_no_token_has_its_own_price_in_litellms_list() {
+        let text = r#"{
+            "speak":{"litellm_provider":"acme","mode":"audio_speech","input_cost_per_character":1.5e-05},
+            "speak-by-token":{"litellm_provider":"acme","mode":"audio_speech","input_cost_per_token":6e-07,"output_cost_per_token":1.2e-05},
+            "hear":{"litellm_provider":"acme","mode":"audio_transcription","input_cost_per_second":0.0001,"output_cost_per_second":0.0001},
+            "hear-free-in":{"litellm_provider":"acme","mode":"audio_transcription","input_cost_per_second":0.0,"output_cost_per_second":0.0002},
+            "draw":{"litellm_provider":"acme","mode":"image_generation","output_cost_per_image":0.04},
+            "rank":{"litellm_provider":"acme","mode":"rerank","input_cost_per_query":0.002,"input_cost_per_token":0.0,"output_cost_per_token":0.0},
+            "absurd":{"litellm_provider":"acme","mode":"rerank","input_cost_per_query":20.0},
+            "words":{"litellm_provider":"acme","mode":"rerank","input_cost_per_query":"much"},
+            "chat":{"litellm_provider":"acme","mode":"chat","input_cost_per_query":0.002}
+        }"#;
+        let imported = read(Format::Litellm, text);
+        let rate = |model: &str| {
+            let price = &imported
+                .list
+                .entries()
+                .find(|(name, _)| name.1 == model)?
+                .1
+                .price;
+            let rates = KINDS.into_iter().zip(price.base.all());
+            let some = rates.filter(|(_, rate)| *rate > Rate::default());
+            Some(
+                some.map(|(kind, rate)| format!("{kind} {}", rate.written(kind)))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(rate("speak").unwrap(), ["characters 15.00"]);
+        assert_eq!(rate("speak-by-token").unwrap()[0], "input 0.60");
+        assert_eq!(rate("hear").unwrap(), ["seconds 0.0001"], "once");
+        assert_eq!(rate("hear-free-in").unwrap(), ["seconds 0.0002"]);
+        assert_eq!(rate("draw").unwrap(), ["images 0.04"]);
+        assert_eq!(rate("rank").unwrap(), ["searches 0.002"]);
+        for none in ["absurd", "words", "chat"] {
+            assert_eq!(rate(none), None, "{none}");
+        }
+        assert_eq!(List::parse(&imported.list.write()).unwrap(), imported.list);
     }
 
     #[test]
@@ -435,7 +522,7 @@ mod tests {
             "words":{"litellm_provider":"acme","mode":"chat","input_cost_per_token":"1e-06","output_cost_per_token":1e-06},
             "absurd":{"litellm_provider":"acme","mode":"chat","input_cost_per_token":0.001,"output_cost_per_token":1e-06},
             "searches-search-preview":{"litellm_provider":"acme","mode":"chat","input_cost_per_token":1e-06,"output_cost_per_token":1e-06},
-            "pictures":{"litellm_provider":"acme","mode":"image_generation","input_cost_per_token":1e-06,"output_cost_per_token":1e-06},
+            "films":{"litellm_provider":"acme","mode":"video_generation","input_cost_per_token":1e-06,"output_cost_per_token":1e-06},
             "nobody":{"mode":"chat","input_cost_per_token":1e-06,"output_cost_per_token":1e-06},
             "number":7
         }"#;

@@ -1,6 +1,7 @@
-//! Which classes of tokens? Some of [`KINDS`], and what each of them costs where nobody says.
+//! Which classes of what is used? Some of [`KINDS`], what each of them costs where nobody says, and for how many of it a
+//! price is.
 
-use super::KINDS;
+use super::{KINDS, TOKENS};
 
 /// Some of [`KINDS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +15,11 @@ impl Kinds {
     pub fn of(each: [bool; KINDS.len()]) -> Self {
         let bits = each.iter().zip(0..);
         Self(bits.fold(0, |all, (has, n)| all | u16::from(*has) << n))
+    }
+
+    /// Those that are tokens.
+    pub fn tokens() -> Self {
+        Self((1 << TOKENS) - 1)
     }
 
     /// The one that is called so, or none.
@@ -51,17 +57,32 @@ impl Kinds {
     }
 }
 
-/// The class whose rate one has that is not stated: its nearest relative. Input and output have none but themselves.
+/// The class whose rate one has that is not stated: its nearest relative. Input, output, and
+/// what is no token have none but themselves.
 pub fn relative(kind: &str) -> &'static str {
     match kind {
         "cache_write_1h" => "cache_write",
         "output" | "reasoning" | "audio_output" | "image_output" => "output",
+        "characters" => "characters",
+        "seconds" => "seconds",
+        "images" => "images",
+        "searches" => "searches",
         _ => "input",
+    }
+}
+
+/// For how many of a class its price is, as a power of ten: tokens and characters are priced by the million, all else by the
+/// piece.
+pub(super) fn power(kind: &str) -> u8 {
+    match kind {
+        "seconds" | "images" | "searches" => 0,
+        _ => 6,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{INPUTS, Unit};
     use super::*;
 
     #[test]
@@ -82,10 +103,17 @@ mod tests {
 
     #[test]
     fn every_class_has_a_relative_of_its_own_side() {
-        let side = |name: &str| KINDS.iter().position(|kind| *kind == name).unwrap() < 6;
+        let place = |name: &str| KINDS.iter().position(|kind| *kind == name).unwrap();
+        let side = |name: &str| (place(name) < INPUTS, place(name) < TOKENS);
         for kind in KINDS {
             assert_eq!(side(kind), side(relative(kind)), "{kind}");
         }
         assert_eq!(["input", "output"].map(relative), ["input", "output"]);
+        let units = KINDS.iter().skip(TOKENS);
+        assert!(units.clone().all(|unit| relative(unit) == *unit));
+        assert_eq!(
+            Unit::ALL.map(Unit::name),
+            *units.copied().collect::<Vec<_>>()
+        );
     }
 }

@@ -1,11 +1,14 @@
-//! What do so many tokens cost? Rates in whole pico-dollars per token; a sum is rounded up once, to a billionth.
+//! What does so much cost? Rates in whole pico-dollars for one token, or for one of another unit; a sum is rounded up once, to
+//! a billionth.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::{Decimal, KINDS, Kinds, Money, NoDecimal, Usage, relative};
+use super::kinds::power;
+use super::{
+    Decimal, INPUTS, KINDS, Kinds, Money, NoDecimal, TOKENS, UNITS, Unit, Usage, relative,
+};
 
-/// What one token costs, in trillionths of a US dollar.
+/// What one token, or one of another unit, costs, in trillionths of a US dollar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(pub u64);
 
@@ -15,39 +18,44 @@ pub enum NoRate {
     /// It is no number, a negative one, or one that is far too large.
     #[error(transparent)]
     Number(#[from] NoDecimal),
-    /// Less than a whole trillionth of a dollar per token is left over.
+    /// Less than a whole trillionth of a dollar for one is left over.
     #[error(
-        "has more than six digits after the point; a price is in US dollars per million tokens, and a millionth is its smallest part"
+        "has more than {0} digits after the point; a trillionth of a US dollar for one token, or for one of another unit, is the smallest part of a price"
     )]
-    Finer,
+    Finer(u8),
 }
 
-/// A dollar per million tokens is so many trillionths per token: 10^6.
-const PLACES: u8 = 6;
+/// A dollar has so many trillionths, as a power of ten.
+const PICO: u8 = 12;
 /// Trillionths of a dollar in a billionth.
 const PICO_PER_NANO: u128 = 1000;
 
-impl Rate {
-    /// US dollars per million tokens as a person writes them, exactly.
-    pub fn parse(text: &str) -> Result<Self, NoRate> {
-        let exact = Decimal::parse(text, PLACES)?.exact();
-        exact.map(Self).ok_or(NoRate::Finer)
-    }
-
-    /// US dollars per token, as lists of prices have them: floats that were written out, hence rounded to the nearest.
-    pub fn per_token(text: &str) -> Result<Self, NoDecimal> {
-        Decimal::parse(text, 12)?.nearest().map(Self)
-    }
+/// How many digits a price of a class may have after the point.
+fn places(kind: &str) -> u8 {
+    PICO - power(kind)
 }
 
-/// US dollars per million tokens, exactly, with at least two digits after the point.
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = 10_u64.pow(PLACES.into());
-        let text = format!("{}.{:06}", self.0 / part, self.0 % part);
-        let shortest = text.len() - usize::from(PLACES) + 2;
+impl Rate {
+    /// US dollars as a person writes them, exactly: for a million tokens or characters, or for one of another unit.
+    pub fn parse(kind: &str, text: &str) -> Result<Self, NoRate> {
+        let exact = Decimal::parse(text, places(kind))?.exact();
+        exact.map(Self).ok_or(NoRate::Finer(places(kind)))
+    }
+
+    /// US dollars for one, as lists of prices have them: floats that were written out, hence rounded to the nearest.
+    pub fn per_one(text: &str) -> Result<Self, NoDecimal> {
+        Decimal::parse(text, PICO)?.nearest().map(Self)
+    }
+
+    /// As it is written for a class: exactly, with at least two digits after the point.
+    pub fn written(self, kind: &str) -> String {
+        let places = places(kind);
+        let part = 10_u64.saturating_pow(places.into());
+        let places = usize::from(places);
+        let text = format!("{}.{:0places$}", self.0 / part, self.0 % part);
+        let shortest = text.len() - places + 2;
         let kept = text.trim_end_matches('0').len().max(shortest);
-        f.write_str(text.get(..kept).unwrap_or(&text))
+        text.get(..kept).unwrap_or(&text).to_owned()
     }
 }
 
@@ -58,13 +66,11 @@ pub type Stated = [Option<Rate>; KINDS.len()];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates([u64; KINDS.len()], Kinds);
 
-/// How many of [`KINDS`], from the first, are input.
-const INPUTS: usize = 6;
-
 impl Rates {
     /// What is not stated follows what is: cached, written, heard and seen input costs what input does, writing for an
     /// hour what writing costs, reasoning and output that is heard or seen what output does. None unless input and
-    /// output are both stated: what is not known is not free.
+    /// output are both stated, or neither is and another unit is: what is not known is not free. Where a price speaks of
+    /// tokens alone, or of others alone, nothing else is billed.
     pub fn of(stated: &Stated) -> Option<Self> {
         let [
             input,
@@ -77,9 +83,14 @@ impl Rates {
             reasoning,
             audio_output,
             image_output,
+            units @ ..,
         ] = *stated;
-        let (input, output) = (input?, output?);
+        let has_tokens = stated.iter().take(TOKENS).any(Option::is_some);
+        let free =
+            Some(Rate::default()).filter(|_| !has_tokens && units.iter().any(Option::is_some));
+        let (input, output) = (input.or(free)?, output.or(free)?);
         let cache_write = cache_write.unwrap_or(input);
+        let [characters, seconds, images, searches] = units.map(Option::unwrap_or_default);
         let all = [
             input,
             cached.unwrap_or(input),
@@ -91,6 +102,10 @@ impl Rates {
             reasoning.unwrap_or(output),
             audio_output.unwrap_or(output),
             image_output.unwrap_or(output),
+            characters,
+            seconds,
+            images,
+            searches,
         ];
         let stated = Kinds::of(stated.map(|rate| rate.is_some()));
         Some(Self(all.map(|rate| rate.0), stated))
@@ -123,13 +138,27 @@ impl Rates {
         };
         Kinds::of(KINDS.map(|kind| rate(kind) != rate(relative(kind))))
     }
+}
 
-    fn dearest_input(&self) -> u64 {
-        self.0.iter().take(INPUTS).copied().max().unwrap_or(0)
-    }
+/// The most that a request may use. None: nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct Most {
+    /// Tokens of input, of whichever class.
+    pub input: Option<u64>,
+    /// Tokens of output, of whichever class.
+    pub output: Option<u64>,
+    /// A unit of its own, and how many.
+    pub unit: Option<(Unit, Option<u64>)>,
+}
 
-    fn dearest_output(&self) -> u64 {
-        self.0.iter().skip(INPUTS).copied().max().unwrap_or(0)
+impl Most {
+    /// So many tokens, and nothing else.
+    pub fn tokens(input: u64, output: u64) -> Self {
+        Self {
+            input: Some(input),
+            output: Some(output),
+            unit: None,
+        }
     }
 }
 
@@ -165,17 +194,24 @@ impl Price {
 
     /// Whether nothing can cost anything.
     pub fn is_free(&self) -> bool {
-        let (input, output) = self.dearest(u64::MAX);
-        input == 0 && output == 0
+        let (input, output, units) = self.dearest(u64::MAX);
+        input == 0 && output == 0 && units == [0; UNITS]
     }
 
     /// Whether output costs nothing while input does: it is a price of what gives none.
     pub fn gives_for_nothing(&self) -> bool {
-        let (input, output) = self.dearest(u64::MAX);
+        let (input, output, _) = self.dearest(u64::MAX);
         input > 0 && output == 0
     }
 
-    /// What an answer cost: what its provider says, else its tokens at the rates that the whole prompt leads to, rounded
+    /// Whether it says what a request costs that may have a unit of its own: by the token, or by that unit.
+    pub fn is_of(&self, unit: Option<Unit>) -> bool {
+        let own = unit.map(|unit| Kinds::named(unit.name()));
+        let kinds = Kinds::tokens().and(own.unwrap_or_default());
+        !self.base.stated().among(kinds).is_empty() || self.is_free()
+    }
+
+    /// What an answer cost: what its provider says, else what it took at the rates that the whole prompt leads to, rounded
     /// up once.
     pub fn cost(&self, usage: &Usage) -> Money {
         if let Some(cost) = usage.cost {
@@ -193,36 +229,65 @@ impl Price {
         }))
     }
 
-    /// The most that up to so many tokens of input and of output may cost, whichever classes they are of.
-    pub fn bound(&self, input: u64, output: u64) -> Money {
-        let (input_rate, output_rate) = self.dearest(input);
-        money(product(input, input_rate).saturating_add(product(output, output_rate)))
+    /// The most that a request may cost that may use so much, whichever classes its tokens are of. None: it is no price of
+    /// that, or nobody knows how much it uses.
+    pub fn bound(&self, most: &Most) -> Option<Money> {
+        self.pico(most).map(money)
     }
 
-    /// How many tokens of output an amount surely pays for beside so many tokens of input: the most for which the bound
-    /// is no more than the amount, or 0.
-    pub fn output_for(&self, input: u64, amount: Money) -> u64 {
+    fn pico(&self, most: &Most) -> Option<u128> {
+        if !self.is_of(most.unit.map(|(unit, _)| unit)) {
+            return None;
+        }
+        let (input, output, units) = self.dearest(most.input.unwrap_or(u64::MAX));
+        let tokens = [(most.input, input), (most.output, output)];
+        let own = most.unit.map(|(unit, count)| (count, unit.of(units)));
+        let each = tokens.into_iter().chain(own);
+        // Of what costs nothing nobody needs to know how much it is.
+        let mut costly = each.filter(|(_, rate)| *rate > 0);
+        costly.try_fold(0_u128, |sum, (count, rate)| {
+            Some(sum.saturating_add(product(count?, rate)))
+        })
+    }
+
+    /// How many tokens of output an amount surely pays for beside all else that a request may use: the most for which the
+    /// bound is no more than the amount, or 0.
+    pub fn output_for(&self, most: &Most, amount: Money) -> u64 {
         // Every bound is at most this.
         if amount == Money(u64::MAX) {
             return u64::MAX;
         }
-        let (input_rate, output_rate) = self.dearest(input);
+        let others = Most {
+            output: Some(0),
+            ..*most
+        };
+        let (_, rate, _) = self.dearest(most.input.unwrap_or(u64::MAX));
         let amount = u128::from(amount.0) * PICO_PER_NANO;
-        let Some(left) = amount.checked_sub(product(input, input_rate)) else {
+        let others = self.pico(&others);
+        let Some(left) = others.and_then(|others| amount.checked_sub(others)) else {
             return 0;
         };
-        let fits = left.checked_div(u128::from(output_rate));
+        let fits = left.checked_div(u128::from(rate));
         fits.map_or(u64::MAX, |fits| u64::try_from(fits).unwrap_or(u64::MAX))
     }
 
-    /// The dearest rates of input and of output that a prompt of up to so many tokens may lead to.
-    fn dearest(&self, input: u64) -> (u64, u64) {
+    /// The dearest rates of input, of output and of each unit that a prompt of up to so many tokens may lead to.
+    fn dearest(&self, input: u64) -> (u64, u64, [u64; UNITS]) {
         let tiers = self.tiers.iter().filter(|tier| input > tier.above);
-        let all = tiers.map(|tier| &tier.rates);
-        let of = |rates: &Rates| (rates.dearest_input(), rates.dearest_output());
-        all.map(of).fold(of(&self.base), |most, next| {
-            (most.0.max(next.0), most.1.max(next.1))
-        })
+        let all = tiers.map(|tier| &tier.rates).chain([&self.base]);
+        let mut dearest = [0; KINDS.len()];
+        for rates in all {
+            for (most, rate) in dearest.iter_mut().zip(rates.0) {
+                *most = rate.max(*most);
+            }
+        }
+        let most = |from, to| {
+            let side = dearest.iter().take(to).skip(from);
+            side.copied().max().unwrap_or(0)
+        };
+        let [.., characters, seconds, images, searches] = dearest;
+        let units = [characters, seconds, images, searches];
+        (most(0, INPUTS), most(INPUTS, TOKENS), units)
     }
 }
 
@@ -257,19 +322,7 @@ mod tests {
     }
 
     fn usage(counts: [u64; KINDS.len()]) -> Usage {
-        Usage {
-            input: counts[0],
-            cached: counts[1],
-            cache_write: counts[2],
-            cache_write_1h: counts[3],
-            audio_input: counts[4],
-            image_input: counts[5],
-            output: counts[6],
-            reasoning: counts[7],
-            audio_output: counts[8],
-            image_output: counts[9],
-            cost: None,
-        }
+        Usage::of(counts, None)
     }
 
     #[test]
@@ -281,27 +334,41 @@ mod tests {
             ("15.00", 15_000_000),
             ("0.0375", 37_500),
         ] {
-            assert_eq!(Rate::parse(text), Ok(Rate(pico)));
-            assert_eq!(Rate(pico).to_string(), text);
+            assert_eq!(Rate::parse("input", text), Ok(Rate(pico)));
+            assert_eq!(Rate(pico).written("input"), text);
         }
-        assert_eq!(Rate::parse("0"), Ok(Rate(0)));
-        assert_eq!(Rate::parse("2.5e-06"), Err(NoRate::Finer));
-        assert_eq!(Rate::parse("0.0000001"), Err(NoRate::Finer));
-        assert_eq!(Rate::parse("-1"), Err(NoRate::Number(NoDecimal)));
-        assert_eq!(Rate::parse("free"), Err(NoRate::Number(NoDecimal)));
-        assert_eq!(Rate::per_token("2.5e-06"), Ok(Rate(2_500_000)));
+        for (kind, text, pico) in [
+            ("characters", "15.00", 15_000_000),
+            ("seconds", "0.0001", 100_000_000),
+            ("images", "0.04", 40_000_000_000),
+            ("searches", "0.002", 2_000_000_000),
+            ("images", "0.000000000001", 1),
+        ] {
+            assert_eq!(Rate::parse(kind, text), Ok(Rate(pico)), "{kind}");
+            assert_eq!(Rate(pico).written(kind), text);
+        }
+        assert_eq!(Rate::parse("input", "0"), Ok(Rate(0)));
+        assert_eq!(Rate::parse("input", "2.5e-06"), Err(NoRate::Finer(6)));
+        assert_eq!(Rate::parse("input", "0.0000001"), Err(NoRate::Finer(6)));
+        assert_eq!(Rate::parse("input", "-1"), Err(NoRate::Number(NoDecimal)));
+        assert_eq!(Rate::parse("input", "free"), Err(NoRate::Number(NoDecimal)));
+        assert_eq!(Rate::per_one("2.5e-06"), Ok(Rate(2_500_000)));
         assert_eq!(
-            Rate::per_token("0.0000000299999000000000002"),
+            Rate::per_one("0.0000000299999000000000002"),
             Ok(Rate(30_000))
         );
-        assert_eq!(Rate::per_token("-1e-6"), Err(NoDecimal));
-        let most = Rate(u64::MAX).to_string();
-        assert_eq!(Rate::parse(&most), Ok(Rate(u64::MAX)));
+        assert_eq!(Rate::per_one("-1e-6"), Err(NoDecimal));
+        let most = Rate(u64::MAX).written("input");
+        assert_eq!(Rate::parse("input", &most), Ok(Rate(u64::MAX)));
     }
 
     #[test]
     fn what_is_not_stated_follows_what_is() {
-        let all = |stated: Stated| Rates::of(&stated).map(|rates| rates.0);
+        let all = |stated: Stated| {
+            let rates = Rates::of(&stated)?.0;
+            assert_eq!(rates[TOKENS..], [0; UNITS], "nothing else is billed");
+            rates[..TOKENS].first_chunk::<TOKENS>().copied()
+        };
         let (none, some) = (None, |rate| Some(Rate(rate)));
         let mut stated = [none; KINDS.len()];
         assert_eq!(all(stated), None);
@@ -322,7 +389,7 @@ mod tests {
         tier[0] = some(70);
         tier[3] = some(80);
         assert_eq!(
-            Rates::over(&stated, &tier).unwrap().0,
+            Rates::over(&stated, &tier).unwrap().0[..TOKENS],
             [70, 0, 8, 80, 70, 70, 9, 0, 9, 9]
         );
     }
@@ -349,6 +416,58 @@ mod tests {
         let over = Rates::over(&stated, &tier).unwrap();
         let more = over.stated().without(rates.stated());
         assert_eq!(names(more), ["cache_write_1h"]);
+    }
+
+    #[test]
+    fn a_price_is_of_tokens_or_of_units_or_of_both() {
+        let of = |pairs: &[(usize, u64)]| {
+            let mut stated = Stated::default();
+            for (n, rate) in pairs {
+                stated[*n] = Some(Rate(*rate));
+            }
+            Rates::of(&stated).map(|rates| price(rates, Vec::new()))
+        };
+        let by_character = of(&[(10, 15_000_000)]).unwrap();
+        assert!(by_character.is_of(Some(Unit::Characters)));
+        assert!(!by_character.is_of(Some(Unit::Seconds)));
+        assert!(!by_character.is_of(None), "a chat has none");
+        let speech = |characters| Most {
+            unit: Some((Unit::Characters, characters)),
+            ..Most::tokens(100, 0)
+        };
+        assert_eq!(by_character.bound(&speech(Some(2))), Some(Money(30_000)));
+        assert_eq!(by_character.bound(&speech(None)), None, "nobody knows");
+        assert_eq!(by_character.bound(&Most::tokens(1, 1)), None);
+        let used = Usage {
+            characters: 2,
+            input: 9,
+            ..Usage::default()
+        };
+        assert_eq!(by_character.cost(&used), Money(30_000));
+        // Whoever bills by the token bills nothing else, but for what is stated.
+        let by_token = of(&[(0, 1_000), (6, 1_000)]).unwrap();
+        assert_eq!(by_token.bound(&speech(None)), Some(Money(100)));
+        assert_eq!(by_token.cost(&used), Money(9));
+        let unknown = Most {
+            output: None,
+            ..speech(Some(1))
+        };
+        assert_eq!(by_token.bound(&unknown), None);
+        assert_eq!(by_token.output_for(&unknown, Money(150)), 50);
+        let both = of(&[(0, 1_000), (6, 1_000), (12, 40_000)]).unwrap();
+        let images = Most {
+            unit: Some((Unit::Images, Some(3))),
+            ..Most::tokens(1, 1)
+        };
+        assert_eq!(both.bound(&images), Some(Money(2 + 120)));
+        assert_eq!(both.output_for(&images, Money(121 + 7)), 7);
+        assert!(of(&[(0, 1), (12, 1)]).is_none(), "output is not known");
+        let free = of(&[(13, 0)]).unwrap();
+        assert_eq!(
+            free.bound(&speech(None)),
+            Some(Money::ZERO),
+            "stated as such"
+        );
     }
 
     #[test]
@@ -380,8 +499,8 @@ mod tests {
     fn a_sum_is_rounded_up_once() {
         let price = price(rates(1, 1), Vec::new());
         let each = usage([1; KINDS.len()]);
-        assert_eq!(price.cost(&each), Money(1), "ten trillionths");
-        let thousand = usage([100; KINDS.len()]);
+        assert_eq!(price.cost(&each), Money(1), "fourteen trillionths");
+        let thousand = usage([100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 0, 0, 0, 0]);
         assert_eq!(price.cost(&thousand), Money(1));
         let one_more = Usage {
             output: 101,
@@ -405,16 +524,17 @@ mod tests {
     fn free_is_free_only_if_every_tier_is() {
         let free = Price::free();
         assert!(free.is_free());
-        assert_eq!(free.bound(u64::MAX, u64::MAX), Money::ZERO);
-        assert_eq!(free.output_for(u64::MAX, Money::ZERO), u64::MAX);
+        let all = Most::tokens(u64::MAX, u64::MAX);
+        assert_eq!(free.bound(&all), Some(Money::ZERO));
+        assert_eq!(free.output_for(&all, Money::ZERO), u64::MAX);
         let tier = Tier {
             above: 10,
             rates: rates(0, 1),
         };
-        let later = price(Rates::default(), vec![tier]);
+        let later = price(rates(0, 0), vec![tier]);
         assert!(!later.is_free());
-        assert_eq!(later.bound(10, 5000), Money::ZERO);
-        assert_eq!(later.bound(11, 5000), Money(5));
+        assert_eq!(later.bound(&Most::tokens(10, 5000)), Some(Money::ZERO));
+        assert_eq!(later.bound(&Most::tokens(11, 5000)), Some(Money(5)));
     }
 
     #[test]
@@ -427,9 +547,10 @@ mod tests {
         let price = price(most, vec![tier]);
         let all = usage([u64::MAX; KINDS.len()]);
         assert_eq!(price.cost(&all), Money(u64::MAX));
-        assert_eq!(price.bound(u64::MAX, u64::MAX), Money(u64::MAX));
-        assert_eq!(price.output_for(u64::MAX, Money(u64::MAX)), u64::MAX);
-        assert_eq!(price.output_for(u64::MAX, Money(u64::MAX - 1)), 0);
+        let most = Most::tokens(u64::MAX, u64::MAX);
+        assert_eq!(price.bound(&most), Some(Money(u64::MAX)));
+        assert_eq!(price.output_for(&most, Money(u64::MAX)), u64::MAX);
+        assert_eq!(price.output_for(&most, Money(u64::MAX - 1)), 0);
     }
 
     /// Small numbers, where things meet, and the largest.
@@ -438,7 +559,7 @@ mod tests {
     }
 
     fn some_rates() -> impl Strategy<Value = Rates> {
-        proptest::array::uniform10(number()).prop_map(|each| Rates(each, Kinds::ALL))
+        proptest::array::uniform14(number()).prop_map(|each| Rates(each, Kinds::ALL))
     }
 
     fn some_price() -> impl Strategy<Value = Price> {
@@ -454,32 +575,39 @@ mod tests {
         fn no_usage_costs_more_than_its_bound(
             price in some_price(),
             // So that their sum is a number, too.
-            counts in proptest::array::uniform10(number().prop_map(|n| n >> 4)),
+            counts in proptest::array::uniform14(number().prop_map(|n| n >> 4)),
             more in (0..9_u64, 0..9_u64),
         ) {
-            let input = counts[..INPUTS].iter().sum::<u64>() + more.0;
-            let output = counts[INPUTS..].iter().sum::<u64>() + more.1;
-            prop_assert!(price.cost(&usage(counts)) <= price.bound(input, output));
+            // A request has one unit of its own at most.
+            let usage = Usage { characters: 0, images: 0, searches: 0, ..usage(counts) };
+            let most = Most {
+                input: Some(counts[..INPUTS].iter().sum::<u64>() + more.0),
+                output: Some(counts[INPUTS..TOKENS].iter().sum::<u64>() + more.1),
+                unit: Some((Unit::Seconds, Some(u64::from(usage.seconds) + more.1))),
+            };
+            prop_assert!(price.cost(&usage) <= price.bound(&most).unwrap());
         }
 
         #[test]
         fn as_much_output_as_can_be_paid_and_no_more(
-            price in some_price(), input in number(), amount in number(),
+            price in some_price(), input in number(), images in number(), amount in number(),
         ) {
             let amount = Money(amount);
-            let fits = price.output_for(input, amount);
-            if fits > 0 {
-                prop_assert!(price.bound(input, fits) <= amount);
+            let unit = Some((Unit::Images, Some(images)));
+            let most = |output| Most { unit, ..Most::tokens(input, output) };
+            let fits = price.output_for(&most(0), amount);
+            if fits > 0 && fits < u64::MAX {
+                prop_assert!(price.bound(&most(fits)).unwrap() <= amount);
             }
-            if let Some(more) = fits.checked_add(1) {
-                prop_assert!(price.bound(input, more) > amount);
+            if let (Some(more), Some(bound)) = (fits.checked_add(1), price.bound(&most(fits.saturating_add(1)))) {
+                prop_assert!(more > fits && bound > amount);
             }
         }
 
         #[test]
         fn the_parts_cost_the_whole_but_for_one_rounding_each(
-            base in proptest::array::uniform10(0..1_000_000_000_u64),
-            counts in proptest::array::uniform10(0..(1_u64 << 40)),
+            base in proptest::array::uniform14(0..1_000_000_000_u64),
+            counts in proptest::array::uniform14(0..(1_u64 << 32)),
         ) {
             let price = price(Rates(base, Kinds::ALL), Vec::new());
             let whole = price.cost(&usage(counts));
@@ -493,8 +621,8 @@ mod tests {
         }
 
         #[test]
-        fn every_price_is_read_as_it_is_shown(rate in number()) {
-            prop_assert_eq!(Rate::parse(&Rate(rate).to_string()), Ok(Rate(rate)));
+        fn every_price_is_read_as_it_is_shown(rate in number(), n in 0..KINDS.len()) {
+            prop_assert_eq!(Rate::parse(KINDS[n], &Rate(rate).written(KINDS[n])), Ok(Rate(rate)));
         }
     }
 }

@@ -779,9 +779,9 @@ fn what_is_written_about_money_is_checked() {
     let folder = crate::cli::folder_with(text);
     let (code, _, err) = crate::cli::run(folder.path(), &["check"]);
     let want = [
-        "gateway.toml:5: models.fast.targets[0].price.inptu: no class of tokens is called `inptu`; did you mean `input`?",
-        "gateway.toml:6: models.fast.targets[1].price: a price needs both `input` and `output`; write 0 for what costs nothing",
-        "gateway.toml:7: models.fast.targets[2].price.input: `0.0000001` has more than six digits after the point; a price is in US dollars per million tokens, and a millionth is its smallest part",
+        "gateway.toml:5: models.fast.targets[0].price.inptu: nothing that is billed is called `inptu`; did you mean `input`?",
+        "gateway.toml:6: models.fast.targets[1].price: a price needs both `input` and `output`, or a unit that is no token; write 0 for what costs nothing",
+        "gateway.toml:7: models.fast.targets[2].price.input: `0.0000001` has more than 6 digits after the point; a trillionth of a US dollar for one token, or for one of another unit, is the smallest part of a price",
         "gateway.toml:7: models.fast.targets[2].price.output: `-2` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07",
         "gateway.toml:11: keys.ann.team: there is no [teams.resaerch]; did you mean `research`?",
         "gateway.toml:12: keys.ann.budget.usd: `0.0000000001` is not a number from 0 up to about 18 billion, written as in 0.25 or 2.5e-07; a billionth of a dollar is the smallest part",

@@ -284,7 +284,7 @@ async fn what_is_free_is_first_whatever_it_is_asked_for_and_is_again() {
     assert_eq!(answer.header("x-tollgate-target"), Some("p/wordy"));
     until("it is written", || logged(gateway.folder()).len() == 1).await;
     let candidate = &logged(gateway.folder())[0]["decisions"][0]["picks"][0]["candidates"][1];
-    assert_eq!(candidate["bound_tokens"], Value::Null, "{candidate:#}");
+    assert_eq!(candidate["most"]["input"], Value::Null, "{candidate:#}");
     std::fs::write(gateway.folder().join("gateway.toml"), &text).unwrap();
     let (_, said, _) = run(gateway.folder(), &["replay", "decisions.jsonl"]);
     assert!(said.starts_with("1 requests: 1 as before"), "{said}");

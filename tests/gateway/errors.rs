@@ -228,7 +228,7 @@ async fn what_is_not_there_is_told_apart_from_what_is_asked_for_wrongly() {
         "/v1",
         "/v1/chat/completions/",
         "/v2/chat/completions",
-        "/v1/responses",
+        "/v1/messages",
         "/metrics",
         "/admin/keys",
     ] {

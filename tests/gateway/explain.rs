@@ -46,7 +46,7 @@ async fn what_is_billed_beside_tokens_has_no_bound_in_dollars() {
     for (body, has_bound) in [(plain, true), (searches, false)] {
         let told = explains(&gateway, json!({ "model": "fast", "body": body })).await;
         let target = &told["models"][0]["targets"][0];
-        assert_eq!(target["bound_tokens"][1], 9, "{told:#}");
+        assert_eq!(target["most"]["output"], 9, "{told:#}");
         assert_eq!(target["bound_usd"].is_string(), has_bound, "{target:#}");
     }
 }
@@ -138,8 +138,8 @@ async fn each_target_is_told_with_its_reason_and_the_hold_with_its_parts() {
         assert!(verdict.starts_with(begins), "{verdict}");
     }
     let good = &told["models"][0]["targets"][2];
-    assert_eq!(good["bound_tokens"][1], 100);
-    let input = good["bound_tokens"][0].as_u64().unwrap();
+    assert_eq!(good["most"]["output"], 100);
+    let input = good["most"]["input"].as_u64().unwrap();
     let bound = input * 1_000_000 + 100 * 10_000_000;
     let told_usd: f64 = good["bound_usd"].as_str().unwrap().parse().unwrap();
     #[expect(clippy::cast_precision_loss, reason = "a few dollars")]

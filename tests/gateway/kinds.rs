@@ -166,6 +166,6 @@ fn check_finds_kinds_that_are_none_and_models_that_cannot_stand_in() {
     assert_eq!(code, 1);
     assert_eq!(
         err,
-        "gateway.toml:4: models.a.kind: no kind of model is called `chats`; there are \"chat\" and \"embedding\"\n"
+        "gateway.toml:4: models.a.kind: no kind of model is called `chats`; there are \"chat\", \"embedding\", \"speech\", \"transcription\", \"image\", \"moderation\" and \"rerank\"\n"
     );
 }
