@@ -11,6 +11,7 @@ pub mod openai;
 mod opening;
 mod parts;
 mod sse;
+mod stream;
 mod tokens;
 mod units;
 

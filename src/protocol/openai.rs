@@ -6,19 +6,18 @@
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
 use super::demand::limits;
-use super::sse::{Found, Scanner};
+use super::stream::{Eye, Stream};
 use super::tokens::{Skim, Tokens};
 use super::{
-    Decoder, Ended, Ending, Endpoint, ErrorBody, MAX_EVENT, MOST_MODELS, Pieces, Progress,
-    Protocol, Reading, Skimmer, TooLong, error,
+    Decoder, Ended, Ending, Endpoint, ErrorBody, MOST_MODELS, Progress, Protocol, Reading, Skimmer,
+    error,
 };
 use crate::envelope::Edits;
 use crate::usage::{Decimal, Usage};
@@ -84,18 +83,7 @@ impl Protocol for OpenAi {
     }
 
     fn decoder(&self, ends: Ending) -> Box<dyn Decoder> {
-        Box::new(Stream {
-            ends,
-            scanner: Scanner::default(),
-            held: SmallVec::new(),
-            hidden: false,
-            eye: Eye {
-                ends,
-                progress: Progress::default(),
-                finish_reason: false,
-                said: None,
-            },
-        })
+        Box::new(Stream::new(Chat::new(ends)))
     }
 
     fn read(&self, body: &[u8]) -> Option<Reading> {
@@ -320,28 +308,17 @@ impl<'de> Deserialize<'de> for Delta {
     }
 }
 
-/// Reads a stream.
-struct Stream {
-    ends: Ending,
-    scanner: Scanner,
-    /// The pieces of an event that is not complete.
-    held: SmallVec<[Bytes; 2]>,
-    /// What was found last is not for the client.
-    hidden: bool,
-    eye: Eye,
-}
-
-/// Looks at events, as little as possible: the word it looks for first, the whole event only if the word is there.
-struct Eye {
+/// Looks at the events of chats and completions, as little as possible: the word it looks for first, the whole event only
+/// if the word is there.
+struct Chat {
     ends: Ending,
     progress: Progress,
     finish_reason: bool,
-    /// What an error said that came before any content.
-    said: Option<ErrorBody>,
+    /// What an error said that came before any content. It is rare, and need have no room in every stream.
+    said: Option<Box<ErrorBody>>,
 }
 
-impl Eye {
-    /// True if the event is not for the client.
+impl Eye for Chat {
     fn look(&mut self, data: &[u8], is_error: bool) -> bool {
         if data.starts_with(b"[DONE]") {
             self.progress.end.get_or_insert(Ended::Complete);
@@ -388,114 +365,44 @@ impl Eye {
         usage && self.ends.hide_usage && chunk.tells_usage() && chunk.is_bare()
     }
 
+    fn close(&mut self, _: bool) {
+        if !self.ends.marker && self.finish_reason {
+            self.progress.end.get_or_insert(Ended::Complete);
+        }
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn error(&mut self) -> Option<ErrorBody> {
+        self.said.take().map(|said| *said)
+    }
+}
+
+impl Chat {
+    fn new(ends: Ending) -> Self {
+        Self {
+            ends,
+            progress: Progress::default(),
+            finish_reason: false,
+            said: None,
+        }
+    }
+
     /// The stream ends with an error, which clients hear or do not.
     fn fail(&mut self, data: &[u8], heard: bool) {
         if self.progress.end.is_none() && !self.progress.content {
-            self.said = error::read(data);
+            self.said = error::read(data).map(Box::new);
         }
         self.progress.end.get_or_insert(Ended::Error { heard });
     }
 }
 
-impl Decoder for Stream {
-    fn feed(&mut self, piece: Bytes, out: &mut Pieces) -> Result<(), TooLong> {
-        // Everything before `from` is dealt with; the last place between events is at `gap`.
-        let (mut from, mut gap) = (0, None);
-        let Self {
-            scanner,
-            held,
-            hidden,
-            eye,
-            ..
-        } = self;
-        scanner.feed(&piece, |found, at| {
-            // After the last word nothing passes but what is left of its line end.
-            let ended = eye.progress.end.is_some();
-            *hidden = match found {
-                Found::Rest => *hidden,
-                _ if ended => true,
-                Found::Event { data, is_error } => eye.look(data, is_error),
-                Found::Gap => false,
-            };
-            if *hidden {
-                match gap {
-                    Some(gap) => give(held, &piece, from..gap, out),
-                    None => held.clear(),
-                }
-                from = at;
-            }
-            gap = Some(at);
-        })?;
-        let rest = match gap {
-            Some(gap) => {
-                give(held, &piece, from..gap, out);
-                gap
-            }
-            None => 0,
-        };
-        if rest < piece.len() {
-            held.push(piece.slice(rest..));
-        }
-        // Fields that are no data are not the scanner's to keep, but they are held here.
-        let length: usize = held.iter().map(Bytes::len).sum();
-        if length > MAX_EVENT {
-            Err(TooLong)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn finish(&mut self, out: &mut Pieces) {
-        let Self {
-            scanner, held, eye, ..
-        } = self;
-        let mut hide = eye.progress.end.is_some();
-        scanner.finish(|found| {
-            if let Found::Event { data, is_error } = found {
-                let whole = data.starts_with(b"[DONE]")
-                    || serde_json::from_slice::<IgnoredAny>(data).is_ok();
-                hide |= eye.look(data, is_error) || !whole;
-            }
-        });
-        if !self.ends.marker && eye.finish_reason {
-            eye.progress.end.get_or_insert(Ended::Complete);
-        }
-        if eye.progress.end.is_some() && !hide {
-            out.extend(held.drain(..));
-        }
-        held.clear();
-    }
-
-    fn progress(&self) -> &Progress {
-        &self.eye.progress
-    }
-
-    fn error(&mut self) -> Option<ErrorBody> {
-        self.eye.said.take()
-    }
-}
-
-/// Gives out what was held and a part of the piece.
-fn give(
-    held: &mut SmallVec<[Bytes; 2]>,
-    piece: &Bytes,
-    range: std::ops::Range<usize>,
-    out: &mut Pieces,
-) {
-    if range.is_empty() {
-        return;
-    }
-    out.extend(held.drain(..));
-    out.push(if range.len() == piece.len() {
-        piece.clone()
-    } else {
-        piece.slice(range)
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tokens::tests::{COUNTED, USAGE};
+    use super::super::{MAX_EVENT, Pieces, TooLong};
     use super::*;
     use crate::envelope::Envelope;
     use proptest::prelude::*;
@@ -794,6 +701,25 @@ mod tests {
             assert_eq!(OpenAi.ask_for_usage(&mut edits), hidden, "{body}");
             assert_eq!(edits.into_rope().to_vec(), want.as_bytes());
         }
+    }
+
+    /// As many lie in memory as there are streams.
+    #[test]
+    fn a_streams_reader_is_small() {
+        let beside = size_of::<Stream<Chat>>() - size_of::<Progress>();
+        assert!(beside <= 168, "{beside}");
+    }
+
+    #[test]
+    fn an_event_without_end_is_refused() {
+        let mut decoder = OpenAi.decoder(SHOWN);
+        let piece = Bytes::from(vec![b'x'; MAX_EVENT / 2 + 1]);
+        let start = Bytes::from_static(b"data: ");
+        let mut out = Pieces::new();
+        assert_eq!(decoder.feed(start, &mut out), Ok(()));
+        assert_eq!(decoder.feed(piece.clone(), &mut out), Ok(()));
+        assert_eq!(decoder.feed(piece, &mut out), Err(TooLong));
+        assert!(out.is_empty());
     }
 
     proptest! {
