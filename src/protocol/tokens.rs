@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use super::Skimmer;
 use crate::usage::{Decimal, Money, Usage};
 
-/// `usage`, as OpenAI and those who follow it write it.
+/// `usage`, as OpenAI and those who follow it write it: chats in its older names, and responses, sound and images in its
+/// newer ones. Who writes both means the same tokens, and the larger count is the one that is filled in.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Tokens<'a> {
@@ -19,6 +20,10 @@ pub(super) struct Tokens<'a> {
     prompt_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens: Option<&'a RawValue>,
     total_tokens: Count,
     #[serde(borrow)]
     prompt_tokens_details: Option<&'a RawValue>,
@@ -26,7 +31,14 @@ pub(super) struct Tokens<'a> {
     #[serde(borrow)]
     prompt_token_details: Option<&'a RawValue>,
     #[serde(borrow)]
+    input_tokens_details: Option<&'a RawValue>,
+    /// Transcripts.
+    #[serde(borrow)]
+    input_token_details: Option<&'a RawValue>,
+    #[serde(borrow)]
     completion_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens_details: Option<&'a RawValue>,
     /// Together.
     cached_tokens: Count,
     /// Mistral.
@@ -82,7 +94,7 @@ struct CostDetails<'a> {
 }
 
 /// What is no object tells nothing, and does no harm to the rest.
-fn object<'a, T: Default + Deserialize<'a>>(raw: Option<&'a RawValue>) -> T {
+pub(super) fn object<'a, T: Default + Deserialize<'a>>(raw: Option<&'a RawValue>) -> T {
     let object = raw.filter(|raw| raw.get().starts_with('{'));
     object
         .and_then(|raw| serde_json::from_str(raw.get()).ok())
@@ -143,11 +155,12 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// A count without which there is no usage: 0 where it is not told, none where what is told is no count.
-fn told(raw: Option<&RawValue>) -> Option<u64> {
-    raw.map_or(Some(0), |raw| {
-        serde_json::from_str::<Count>(raw.get()).ok()?.0
-    })
+/// A count without which there is no usage, by either of its names: 0 where it is not told, none where what is told is no
+/// count.
+fn told(names: [Option<&RawValue>; 2]) -> Option<u64> {
+    let given = names.into_iter().flatten();
+    let counts = given.map(|raw| serde_json::from_str::<Count>(raw.get()).ok()?.0);
+    counts.reduce(Option::max).unwrap_or(Some(0))
 }
 
 /// Takes up to so many out of those that are left: the classes stay disjoint, whatever a provider says of them.
@@ -157,9 +170,9 @@ fn take(left: &mut u64, count: Option<u64>) -> u64 {
     taken
 }
 
-/// The larger of two counts, where both mean the same tokens.
-fn larger(one: Count, other: Count) -> Option<u64> {
-    one.0.max(other.0)
+/// The largest of the counts that mean the same tokens.
+fn largest(counts: impl IntoIterator<Item = Count>) -> Option<u64> {
+    counts.into_iter().filter_map(|count| count.0).max()
 }
 
 impl Tokens<'_> {
@@ -168,8 +181,9 @@ impl Tokens<'_> {
     /// it out of `completion_tokens`, Gemini's OpenAI interface too, and both count it in `total_tokens`.
     pub(super) fn usage(self) -> Option<Usage> {
         // Where one of the two is nonsense, the other is not all that was used.
-        let both = told(self.prompt_tokens).zip(told(self.completion_tokens));
-        let (prompt, completion) = both.unwrap_or_default();
+        let prompt = told([self.prompt_tokens, self.input_tokens]);
+        let completion = told([self.completion_tokens, self.output_tokens]);
+        let (prompt, completion) = prompt.zip(completion).unwrap_or_default();
         let cost = self.cost();
         // Zeros all over are what servers that do not count write.
         if prompt == 0 && completion == 0 {
@@ -179,32 +193,30 @@ impl Tokens<'_> {
                 ..Usage::default()
             });
         }
-        let first: Details<'_> = object(self.prompt_tokens_details);
-        let second: Details<'_> = object(self.prompt_token_details);
         // Each names them its own way, and who names them twice means the same ones.
+        let details = self.input_details();
         let cached = [
-            first.cached_tokens,
-            second.cached_tokens,
             self.num_cached_tokens,
             self.prompt_cache_hit_tokens,
             self.cached_tokens,
         ];
-        let cached = cached.into_iter().filter_map(|count| count.0).max();
-        let cached = cached.unwrap_or(0);
+        let cached = details.map(|of| of.cached_tokens).into_iter().chain(cached);
+        let cached = largest(cached).unwrap_or(0);
         let whole_prompt = if cached > prompt {
             prompt + cached
         } else {
             prompt
         };
         let mut input = whole_prompt - cached;
-        let (written, written_1h) = first.written().max(second.written());
+        let written = details.iter().map(Details::written).max();
+        let (written, written_1h) = written.unwrap_or_default();
         let cache_write_1h = take(&mut input, Some(written_1h));
         let cache_write = take(&mut input, Some(written.saturating_sub(written_1h)));
-        let audio_input = take(&mut input, larger(first.audio_tokens, second.audio_tokens));
-        let image_input = take(&mut input, larger(first.image_tokens, second.image_tokens));
+        let audio_input = take(&mut input, largest(details.map(|of| of.audio_tokens)));
+        let image_input = take(&mut input, largest(details.map(|of| of.image_tokens)));
 
-        let details: Details<'_> = object(self.completion_tokens_details);
-        let reasoning = details.reasoning_tokens.0.unwrap_or(0);
+        let details = self.output_details();
+        let reasoning = largest(details.map(|of| of.reasoning_tokens)).unwrap_or(0);
         let total = self.total_tokens.0.unwrap_or(0);
         let is_beside = reasoning > completion || total == prompt + completion + reasoning;
         let mut output = if is_beside {
@@ -220,12 +232,28 @@ impl Tokens<'_> {
             image_input,
             input,
             reasoning: take(&mut output, Some(reasoning)),
-            audio_output: take(&mut output, details.audio_tokens.0),
-            image_output: take(&mut output, details.image_tokens.0),
+            audio_output: take(&mut output, largest(details.map(|of| of.audio_tokens))),
+            image_output: take(&mut output, largest(details.map(|of| of.image_tokens))),
             output,
             cost,
             ..Usage::default()
         })
+    }
+
+    /// What is told of the input, in each place there is for it.
+    fn input_details(&self) -> [Details<'_>; 4] {
+        let places = [
+            self.prompt_tokens_details,
+            self.prompt_token_details,
+            self.input_tokens_details,
+            self.input_token_details,
+        ];
+        places.map(object)
+    }
+
+    /// What is told of the output, in each place there is for it.
+    fn output_details(&self) -> [Details<'_>; 2] {
+        [self.completion_tokens_details, self.output_tokens_details].map(object)
     }
 
     /// What the answer costs, if its provider says so, rounded up. Who pays the provider with a key of their own gets
@@ -254,7 +282,7 @@ impl Details<'_> {
         let by_time: Written = object(self.cache_creation_token_details);
         let minutes = by_time.ephemeral_5m_input_tokens.0.unwrap_or(0);
         let hour = by_time.ephemeral_1h_input_tokens.0.unwrap_or(0);
-        let all = larger(self.cache_write_tokens, self.cache_creation_tokens);
+        let all = largest([self.cache_write_tokens, self.cache_creation_tokens]);
         (all.unwrap_or(0).max(minutes + hour), hour)
     }
 }
@@ -620,6 +648,76 @@ pub(super) mod tests {
             r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#,
             [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
         ),
+        // OpenAI's responses (platform.openai.com/docs/api-reference/responses/object), and Azure's.
+        (
+            r#"{"input_tokens":20,"input_tokens_details":{"cached_tokens":6,"cache_write_tokens":4},"output_tokens":9,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":29}"#,
+            [10, 6, 4, 0, 0, 0, 6, 3, 0, 0],
+        ),
+        // OpenRouter's responses (openrouter.ai/docs, "responses"): with the cost.
+        (
+            r#"{"input_tokens":12,"input_tokens_details":{"cached_tokens":4},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":17,"cost":0.0012,"is_byok":false,"cost_details":{"upstream_inference_cost":null,"upstream_inference_input_cost":0.0008,"upstream_inference_output_cost":0.0004}}"#,
+            [8, 4, 0, 0, 0, 0, 3, 2, 0, 0],
+        ),
+        // llama.cpp's responses (its own source): no details. vLLM's (its own source): some of its own among them.
+        (
+            r#"{"input_tokens":12,"output_tokens":5,"total_tokens":17}"#,
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"input_tokens":12,"input_tokens_details":{"cached_tokens":0,"input_tokens_per_turn":[],"cached_tokens_per_turn":[]},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2,"tool_output_tokens":0,"output_tokens_per_turn":[],"tool_output_tokens_per_turn":[]},"total_tokens":17}"#,
+            [12, 0, 0, 0, 0, 0, 3, 2, 0, 0],
+        ),
+        // xAI's responses (docs.x.ai): reasoning within the output, or beside it as in a chat.
+        (
+            r#"{"input_tokens":32,"input_tokens_details":{"cached_tokens":6},"output_tokens":110,"output_tokens_details":{"reasoning_tokens":101},"total_tokens":142,"num_sources_used":0}"#,
+            [26, 6, 0, 0, 0, 0, 9, 101, 0, 0],
+        ),
+        (
+            r#"{"input_tokens":32,"output_tokens":9,"output_tokens_details":{"reasoning_tokens":101},"total_tokens":142}"#,
+            [32, 0, 0, 0, 0, 0, 9, 101, 0, 0],
+        ),
+        // OpenAI's transcripts (platform.openai.com/docs/api-reference/audio): sound in, and its own name for that.
+        (
+            r#"{"type":"tokens","input_tokens":114,"input_token_details":{"text_tokens":14,"audio_tokens":100},"output_tokens":45,"total_tokens":159}"#,
+            [14, 0, 0, 0, 100, 0, 45, 0, 0, 0],
+        ),
+        // OpenAI's speech (same page): text in, sound out, and nothing says so.
+        (
+            r#"{"input_tokens":14,"output_tokens":101,"total_tokens":115}"#,
+            [14, 0, 0, 0, 0, 0, 101, 0, 0, 0],
+        ),
+        // OpenAI's images (platform.openai.com/docs/api-reference/images): older models do not say what came out.
+        (
+            r#"{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}"#,
+            [10, 0, 0, 0, 0, 40, 50, 0, 0, 0],
+        ),
+        (
+            r#"{"total_tokens":1310,"input_tokens":50,"output_tokens":1260,"input_tokens_details":{"text_tokens":10,"image_tokens":40,"cached_tokens":0},"output_tokens_details":{"image_tokens":1200,"text_tokens":60}}"#,
+            [10, 0, 0, 0, 0, 40, 60, 0, 0, 1200],
+        ),
+        // new-api (its own source, `dto.Usage`) writes both names, and zeros under those that it does not mean.
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"input_tokens":0,"output_tokens":0,"input_tokens_details":null}"#,
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"input_tokens":12,"output_tokens":5,"input_tokens_details":{"cached_tokens":4}}"#,
+            [8, 4, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"input_tokens":12,"output_tokens":5,"input_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2},"output_tokens_details":{"reasoning_tokens":2}}"#,
+            [8, 4, 0, 0, 0, 0, 3, 2, 0, 0],
+        ),
+        // Mistral's transcripts and speech (its own client's source): its older names there, too.
+        (
+            r#"{"prompt_audio_seconds":60,"prompt_tokens":381,"completion_tokens":1,"total_tokens":382,"prompt_tokens_details":{"audio_tokens":375}}"#,
+            [6, 0, 0, 0, 375, 0, 1, 0, 0, 0],
+        ),
+        // Of two names one may be nonsense.
+        (
+            r#"{"prompt_tokens":-1,"input_tokens":12,"completion_tokens":5,"output_tokens":"x"}"#,
+            [12, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
         // Classes that overlap, or that are more than there is, take no token twice.
         (
             r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":4,"audio_tokens":40,"image_tokens":50},"completion_tokens_details":{"reasoning_tokens":3,"audio_tokens":9,"image_tokens":9}}"#,
@@ -777,6 +875,8 @@ pub(super) mod tests {
                 r#"{{"prompt_tokens":{},"completion_tokens":{},"prompt_tokens_details":{{"cached_tokens":{},"cache_write_tokens":{},"audio_tokens":{},"image_tokens":{},"cache_creation_token_details":{{"ephemeral_5m_input_tokens":{},"ephemeral_1h_input_tokens":{}}}}},"completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{},"image_tokens":{}}},"cost":{}}}"#,
                 n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]
             );
+            let newer = text.replace("prompt_tokens", "input_tokens").replace("completion_tokens", "output_tokens");
+            prop_assert_eq!(read(&newer), read(&text));
             if let Some(usage) = read(&text).filter(|_| n[0] + n[1] > 0) {
                 let counts = usage.counts();
                 let beside = if n[2] > n[0] { n[2] } else { 0 };
@@ -803,6 +903,12 @@ pub(super) mod tests {
             r#"{"prompt_tokens":2.5}"#,
             r#"{"prompt_tokens":1e300}"#,
             r#"{"prompt_tokens":1099511627776}"#,
+            r#"{"input_tokens":12,"output_tokens":-1}"#,
+            r#"{"prompt_tokens":"x","input_tokens":-1,"output_tokens":5}"#,
+            // Speaches, at the end of a stream of sound.
+            r#"{"input_tokens":0,"output_tokens":0,"total_tokens":0}"#,
+            // What is billed by its length is no count of tokens.
+            r#"{"type":"duration","seconds":16}"#,
         ] {
             assert_eq!(read(nothing), None, "{nothing}");
         }
