@@ -127,12 +127,12 @@ fn object(outer: &Value) -> Option<ErrorBody> {
         .or_else(|| sentence(inner.get("message")?, 0))
         .or_else(|| sentence(of("message").or_else(|| of("detail"))?, 0))
         .filter(|text| !text.is_empty());
-    let state = || told("status").filter(|state| !is_number(state));
+    // Of a response it says no more than that there is an error.
+    let state = || told("status").filter(|state| !is_number(state) && state != "failed");
     let numbers = ["code", "status", "statusCode"].map(of);
     let error = ErrorBody {
         message,
-        // Anthropic's envelope has the type `error`, which says nothing.
-        kind: told("type").filter(|kind| kind != "error").or_else(state),
+        kind: told("type").filter(|kind| !is_event(kind)).or_else(state),
         param: told("param").or_else(|| place(outer)),
         code: told("code"),
         marks: marks(inner),
@@ -149,7 +149,13 @@ fn object(outer: &Value) -> Option<ErrorBody> {
     (!is_silent).then_some(error)
 }
 
-/// Where the error stands in an object: in `error`, and in an event of a stream also in Groq's own member or a choice.
+/// Whether a type is no more than the name of an event: Anthropic's envelope and OpenAI's have it so.
+fn is_event(kind: &str) -> bool {
+    kind == "error" || kind.starts_with("response.")
+}
+
+/// Where the error stands in an object: in `error`, and in an event of a stream also in a response, in Groq's own member or
+/// in a choice.
 fn within(outer: &Value) -> Option<&Value> {
     let of_choice = || {
         let choices = outer.get("choices")?.as_array()?;
@@ -158,6 +164,7 @@ fn within(outer: &Value) -> Option<&Value> {
     };
     let places = [
         outer.get("error"),
+        outer.pointer("/response/error"),
         outer.pointer("/x_groq/error"),
         of_choice(),
     ];
@@ -385,6 +392,27 @@ mod tests {
         (
             r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#,
             "m | - | - | 502 | 502",
+        ),
+        // OpenAI's responses: an event of its own, a response that has failed, and as others put it.
+        (
+            r#"{"type":"error","code":"rate_limit_exceeded","message":"m","param":null,"sequence_number":3}"#,
+            "m | - | - | rate_limit_exceeded | -",
+        ),
+        (
+            r#"{"type":"error","code":null,"message":"m","param":"input","sequence_number":3}"#,
+            "m | - | input | - | -",
+        ),
+        (
+            r#"{"type":"error","sequence_number":3,"error":{"type":"invalid_request_error","code":"context_length_exceeded","message":"m","param":"input"}}"#,
+            "m | invalid_request_error | input | context_length_exceeded | -",
+        ),
+        (
+            r#"{"type":"response.failed","sequence_number":3,"response":{"id":"resp_1","status":"failed","error":{"code":"server_error","message":"m"}}}"#,
+            "m | - | - | server_error | -",
+        ),
+        (
+            r#"{"id":"resp_1","object":"response","status":"failed","error":{"code":"rate_limit_exceeded","message":"m"},"output":[]}"#,
+            "m | - | - | rate_limit_exceeded | -",
         ),
         (
             r#"{"code":500,"message":"m","type":"server_error"}"#,

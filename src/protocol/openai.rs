@@ -90,7 +90,8 @@ impl Protocol for OpenAi {
         let mut skim = Skim::default();
         skim.feed(body);
         // The word first: in a text its quotes would be escaped.
-        let is_error = WORDS.error.find(body).is_some()
+        let mut words = [&WORDS.error, &WORDS.failed].into_iter();
+        let is_error = words.any(|word| word.find(body).is_some())
             && match serde_json::from_slice::<Chunk<'_>>(body) {
                 Ok(chunk) => chunk.is_error(),
                 // What speaks of an error and cannot be read in one way, for a member twice, is no answer.
@@ -132,10 +133,14 @@ impl Protocol for OpenAi {
 /// The word that every error has somewhere: as a name, or as what an object or a finish reason is.
 const ERROR: &str = "\"error\"";
 
+/// What the status of a response is that has failed.
+const FAILED: &str = "\"failed\"";
+
 /// The words that are looked for before anything is read: to make one ready takes as long as to look through a KiB.
 static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     usage: Finder::new("\"usage\""),
     error: Finder::new(ERROR),
+    failed: Finder::new(FAILED),
     finish: Finder::new("\"finish_reason\""),
     texts: ["content\":\"", "text\":\"", "arguments\":\""].map(Finder::new),
 });
@@ -143,6 +148,7 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
 struct Words {
     usage: Finder<'static>,
     error: Finder<'static>,
+    failed: Finder<'static>,
     finish: Finder<'static>,
     texts: [Finder<'static>; 3],
 }
@@ -174,6 +180,9 @@ struct Chunk<'a> {
     /// Older vLLM and Mistral: `"error"`.
     #[serde(borrow)]
     object: Option<&'a RawValue>,
+    /// A whole response's: it may have failed after its success was said. One that is incomplete is an answer.
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
     /// Groq's own, which may hold usage and errors too.
     #[serde(borrow)]
     x_groq: Option<&'a RawValue>,
@@ -226,6 +235,7 @@ impl Chunk<'_> {
     fn is_error(&self) -> bool {
         self.is_heard()
             || self.object.is_some_and(|object| object.get() == ERROR)
+            || self.status.is_some_and(|status| status.get() == FAILED)
             || self.groq().is_some_and(|groq| says_error(groq.error))
             || self.has_failed_choice()
     }
@@ -626,6 +636,9 @@ mod tests {
             r#"{"a":1,"error" : "x"}"#,
             r#"{"object":"error","message":"x"}"#,
             r#"[{"error":{"code":400}}]"#,
+            r#"{"id":"resp_1","object":"response","status":"failed","error":{"code":"server_error","message":"m"},"output":[]}"#,
+            r#"{"id":"resp_1","object":"response","status":"failed","output":[],"usage":null}"#,
+            r#"{"id":"resp_1","object":"response","status" : "failed","error":null,"output":[]}"#,
             r#"{"choices":[{"index":0,"message":{"content":""},"finish_reason":"error","error":{"code":502}}]}"#,
         ] {
             assert_eq!(is_error(error), Some(true), "{error}");
@@ -634,12 +647,34 @@ mod tests {
             r#"{"error":null}"#,
             r#"{"error": false }"#,
             r#"{"x":{"error":1}}"#,
+            r#"{"object":"response","status":"completed","error":null,"output":[{"type":"mcp_call","status":"failed","error":"x"}]}"#,
+            r#"{"object":"response","status":"incomplete","error":null,"incomplete_details":{"reason":"max_output_tokens"},"output":[]}"#,
+            r#"{"object":"response","status":"completed","error":null,"metadata":{"status":"failed"},"output":[{"content":[{"text":"\"status\":\"failed\""}]}]}"#,
             r#"{"choices":[{"message":{"content":"\"error\""},"finish_reason":"stop","error":null}]}"#,
         ] {
             assert_eq!(is_error(fine), Some(false), "{fine}");
         }
         for none in ["[]", r#"["error"]"#, r#"{"error":{"#, r#""error""#, "error"] {
             assert_eq!(is_error(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answers_usage_is_read_at_its_top() {
+        let counted = r#"{"input_tokens":12,"input_tokens_details":{"cached_tokens":4},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":17}"#;
+        for body in [
+            format!(
+                r#"{{"id":"resp_1","object":"response","status":"completed","error":null,"output":[{{"usage":{{"input_tokens":999}}}}],"usage":{counted},"metadata":{{"usage":"x"}}}}"#
+            ),
+            format!(r#"{{"created":1,"data":[{{"b64_json":"AAAA"}}],"usage":{counted}}}"#),
+            format!(r#"{{"text":"\"usage\":{{}}","usage":{counted}}}"#),
+            // It cost something all the same.
+            format!(
+                r#"{{"object":"response","status":"failed","error":{{"code":"x"}},"usage":{counted}}}"#
+            ),
+        ] {
+            let reading = OpenAi.read(body.as_bytes()).unwrap();
+            assert_eq!(reading.usage, Some(COUNTED), "{body}");
         }
     }
 
