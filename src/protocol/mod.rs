@@ -13,6 +13,7 @@ mod parts;
 mod sse;
 mod stream;
 mod tokens;
+mod typed;
 mod units;
 
 use bytes::Bytes;

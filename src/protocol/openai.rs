@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 use super::demand::limits;
 use super::stream::{Eye, Stream};
-use super::tokens::{Skim, Tokens};
+use super::tokens::{self, Skim};
 use super::{
     Decoder, Ended, Ending, Endpoint, ErrorBody, MOST_MODELS, Progress, Protocol, Reading, Skimmer,
     error,
@@ -137,7 +137,7 @@ const ERROR: &str = "\"error\"";
 const FAILED: &str = "\"failed\"";
 
 /// The words that are looked for before anything is read: to make one ready takes as long as to look through a KiB.
-static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+pub(super) static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     usage: Finder::new("\"usage\""),
     error: Finder::new(ERROR),
     failed: Finder::new(FAILED),
@@ -145,9 +145,9 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     texts: ["content\":\"", "text\":\"", "arguments\":\""].map(Finder::new),
 });
 
-struct Words {
+pub(super) struct Words {
     usage: Finder<'static>,
-    error: Finder<'static>,
+    pub(super) error: Finder<'static>,
     failed: Finder<'static>,
     finish: Finder<'static>,
     texts: [Finder<'static>; 3],
@@ -164,7 +164,7 @@ fn says_something(data: &[u8]) -> bool {
 }
 
 /// Whether an `error` says that there is one.
-fn says_error(error: Option<&RawValue>) -> bool {
+pub(super) fn says_error(error: Option<&RawValue>) -> bool {
     error.is_some_and(|error| !matches!(error.get(), "null" | "false" | "\"\"" | "{}"))
 }
 
@@ -218,13 +218,8 @@ impl Chunk<'_> {
     }
 
     fn usage(&self) -> Option<Usage> {
-        let read = |raw: &RawValue| {
-            let tokens = serde_json::from_str::<Tokens<'_>>(raw.get()).ok();
-            tokens.and_then(Tokens::usage)
-        };
-        self.usage
-            .and_then(read)
-            .or_else(|| self.groq()?.usage.and_then(read))
+        let told = self.usage.and_then(tokens::usage);
+        told.or_else(|| tokens::usage(self.groq()?.usage?))
     }
 
     /// Whether it has a usage, whatever that says.
@@ -320,9 +315,9 @@ impl<'de> Deserialize<'de> for Delta {
 
 /// Looks at the events of chats and completions, as little as possible: the word it looks for first, the whole event only
 /// if the word is there.
-struct Chat {
+pub(super) struct Chat {
     ends: Ending,
-    progress: Progress,
+    pub(super) progress: Progress,
     finish_reason: bool,
     /// What an error said that came before any content. It is rare, and need have no room in every stream.
     said: Option<Box<ErrorBody>>,
@@ -391,7 +386,7 @@ impl Eye for Chat {
 }
 
 impl Chat {
-    fn new(ends: Ending) -> Self {
+    pub(super) fn new(ends: Ending) -> Self {
         Self {
             ends,
             progress: Progress::default(),
@@ -401,7 +396,7 @@ impl Chat {
     }
 
     /// The stream ends with an error, which clients hear or do not.
-    fn fail(&mut self, data: &[u8], heard: bool) {
+    pub(super) fn fail(&mut self, data: &[u8], heard: bool) {
         if self.progress.end.is_none() && !self.progress.content {
             self.said = error::read(data).map(Box::new);
         }

@@ -155,6 +155,11 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// The usage that a value tells.
+pub(super) fn usage(raw: &RawValue) -> Option<Usage> {
+    object::<Tokens<'_>>(Some(raw)).usage()
+}
+
 /// A count without which there is no usage, by either of its names: 0 where it is not told, none where what is told is no
 /// count.
 fn told(names: [Option<&RawValue>; 2]) -> Option<u64> {
