@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -23,11 +23,25 @@ pub enum Unread {
     TooLarge(u64),
 }
 
-/// What is made ready for a body of a stated length before any of it has come, in bytes: a client may state anything.
+/// What a body is taken at its word for before any of it has come, in bytes: a client may state anything.
 const TAKEN_AT_WORD: usize = 1 << 20;
+
+/// Up to so much of a longer body, or of one of which nobody knows the length, as much room is made as has come already.
+const DOUBLED: usize = 256 << 10;
+
+/// The room for what is longer. It is more than most bodies need, for what is not written to takes no memory: only
+/// addresses. A smaller block may come from the allocator's heap, where it grows by being copied and leaves holes
+/// behind. Only what is above 32 MiB is mapped by that of glibc for sure, grown by moving pages, and given back when it is
+/// free.
+const MAPPED: usize = (32 << 20) + (64 << 10);
+
+/// Beyond that there is room for a piece in so many of what has come, where nobody knows what is to come.
+const STEP_OF: usize = 8;
 
 /// Reads a whole body. One frame is taken as it is; several are joined by one copy. `take` hears of each piece's length
 /// and may refuse it.
+///
+/// A body is in memory once, while it is read and after that.
 pub async fn read<B, E>(
     body: B,
     most: u64,
@@ -62,7 +76,7 @@ where
 {
     let mut body = pin!(body);
     let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
+    let mut joined = Vec::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else {
@@ -76,19 +90,45 @@ where
         if joined.is_empty() && first.is_empty() {
             first = data;
         } else {
-            if joined.is_empty() {
-                let rest = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-                joined.reserve(first.len() + data.len() + rest.min(TAKEN_AT_WORD));
-                joined.extend_from_slice(&first);
-            }
+            let rest = body.size_hint().exact();
+            let rest = rest.map(|rest| usize::try_from(rest).unwrap_or(usize::MAX));
+            make_room(&mut joined, first.len() + data.len(), rest);
+            // It holds more than its own bytes.
+            joined.extend_from_slice(&std::mem::take(&mut first));
             joined.extend_from_slice(&data);
         }
     }
-    Ok(if joined.is_empty() {
-        first
-    } else {
-        joined.freeze()
-    })
+    if joined.is_empty() {
+        return Ok(first);
+    }
+    if joined.capacity() < MAPPED {
+        joined.shrink_to_fit();
+    }
+    Ok(joined.into())
+}
+
+/// Makes room for what has come; `rest` is how much is to come, if it is known.
+fn make_room(joined: &mut Vec<u8>, come: usize, rest: Option<usize>) {
+    if joined.capacity() - joined.len() >= come {
+        return;
+    }
+    let whole = joined.len() + come;
+    let ahead = room(whole, rest) - joined.len();
+    // Where addresses are scarce, what must be is enough.
+    if joined.try_reserve_exact(ahead).is_err() {
+        joined.reserve_exact(come);
+    }
+}
+
+/// How long a body may become without more room, of which so much has come.
+fn room(whole: usize, rest: Option<usize>) -> usize {
+    let stated = rest.map(|rest| whole.saturating_add(rest));
+    match stated {
+        Some(stated) if stated <= TAKEN_AT_WORD => stated,
+        _ if whole <= DOUBLED => whole + whole,
+        Some(stated) => stated.max(MAPPED),
+        None => MAPPED.max(whole + whole / STEP_OF),
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +186,61 @@ mod tests {
         ] {
             let why = read.unwrap_err().to_string();
             assert!(why.contains(want), "{why}");
+        }
+    }
+
+    #[test]
+    fn nobody_gets_room_for_what_is_only_stated() {
+        let (frame, mib) = (64 << 10, 1 << 20);
+        // All of a short one is believed, and nothing is copied.
+        assert_eq!(room(2 * frame, Some(5 * frame)), 7 * frame);
+        assert_eq!(room(2 * frame, Some(mib - 2 * frame)), mib);
+        // A long one has to come first.
+        assert_eq!(room(2 * frame, Some(mib)), 4 * frame);
+        assert_eq!(room(2 * frame, Some(usize::MAX)), 4 * frame);
+        assert_eq!(room(DOUBLED + 1, Some(mib)), MAPPED);
+        assert_eq!(room(mib, Some(63 * mib)), 64 * mib);
+        // Where nobody knows, it grows by steps.
+        assert_eq!(room(frame, None), 2 * frame);
+        assert_eq!(room(DOUBLED + 1, None), MAPPED);
+        assert_eq!(room(64 * mib, None), 72 * mib);
+    }
+
+    #[tokio::test]
+    async fn a_long_body_in_frames_is_what_was_sent() {
+        let sent: Vec<u8> = (0..3_u32 << 20)
+            .map(|n| n.to_le_bytes()[n as usize % 3])
+            .collect();
+        for stated in [true, false] {
+            let frames: VecDeque<Bytes> = sent.chunks(60_000).map(Bytes::copy_from_slice).collect();
+            let read = read_from(Frames { frames, stated }, 1 << 30).await;
+            assert!(read.unwrap() == sent);
+        }
+    }
+
+    struct Frames {
+        frames: VecDeque<Bytes>,
+        stated: bool,
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+            let frame = self.frames.pop_front();
+            Poll::Ready(frame.map(|frame| Ok(http_body::Frame::data(frame))))
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            let rest = self.frames.iter().map(|frame| frame.len() as u64).sum();
+            match self.stated {
+                true => http_body::SizeHint::with_exact(rest),
+                false => http_body::SizeHint::default(),
+            }
         }
     }
 
