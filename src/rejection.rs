@@ -167,11 +167,14 @@ impl Rejection {
                 Malformed::NotObject
                 | Malformed::Twice(_)
                 | Malformed::Disguised(..)
-                | Malformed::TooMany,
+                | Malformed::TooMany
+                | Malformed::NoBoundary(_)
+                | Malformed::MustBeText(_),
             ) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::Malformed(Malformed::NotJson(_) | Malformed::NotText(_)) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
+            Self::Malformed(Malformed::NotForm(_)) => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::TooLong { .. } => (StatusCode::BAD_REQUEST, "context_length_exceeded"),
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
@@ -222,7 +225,11 @@ impl Rejection {
             Self::BadHeader(name, _) | Self::BadMember(name, _) => Some(name),
             Self::Boundless(boundless) => Some(boundless.param()),
             Self::RefusedMember(name) => Some(name),
-            Self::Malformed(Malformed::Twice(name) | Malformed::Disguised(name, _)) => Some(name),
+            Self::Malformed(
+                Malformed::Twice(name)
+                | Malformed::Disguised(name, _)
+                | Malformed::MustBeText(name),
+            ) => Some(name),
             Self::TooLong { .. } => Some("messages"),
             Self::ModelNotAllowed(_)
             | Self::ModelNotFound(_)

@@ -88,6 +88,9 @@ fn is_refused_rightly(why: &Malformed, body: &[u8], is_json: bool) {
         (Malformed::Twice(_), Some(model)) => assert!(model.twice()),
         (Malformed::Disguised(..), Some(model)) => assert!(model.disguised()),
         (Malformed::TooMany, model) => assert!(model.is_none_or(|m| m.members.len() > 256)),
+        (Malformed::NoBoundary(_) | Malformed::NotForm(_) | Malformed::MustBeText(_), _) => {
+            panic!("{why}, and it is JSON")
+        }
         (_, None) => panic!("{why}, and it is none"),
     }
 }

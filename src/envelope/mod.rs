@@ -1,12 +1,20 @@
 //! What is asked? The top-level members of a request body, found in one pass and never copied.
 //!
+//! A body is a JSON object, or form data, whose parts are members like any other: only what writes a member knows which
+//! of the two it is.
+//!
 //! What we read and what the provider reads must be the same, or we route and bill by one `model` and the provider
 //! answers another: a body with a member twice is rejected, also when written with escapes, also when the two differ
-//! only in case (Go's `encoding/json` folds case). Knows no other room.
+//! only in case (Go's `encoding/json` folds case). Of form data whatever common readers are known to take in different
+//! ways is rejected. Knows no other room.
 
 mod read;
 mod rope;
 mod scan;
+mod multipart;
+mod part;
+mod form;
+mod json;
 mod splice;
 
 use std::borrow::Cow;
@@ -17,6 +25,8 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use smallvec::SmallVec;
 
+use form::Form;
+pub use multipart::{Defect, boundary};
 pub use read::{Unread, read};
 pub use rope::Rope;
 pub use scan::Flaw;
@@ -31,6 +41,14 @@ const MOST_MEMBERS: usize = 256;
 pub struct Envelope {
     body: Bytes,
     object: Object,
+    kind: Kind,
+}
+
+/// What a body is, and so how a member of it is written.
+#[derive(Clone, Debug)]
+enum Kind {
+    Json,
+    Form(Box<Form>),
 }
 
 /// A body as far as it is read: one that came, or one that is being changed.
@@ -40,6 +58,9 @@ pub trait Members {
 
     /// Its length in bytes, or somewhat more.
     fn length(&self) -> u64;
+
+    /// How many of its bytes are files, which no model reads as text.
+    fn file_bytes(&self) -> u64;
 }
 
 impl Members for Envelope {
@@ -50,22 +71,27 @@ impl Members for Envelope {
     fn length(&self) -> u64 {
         Self::length(self)
     }
+
+    fn file_bytes(&self) -> u64 {
+        self.files().map(|(_, file)| file.len() as u64).sum()
+    }
 }
 
-/// Where the members of one JSON object lie, as ranges into the text it was scanned from.
+/// Where the members of one JSON object, or of a form, lie, as ranges into the text it was scanned from.
 #[derive(Clone, Debug)]
 pub struct Object {
     members: Vec<Member>,
     /// How long the names are that occur: the first bit is for none. Most members that are asked for are not there, and
     /// most of them have a length that is not there either.
     lengths: u64,
-    /// Where its closing brace stands.
+    /// Where its closing brace stands, or a form's closing boundary.
     close: usize,
 }
 
-/// One `"name": value`.
+/// One `"name": value`, or one part of a form.
 #[derive(Clone, Debug)]
 struct Member {
+    /// Its name, with quotes; a form's may be written without.
     key: Range<usize>,
     value: Range<usize>,
     /// The name, where it is not simply what stands between the quotes.
@@ -93,6 +119,15 @@ pub enum Malformed {
     /// More members than any request has.
     #[error("the body has more than {MOST_MEMBERS} members")]
     TooMany,
+    /// Form data, and nobody can say where its parts begin.
+    #[error("the Content-Type of form data {0}")]
+    NoBoundary(&'static str),
+    /// No form data, or such as may be read in several ways.
+    #[error("{0}")]
+    NotForm(#[from] Defect),
+    /// A part of a form that we act on, and that is not one text to every reader.
+    #[error("`{0}` must be text in UTF-8, and no file")]
+    MustBeText(Box<str>),
 }
 
 impl Member {
@@ -127,8 +162,23 @@ impl Envelope {
     /// Scans a body. `acted_on` says which names tollgate or a rule may act on.
     pub fn scan(body: Bytes, acted_on: impl Fn(&str) -> bool) -> Result<Self, Malformed> {
         let object = Object::scan(&body, 0)?;
-        object.refuse_ambiguity(&body, acted_on)?;
-        Ok(Self { body, object })
+        object.refuse_ambiguity(&body, acted_on, |one, other| one == other)?;
+        let kind = Kind::Json;
+        Ok(Self { body, object, kind })
+    }
+
+    /// Scans a body that is form data, with a boundary as [`boundary`] gives it. Each part is a member, and `acted_on`
+    /// says the same as for [`Self::scan`].
+    pub fn form(
+        body: Bytes,
+        boundary: &[u8],
+        acted_on: impl Fn(&str) -> bool,
+    ) -> Result<Self, Malformed> {
+        let (object, form) = multipart::scan(&body, boundary)?;
+        object.refuse_ambiguity(&body, &acted_on, form::are_one)?;
+        form.refuse_files(&object, &body, acted_on)?;
+        let kind = Kind::Form(Box::new(form));
+        Ok(Self { body, object, kind })
     }
 
     /// Its length, in bytes.
@@ -136,7 +186,8 @@ impl Envelope {
         self.body.len() as u64
     }
 
-    /// The value of a member, as the client wrote it.
+    /// The value of a member, as the client wrote it. Of several parts with one name, which only lists (`name[]`) have,
+    /// it is the first.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let member = self
             .object
@@ -145,9 +196,30 @@ impl Envelope {
         self.body.get(member.value.clone())
     }
 
-    /// The value of a member that is a string.
+    /// The value of a member that is a string, or a part of a form that is text.
     pub fn string(&self, name: &str) -> Option<Cow<'_, str>> {
-        parse_string(self.value(name)?)
+        let value = self.value(name)?;
+        match self.kind {
+            Kind::Json => parse_string(value),
+            Kind::Form(_) => std::str::from_utf8(value).ok().map(Cow::Borrowed),
+        }
+    }
+
+    /// The files of a form, by their names as members. JSON has none.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let members = self.object.members.iter().enumerate();
+        members.filter_map(|(n, member)| {
+            let content = self.body.get(member.value.clone())?;
+            self.is_file(n)
+                .then(|| (self.object.name(&self.body, n), content))
+        })
+    }
+
+    fn is_file(&self, n: usize) -> bool {
+        match &self.kind {
+            Kind::Json => false,
+            Kind::Form(form) => form.is_file(n),
+        }
     }
 
     /// The same body, to be changed.
@@ -224,11 +296,12 @@ impl Object {
         &self,
         body: &[u8],
         acted_on: impl Fn(&str) -> bool,
+        are_one: impl Fn(&[u8], &[u8]) -> bool,
     ) -> Result<(), Malformed> {
         let names = self.members.iter().map(|member| fold(member.name(body)));
         let names: SmallVec<[Cow<'_, [u8]>; 16]> = names.collect();
         for (n, folded) in names.iter().enumerate() {
-            if names.iter().take(n).any(|earlier| earlier == folded) {
+            if names.iter().take(n).any(|earlier| are_one(earlier, folded)) {
                 return Err(Malformed::Twice(shown(self.name(body, n))));
             }
             if let Cow::Owned(folded) = folded {

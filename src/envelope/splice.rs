@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::rope::{Patch, Rope};
-use super::{Envelope, Members, Object, elements, parse_string};
+use super::{Envelope, Kind, Member, Members, Object, elements, form, json, parse_string};
 
 /// Changes to the top-level members of a body, collected first and applied at once.
 #[derive(Debug)]
@@ -46,12 +46,7 @@ impl<'e> Edits<'e> {
             .map(|(_, fate)| fate)
     }
 
-    /// The fate of the member that goes by this name now, to be changed.
-    fn fate_of(&mut self, name: &str) -> Option<&mut Fate> {
-        let n = self.find(name)?;
-        self.fate_at(n)
-    }
-
+    /// The fate of a member, to be changed.
     fn fate_at(&mut self, n: usize) -> Option<&mut Fate> {
         let at = self.fates.iter().position(|(at, _)| *at == n);
         let at = at.unwrap_or_else(|| {
@@ -62,24 +57,43 @@ impl<'e> Edits<'e> {
     }
 
     fn find(&self, name: &str) -> Option<usize> {
-        let Envelope { body, object } = self.envelope;
+        let Envelope { body, object, .. } = self.envelope;
         if self.fates.is_empty() {
             return object.find(body, name);
         }
-        let is = |(n, member): (usize, &super::Member)| match self.fate(n) {
+        let mut members = object.members.iter().enumerate();
+        members.position(|(n, member)| self.goes_by(n, member, name))
+    }
+
+    /// All members that go by this name now. JSON has one at the most, a form has as many as there are parts of a list.
+    fn find_all(&self, name: &str) -> SmallVec<[usize; 4]> {
+        let first = self.find(name);
+        match (first, &self.envelope.kind) {
+            (Some(first), Kind::Form(_)) => {
+                let members = self.envelope.object.members.iter().enumerate();
+                let others = members.skip(first + 1);
+                let others = others.filter(|(n, member)| self.goes_by(*n, member, name));
+                let others = others.map(|(n, _)| n);
+                std::iter::once(first).chain(others).collect()
+            }
+            _ => first.into_iter().collect(),
+        }
+    }
+
+    fn goes_by(&self, n: usize, member: &Member, name: &str) -> bool {
+        match self.fate(n) {
             Some(Fate { gone: true, .. }) => false,
             Some(Fate {
                 name: Some(renamed),
                 ..
             }) => **renamed == *name,
-            _ => member.is_named(body, name),
-        };
-        object.members.iter().enumerate().position(is)
+            _ => member.is_named(&self.envelope.body, name),
+        }
     }
 
     /// The names of the members by now.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let Envelope { body, object } = self.envelope;
+        let Envelope { body, object, .. } = self.envelope;
         let own = (0..object.members.len()).filter_map(|n| match self.fate(n) {
             Some(Fate { gone: true, .. }) => None,
             Some(Fate {
@@ -91,7 +105,7 @@ impl<'e> Edits<'e> {
         own.chain(self.added.iter().map(|(name, _)| *name))
     }
 
-    /// The value a member has by now, without changes within it.
+    /// The value a member has by now, without changes within it. Of several parts of a form it is the first one's.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         if let Some(n) = self.find(name) {
             return match self.fate(n).and_then(|fate| fate.value.as_ref()) {
@@ -110,12 +124,16 @@ impl<'e> Edits<'e> {
     pub fn drop(&mut self, name: &str) -> bool {
         let before = self.added.len();
         self.added.retain(|(added, _)| *added != name);
-        match self.fate_of(name) {
-            Some(fate) => {
-                fate.gone = true;
-                true
-            }
-            None => before != self.added.len(),
+        let own = self.find_all(name);
+        for n in &own {
+            self.remove(*n);
+        }
+        !own.is_empty() || before != self.added.len()
+    }
+
+    fn remove(&mut self, n: usize) {
+        if let Some(fate) = self.fate_at(n) {
+            fate.gone = true;
         }
     }
 
@@ -123,17 +141,35 @@ impl<'e> Edits<'e> {
     pub fn rename(&mut self, from: &str, to: &'e str) {
         if self.get(to).is_some() {
             self.drop(from);
-        } else if let Some(fate) = self.fate_of(from) {
-            fate.name = Some(to.into());
-        } else if let Some((name, _)) = self.added.iter_mut().find(|(added, _)| *added == from) {
+            return;
+        }
+        let own = self.find_all(from);
+        for n in &own {
+            if let Some(fate) = self.fate_at(*n) {
+                fate.name = Some(to.into());
+            }
+        }
+        if own.is_empty()
+            && let Some((name, _)) = self.added.iter_mut().find(|(added, _)| *added == from)
+        {
             *name = to;
         }
     }
 
-    /// Gives a member a value, whether it is there or not. `value` is JSON.
+    /// Gives a member a value, whether it is there or not. `value` is JSON; in a form a string becomes its text, and of
+    /// several parts one is left.
     pub fn set(&mut self, name: &'e str, value: Bytes) {
-        if let Some(fate) = self.fate_of(name) {
-            fate.value = Some(value);
+        let value = match &self.envelope.kind {
+            Kind::Json => value,
+            Kind::Form(form) => form.value(value),
+        };
+        if let Some((first, others)) = self.find_all(name).split_first() {
+            for n in others {
+                self.remove(*n);
+            }
+            if let Some(fate) = self.fate_at(*first) {
+                fate.value = Some(value);
+            }
         } else if let Some((_, old)) = self.added.iter_mut().find(|(added, _)| *added == name) {
             *old = value;
         } else {
@@ -155,7 +191,19 @@ impl<'e> Edits<'e> {
                     range: found.value.clone(),
                     bytes: Bytes::from_static(value),
                 },
-                None => object.insertion(object.members.last(), [(member, value)].into_iter()),
+                None => {
+                    let at = object
+                        .members
+                        .last()
+                        .map_or(object.close, |last| last.value.end);
+                    Patch {
+                        range: at..at,
+                        bytes: json::pairs(
+                            [(member, value)].into_iter(),
+                            object.members.is_empty(),
+                        ),
+                    }
+                }
             });
         });
         is_object
@@ -185,8 +233,11 @@ impl<'e> Edits<'e> {
 
     /// Shows `change` in which text a member's value lies by now, and where, and takes its patches to that text. The
     /// client's own is patched in place; what was written or patched before is written anew, so that patches never
-    /// meet.
+    /// meet. What a form has are texts, whatever they look like: there is nothing within them.
     fn rework(&mut self, name: &str, change: impl FnOnce(&Bytes, Range<usize>, &mut Vec<Patch>)) {
+        if !matches!(self.envelope.kind, Kind::Json) {
+            return;
+        }
         if let Some(range) = self.untouched(name) {
             change(&self.envelope.body, range, &mut self.inner);
         } else if let Some(value) = self.rewritten(name) {
@@ -244,18 +295,25 @@ impl<'e> Edits<'e> {
 
     /// The body with all changes.
     pub fn into_rope(mut self) -> Rope {
-        let object = &self.envelope.object;
+        let Envelope { body, object, kind } = self.envelope;
         let mut patches = std::mem::take(&mut self.inner);
         patches.retain(|patch| !self.is_lost(patch));
         let gone = |n: usize| self.fate(n).is_some_and(|fate| fate.gone);
-        object.remove(gone, &mut patches);
+        match kind {
+            Kind::Json => object.remove(gone, &mut patches),
+            Kind::Form(form) => form.remove(object.close, gone, &mut patches),
+        }
         if !self.added.is_empty() {
-            let last = (0..object.members.len()).rfind(|n| !gone(*n));
             let added = self.added.iter().map(|(name, value)| (*name, &value[..]));
-            let mut insertion = object.insertion(last.and_then(|n| object.members.get(n)), added);
-            // After whatever is removed up to the brace, so that the two do not overlap.
-            insertion.range = object.close..object.close;
-            patches.push(insertion);
+            let is_first = || (0..object.members.len()).all(gone);
+            patches.push(Patch {
+                // After whatever is removed up to the end, so that the two do not overlap.
+                range: object.close..object.close,
+                bytes: match kind {
+                    Kind::Json => json::pairs(added, is_first()),
+                    Kind::Form(form) => form.added(added),
+                },
+            });
         }
         for (n, fate) in self.fates {
             let Some(member) = object.members.get(n).filter(|_| !fate.gone) else {
@@ -264,17 +322,47 @@ impl<'e> Edits<'e> {
             if let Some(name) = fate.name {
                 patches.push(Patch {
                     range: member.key.clone(),
-                    bytes: quoted(&name).into(),
+                    bytes: kind.quoted(&name).into(),
                 });
             }
             if let Some(value) = fate.value {
+                if let Kind::Form(form) = kind {
+                    patches.extend(form.unstated(n));
+                }
                 patches.push(Patch {
                     range: member.value.clone(),
                     bytes: value,
                 });
             }
         }
-        Rope::splice(&self.envelope.body, patches)
+        Rope::splice(body, patches)
+    }
+}
+
+impl Kind {
+    /// A name as it is written.
+    fn quoted(&self, name: &str) -> String {
+        match self {
+            Self::Json => json::quoted(name),
+            Self::Form(_) => form::quoted(name),
+        }
+    }
+
+    /// How long a name is, as it is written, without quotes or somewhat more.
+    fn name_length(&self, name: &str) -> usize {
+        match self {
+            Self::Json => name.len(),
+            Self::Form(_) => form::quoted_length(name),
+        }
+    }
+
+    /// How much is written around the name and the value of a member that is added.
+    fn around(&self) -> usize {
+        match self {
+            // Two quotes, a colon and a comma.
+            Self::Json => 4,
+            Self::Form(form) => form.around(),
+        }
     }
 }
 
@@ -284,15 +372,15 @@ impl Members for Edits<'_> {
     }
 
     fn length(&self) -> u64 {
-        let Envelope { body, object } = self.envelope;
+        let Envelope { body, object, kind } = self.envelope;
         let (mut more, mut less) = (body.len(), 0);
         for (name, value) in &self.added {
-            // Two quotes, a colon and a comma.
-            more += name.len() + value.len() + 4;
+            more += kind.name_length(name) + value.len() + kind.around();
         }
         for (n, fate) in &self.fates {
             let value = object.members.get(*n).map_or(0, |m| m.value.len());
-            more += fate.name.as_ref().map_or(0, |name| name.len());
+            let name = fate.name.as_deref();
+            more += name.map_or(0, |name| kind.name_length(name));
             match &fate.value {
                 _ if fate.gone => less += value,
                 Some(new) => (more, less) = (more + new.len(), less + value),
@@ -303,6 +391,16 @@ impl Members for Edits<'_> {
             (more, less) = (more + patch.bytes.len(), less + patch.range.len());
         }
         more.saturating_sub(less) as u64
+    }
+
+    fn file_bytes(&self) -> u64 {
+        let members = self.envelope.object.members.iter().enumerate();
+        let is_kept = |n: usize| {
+            let fate = self.fate(n);
+            fate.is_none_or(|fate| !fate.gone && fate.value.is_none())
+        };
+        let files = members.filter(|(n, _)| self.envelope.is_file(*n) && is_kept(*n));
+        files.map(|(_, member)| member.value.len() as u64).sum()
     }
 }
 
@@ -370,64 +468,6 @@ impl Inner<'_> {
 fn object_at(text: &Bytes, range: Range<usize>) -> Option<Object> {
     let object = text.get(range.clone())?;
     Object::scan(object, range.start).ok()
-}
-
-impl Object {
-    /// Patches that take the `gone` members out, each run with the comma that would be left over.
-    fn remove(&self, gone: impl Fn(usize) -> bool, patches: &mut Vec<Patch>) {
-        let mut n = 0;
-        while n < self.members.len() {
-            let run = (n..self.members.len()).take_while(|n| gone(*n)).count();
-            if run == 0 {
-                n += 1;
-                continue;
-            }
-            let before = n.checked_sub(1).and_then(|n| self.members.get(n));
-            let ends = self
-                .members
-                .get(n + run - 1)
-                .map_or(self.close, |m| m.value.end);
-            let starts = self.members.get(n).map_or(self.close, |m| m.key.start);
-            let range = match (self.members.get(n + run), before) {
-                (Some(next), _) => starts..next.key.start,
-                (None, Some(before)) => before.value.end..ends,
-                (None, None) => starts..ends,
-            };
-            patches.push(Patch {
-                range,
-                bytes: Bytes::new(),
-            });
-            n += run;
-        }
-    }
-
-    /// A patch that adds members after `last`, or as the first ones.
-    fn insertion<'a>(
-        &self,
-        last: Option<&super::Member>,
-        members: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Patch {
-        let mut bytes = BytesMut::new();
-        let mut comma = last.is_some();
-        for (name, value) in members {
-            if comma {
-                bytes.extend_from_slice(b",");
-            }
-            bytes.extend_from_slice(quoted(name).as_bytes());
-            bytes.extend_from_slice(b":");
-            bytes.extend_from_slice(value);
-            comma = true;
-        }
-        let at = last.map_or(self.close, |member| member.value.end);
-        Patch {
-            range: at..at,
-            bytes: bytes.freeze(),
-        }
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
