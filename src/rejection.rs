@@ -83,10 +83,8 @@ pub enum Rejection {
         why: String,
     },
     /// The body does not say that it is JSON.
-    #[error(
-        "the request must be JSON and say so, with `content-type: application/json`; it says {0}"
-    )]
-    NotJson(Box<str>),
+    #[error("the request must be {0}; it says {1}")]
+    WrongType(&'static str, Box<str>),
     /// Too much is under way.
     #[error(transparent)]
     Overloaded(#[from] Full),
@@ -186,7 +184,7 @@ impl Rejection {
             Self::NoTarget { .. } | Self::Resting(..) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no_target_available")
             }
-            Self::NotJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::WrongType(..) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Stranger(Stranger::Host(_)) => (StatusCode::FORBIDDEN, "host_not_allowed"),
             Self::Stranger(Stranger::Hosts) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::Stranger(Stranger::Page(_)) => (StatusCode::FORBIDDEN, "origin_not_allowed"),

@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Map, Value};
-use tollgate::protocol::Protocol;
 use tollgate::protocol::openai::OpenAi;
+use tollgate::protocol::{Endpoint, Protocol};
 use tollgate::usage::Usage;
 
 use super::{Script, pieces};
@@ -11,9 +11,20 @@ use super::{Script, pieces};
 /// The first line is the lengths of the pieces, the rest is the answer.
 pub(crate) fn check(input: &[u8]) {
     let (script, body) = Script::split(input);
-    let whole = OpenAi.read(body);
-    let mut skimmer = OpenAi.skimmer();
-    for piece in pieces(&script, body) {
+    for (endpoint, tells) in [
+        (Endpoint::ChatCompletions, "usage"),
+        (Endpoint::Transcriptions, "duration"),
+        (Endpoint::Rerank, "meta"),
+    ] {
+        check_of((endpoint, tells), &script, body);
+    }
+}
+
+/// What an endpoint answers, which may tell what was used by another name than `usage`, too.
+fn check_of((endpoint, tells): (Endpoint, &str), script: &Script<'_>, body: &[u8]) {
+    let whole = OpenAi.read(endpoint, body);
+    let mut skimmer = OpenAi.skimmer(endpoint);
+    for piece in pieces(script, body) {
         skimmer.feed(piece);
     }
     // An error is one in other shapes, too; those are read whole.
@@ -36,7 +47,10 @@ pub(crate) fn check(input: &[u8]) {
     if body.contains(&b'\\') {
         return;
     }
-    assert!(reading.usage.is_none() || members.contains_key("usage"));
+    let may_tell = ["usage", tells]
+        .iter()
+        .any(|name| members.contains_key(*name));
+    assert!(reading.usage.is_none() || may_tell);
     // There are other places for an error than this one, but none without the word.
     let word = br#""error""#;
     let says_so = body.windows(word.len()).any(|w| w == word);

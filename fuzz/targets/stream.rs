@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tollgate::protocol::openai::OpenAi;
-use tollgate::protocol::{Ending, Pieces, Progress, Protocol};
+use tollgate::protocol::{Ending, Endpoint, Pieces, Progress, Protocol};
 
 use super::{Script, pieces};
 
@@ -14,8 +14,14 @@ pub(crate) fn check(input: &[u8]) {
         marker: flags & 1 == 0,
         hide_usage: flags & 2 == 2,
     };
+    for endpoint in [Endpoint::ChatCompletions, Endpoint::Responses] {
+        check_of((endpoint, ends), &script, stream);
+    }
+}
+
+fn check_of(ends: (Endpoint, Ending), script: &Script<'_>, stream: &[u8]) {
     let whole = Heard::of(ends, &[stream]);
-    let cut = Heard::of(ends, &pieces(&script, stream));
+    let cut = Heard::of(ends, &pieces(script, stream));
     let bytes = Heard::of(ends, &stream.chunks(1).collect::<Vec<_>>());
     whole.is_same(&cut);
     whole.is_same(&bytes);
@@ -24,7 +30,8 @@ pub(crate) fn check(input: &[u8]) {
         is_made_of(whole.given(), stream, &gaps),
         "not a part of the stream's events"
     );
-    if ends.hide_usage {
+    // What is hidden is missing in the middle: a usage, or the mark of a chat's end where that is none.
+    if ends.1.hide_usage || ends.0 == Endpoint::Responses {
         return;
     }
     for heard in [whole, cut, bytes] {
@@ -50,8 +57,8 @@ struct Heard {
 }
 
 impl Heard {
-    fn of(ends: Ending, pieces: &[&[u8]]) -> Self {
-        let mut decoder = OpenAi.decoder(ends);
+    fn of((endpoint, ends): (Endpoint, Ending), pieces: &[&[u8]]) -> Self {
+        let mut decoder = OpenAi.decoder(endpoint, ends);
         let mut out = Pieces::new();
         let length = |out: &[Bytes]| out.iter().map(Bytes::len).sum::<usize>();
         let mut places = vec![0];

@@ -14,7 +14,7 @@ use crate::provider::rules::{MessageRules, Unknown};
 use crate::route::Route;
 
 /// Members that tollgate itself acts on, whatever the rules.
-const ACTED_ON: [&str; 3] = ["model", "stream", "stream_options"];
+const ACTED_ON: [&str; 4] = ["model", "stream", "stream_format", "stream_options"];
 
 /// Members that a rule or tollgate itself acts on.
 pub(super) fn acted_on(

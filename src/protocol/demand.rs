@@ -77,6 +77,14 @@ pub fn acted_on() -> impl Iterator<Item = &'static str> {
     limits.chain(BILLING).chain(BOUNDING)
 }
 
+/// A unit that is no token, and how many a request takes of it, where its answer does not say.
+pub fn own(endpoint: Endpoint, body: &impl Members) -> Option<(Unit, u64)> {
+    // Most take none, and are not looked into.
+    let answers = || number(body, "n").ok().flatten().unwrap_or(1);
+    let own = Own::of(endpoint, body, answers)?;
+    Some((own.unit, own.likely))
+}
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Demand {
@@ -173,7 +181,7 @@ impl Demand {
             beyond: prediction as u64,
             answers: endpoint.gives() == Gives::Text,
             gives_any: endpoint.gives() == Gives::Any,
-            own: Own::of(endpoint, body, choices),
+            own: Own::of(endpoint, body, || choices),
         })
     }
 

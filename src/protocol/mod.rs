@@ -10,6 +10,7 @@ pub mod least;
 pub mod openai;
 mod opening;
 mod parts;
+mod skim;
 mod sse;
 mod stream;
 mod tokens;
@@ -111,10 +112,10 @@ pub trait Protocol: Send + Sync {
     fn limit_output(&self, endpoint: Endpoint, edits: &mut Edits<'_>, most: u64);
 
     /// A reader for one streamed answer.
-    fn decoder(&self, ends: Ending) -> Box<dyn Decoder>;
+    fn decoder(&self, endpoint: Endpoint, ends: Ending) -> Box<dyn Decoder>;
 
     /// Reads a whole answer. None if it is none.
-    fn read(&self, body: &[u8]) -> Option<Reading>;
+    fn read(&self, endpoint: Endpoint, body: &[u8]) -> Option<Reading>;
 
     /// Reads a list of models: their names, at most [`MOST_MODELS`]. None if it is none.
     fn models(&self, body: &[u8]) -> Option<Vec<Box<str>>>;
@@ -123,7 +124,7 @@ pub trait Protocol: Send + Sync {
     fn error(&self, body: &[u8]) -> Option<ErrorBody>;
 
     /// A reader for the usage of an answer too long to be held.
-    fn skimmer(&self) -> Box<dyn Skimmer>;
+    fn skimmer(&self, endpoint: Endpoint) -> Box<dyn Skimmer>;
 }
 
 /// How a stream of this provider and this request ends.
@@ -211,6 +212,22 @@ pub trait Skimmer: Send {
     fn is_complete(&self) -> bool;
 }
 
+/// An answer that tells nothing while it passes: sound, or plain text. How it is sent tells where it ends.
+#[derive(Debug)]
+pub struct Opaque;
+
+impl Skimmer for Opaque {
+    fn feed(&mut self, _: &[u8]) {}
+
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    fn is_complete(&self) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +238,7 @@ mod tests {
             for endpoint in Endpoint::asking() {
                 assert!(protocol.path(endpoint).starts_with('/'));
             }
-            assert_eq!(protocol.read(b"<html>"), None);
+            assert_eq!(protocol.read(Endpoint::ChatCompletions, b"<html>"), None);
         }
     }
 

@@ -13,8 +13,10 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use super::demand::limits;
+use super::skim::Skim;
 use super::stream::{Eye, Stream};
-use super::tokens::{self, Skim};
+use super::tokens;
+use super::typed;
 use super::{
     Decoder, Ended, Ending, Endpoint, ErrorBody, MOST_MODELS, Progress, Protocol, Reading, Skimmer,
     error,
@@ -82,12 +84,17 @@ impl Protocol for OpenAi {
         }
     }
 
-    fn decoder(&self, ends: Ending) -> Box<dyn Decoder> {
-        Box::new(Stream::new(Chat::new(ends)))
+    fn decoder(&self, endpoint: Endpoint, ends: Ending) -> Box<dyn Decoder> {
+        match endpoint {
+            Endpoint::ChatCompletions | Endpoint::Completions => {
+                Box::new(Stream::new(Chat::new(ends)))
+            }
+            _ => typed::decoder(),
+        }
     }
 
-    fn read(&self, body: &[u8]) -> Option<Reading> {
-        let mut skim = Skim::default();
+    fn read(&self, endpoint: Endpoint, body: &[u8]) -> Option<Reading> {
+        let mut skim = Skim::of(endpoint);
         skim.feed(body);
         // The word first: in a text its quotes would be escaped.
         let mut words = [&WORDS.error, &WORDS.failed].into_iter();
@@ -125,8 +132,8 @@ impl Protocol for OpenAi {
         error::read(body)
     }
 
-    fn skimmer(&self) -> Box<dyn Skimmer> {
-        Box::<Skim>::default()
+    fn skimmer(&self, endpoint: Endpoint) -> Box<dyn Skimmer> {
+        Box::new(Skim::of(endpoint))
     }
 }
 
@@ -409,6 +416,8 @@ mod tests {
     use super::super::tokens::tests::{COUNTED, USAGE};
     use super::super::{MAX_EVENT, Pieces, TooLong};
     use super::*;
+
+    const CHAT: Endpoint = Endpoint::ChatCompletions;
     use crate::envelope::Envelope;
     use proptest::prelude::*;
 
@@ -426,7 +435,7 @@ mod tests {
     }
 
     fn decode(pieces: &[&[u8]], ends: Ending) -> (Vec<u8>, Progress) {
-        let mut decoder = OpenAi.decoder(ends);
+        let mut decoder = OpenAi.decoder(CHAT, ends);
         let mut out = Pieces::new();
         for piece in pieces {
             decoder
@@ -536,7 +545,7 @@ mod tests {
     #[test]
     fn what_an_error_says_is_kept_if_it_comes_before_any_content() {
         let said = |text: &str| {
-            let mut decoder = OpenAi.decoder(SHOWN);
+            let mut decoder = OpenAi.decoder(CHAT, SHOWN);
             let mut out = Pieces::new();
             let text = Bytes::copy_from_slice(text.as_bytes());
             decoder.feed(text, &mut out).unwrap();
@@ -625,7 +634,11 @@ mod tests {
 
     #[test]
     fn an_error_in_the_clothes_of_an_answer_is_seen() {
-        let is_error = |body: &str| OpenAi.read(body.as_bytes()).map(|reading| reading.is_error);
+        let is_error = |body: &str| {
+            OpenAi
+                .read(CHAT, body.as_bytes())
+                .map(|reading| reading.is_error)
+        };
         for error in [
             r#"{"error":{"message":"x"}}"#,
             r#"{"a":1,"error" : "x"}"#,
@@ -668,7 +681,7 @@ mod tests {
                 r#"{{"object":"response","status":"failed","error":{{"code":"x"}},"usage":{counted}}}"#
             ),
         ] {
-            let reading = OpenAi.read(body.as_bytes()).unwrap();
+            let reading = OpenAi.read(CHAT, body.as_bytes()).unwrap();
             assert_eq!(reading.usage, Some(COUNTED), "{body}");
         }
     }
@@ -742,7 +755,7 @@ mod tests {
 
     #[test]
     fn an_event_without_end_is_refused() {
-        let mut decoder = OpenAi.decoder(SHOWN);
+        let mut decoder = OpenAi.decoder(CHAT, SHOWN);
         let piece = Bytes::from(vec![b'x'; MAX_EVENT / 2 + 1]);
         let start = Bytes::from_static(b"data: ");
         let mut out = Pieces::new();

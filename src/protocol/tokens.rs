@@ -1,15 +1,12 @@
-//! The usage of an answer, as OpenAI and those who follow it write it: read from its own value, or skimmed from an
-//! answer too long to be held.
+//! The usage of an answer, as OpenAI and those who follow it write it, read from its own value.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Skimmer;
-use crate::usage::{Decimal, Money, Usage};
+use crate::usage::{Decimal, Money, Unit, Usage};
 
 /// `usage`, as OpenAI and those who follow it write it: chats in its older names, and responses, sound and images in its
 /// newer ones. Who writes both means the same tokens, and the larger count is the one that is filled in.
@@ -24,7 +21,13 @@ pub(super) struct Tokens<'a> {
     input_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     output_tokens: Option<&'a RawValue>,
-    total_tokens: Count,
+    pub(super) total_tokens: Count,
+    /// Transcripts that are billed by their length.
+    #[serde(borrow)]
+    seconds: Option<&'a RawValue>,
+    /// Mistral, beside tokens.
+    #[serde(borrow)]
+    prompt_audio_seconds: Option<&'a RawValue>,
     #[serde(borrow)]
     prompt_tokens_details: Option<&'a RawValue>,
     /// Mistral's spelling varies.
@@ -108,7 +111,7 @@ const TICKS_PER_NANO: u64 = 10;
 
 /// A whole number below any plausible bound; anything else is unknown.
 #[derive(Clone, Copy, Debug, Default)]
-struct Count(Option<u64>);
+pub(super) struct Count(pub(super) Option<u64>);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -155,6 +158,30 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// A length in seconds, each begun one whole. None: it is none, or as nonsensical as more tokens than any answer has.
+pub(super) fn seconds(raw: &RawValue) -> Option<u64> {
+    let seconds = Decimal::parse(raw.get(), 0).ok()?.up().ok()?;
+    (seconds < 1 << 32).then_some(seconds)
+}
+
+/// The searches that `meta` tells of documents that were ranked, as Cohere writes it (docs.cohere.com, "Rerank API").
+pub(super) fn searches(raw: &RawValue) -> Option<u64> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Meta<'a> {
+        #[serde(borrow)]
+        billed_units: Option<&'a RawValue>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Billed {
+        search_units: Count,
+    }
+    let meta: Meta<'_> = object(Some(raw));
+    let billed: Billed = object(meta.billed_units);
+    billed.search_units.0
+}
+
 /// The usage that a value tells.
 pub(super) fn usage(raw: &RawValue) -> Option<Usage> {
     object::<Tokens<'_>>(Some(raw)).usage()
@@ -190,13 +217,16 @@ impl Tokens<'_> {
         let completion = told([self.completion_tokens, self.output_tokens]);
         let (prompt, completion) = prompt.zip(completion).unwrap_or_default();
         let cost = self.cost();
+        let heard = self
+            .seconds
+            .and_then(seconds)
+            .max(self.prompt_audio_seconds.and_then(seconds));
+        let heard = Usage::default().with(Unit::Seconds, heard.unwrap_or(0));
         // Zeros all over are what servers that do not count write.
         if prompt == 0 && completion == 0 {
-            let cost = cost.filter(|cost| *cost > Money::ZERO)?;
-            return Some(Usage {
-                cost: Some(cost),
-                ..Usage::default()
-            });
+            let cost = cost.filter(|cost| *cost > Money::ZERO);
+            let is_told = cost.is_some() || heard.seconds > 0;
+            return is_told.then_some(Usage { cost, ..heard });
         }
         // Each names them its own way, and who names them twice means the same ones.
         let details = self.input_details();
@@ -241,7 +271,7 @@ impl Tokens<'_> {
             image_output: take(&mut output, largest(details.map(|of| of.image_tokens))),
             output,
             cost,
-            ..Usage::default()
+            ..heard
         })
     }
 
@@ -292,165 +322,12 @@ impl Details<'_> {
     }
 }
 
-/// Finds `usage` at the top level of an object of any length, with bounded memory, and whether the object was complete. It checks as little as that takes: an answer is the provider's to write, and the client's to read.
-#[derive(Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "what a byte means depends on each of them"
-)]
-pub(super) struct Skim {
-    /// The object has begun.
-    started: bool,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-    /// At the top level, a name comes next.
-    wants_name: bool,
-    name: Name,
-    /// What came in earlier pieces of the value of `usage`.
-    value: Option<Vec<u8>>,
-    broken: bool,
-    usage: Option<Usage>,
-}
-
-/// The longest value that is read, in bytes.
-const LONGEST_VALUE: usize = 16 << 10;
-
-/// The start of a member's name: enough to know the one that matters from all others.
-#[derive(Clone, Copy, Debug, Default)]
-struct Name {
-    bytes: [u8; 6],
-    length: usize,
-}
-
-impl Name {
-    fn push(&mut self, text: &[u8]) {
-        let free = self.bytes.iter_mut().skip(self.length);
-        free.zip(text).for_each(|(slot, byte)| *slot = *byte);
-        self.length = self.length.saturating_add(text.len());
-    }
-
-    fn is(&self, name: &[u8]) -> bool {
-        self.bytes.get(..self.length) == Some(name)
-    }
-}
-
-impl Skim {
-    /// Reads on within a string: to its end, to an escape, or to the end of the text. How many bytes that were.
-    fn string(&mut self, text: &[u8]) -> usize {
-        let is_name = self.depth == 1 && self.wants_name;
-        if self.escaped {
-            self.escaped = false;
-            return 1;
-        }
-        // Inside a string only its end matters.
-        let run = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
-        if is_name {
-            // With the backslash of an escape: a name that has one is not the one that matters.
-            let shown = run + usize::from(text.get(run) == Some(&b'\\'));
-            self.name.push(text.get(..shown).unwrap_or_default());
-        }
-        match text.get(run) {
-            Some(b'"') => {
-                self.in_string = false;
-                self.wants_name &= !is_name;
-            }
-            Some(_) => self.escaped = true,
-            None => {}
-        }
-        run + 1
-    }
-
-    /// A member of the top level is over; `last` is what this piece has of its value, if the value matters.
-    fn close(&mut self, last: Option<&[u8]>) {
-        let earlier = self.value.take();
-        if let Some(last) = last {
-            let whole = match earlier {
-                Some(mut earlier) if !earlier.is_empty() => {
-                    earlier.extend_from_slice(last);
-                    Cow::Owned(earlier)
-                }
-                _ => Cow::Borrowed(last),
-            };
-            let tokens = serde_json::from_slice::<Tokens<'_>>(&whole).ok();
-            self.usage = tokens.and_then(Tokens::usage).or(self.usage);
-        }
-        self.name = Name::default();
-    }
-}
-
-impl Skimmer for Skim {
-    fn feed(&mut self, piece: &[u8]) {
-        let mut at = 0;
-        // Where the value that matters starts in this piece.
-        let mut from = self.value.is_some().then_some(0);
-        while let Some(&byte) = piece.get(at) {
-            if self.in_string {
-                at += self.string(piece.get(at..).unwrap_or_default());
-                continue;
-            }
-            match byte {
-                b'"' => {
-                    self.broken |= self.depth == 0;
-                    self.in_string = true;
-                    at += 1 + self.string(piece.get(at + 1..).unwrap_or_default());
-                    continue;
-                }
-                b'{' | b'[' => {
-                    self.broken |= self.depth == 0 && (self.started || byte == b'[');
-                    self.started = true;
-                    self.depth += 1;
-                    self.wants_name = self.depth == 1;
-                }
-                b',' | b'}' | b']' if self.depth == 1 => {
-                    self.close(from.take().and_then(|from| piece.get(from..at)));
-                    self.wants_name = true;
-                    self.depth -= usize::from(byte != b',');
-                }
-                b'}' | b']' => {
-                    self.broken |= self.depth == 0;
-                    self.depth = self.depth.saturating_sub(1);
-                }
-                b':' if self.depth == 1 && self.name.is(b"usage") => {
-                    from = from.or(Some(at + 1));
-                }
-                // Within a member's value nothing matters but how deep it goes.
-                _ if self.depth > 1 => {
-                    let matters = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
-                    let rest = piece.get(at..).unwrap_or_default();
-                    at += rest.iter().position(matters).unwrap_or(rest.len());
-                    continue;
-                }
-                // Outside of everything there is nothing but white space.
-                _ => self.broken |= self.depth == 0 && !byte.is_ascii_whitespace(),
-            }
-            at += 1;
-        }
-        if let Some(rest) = from.and_then(|from| piece.get(from..)) {
-            let value = self.value.get_or_insert_default();
-            if value.len() + rest.len() > LONGEST_VALUE {
-                // Forget it, and its name, so that what is left of it is not taken for the whole.
-                self.value = None;
-                self.name = Name::default();
-            } else {
-                value.extend_from_slice(rest);
-            }
-        }
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        self.usage
-    }
-
-    fn is_complete(&self) -> bool {
-        self.started && self.depth == 0 && !self.broken
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
 
+    use super::super::Skimmer as _;
+    use super::super::skim::Skim;
     use super::*;
     use crate::usage::book::Book;
     use crate::usage::{INPUTS, KINDS, Most, TOKENS};
@@ -913,7 +790,6 @@ pub(super) mod tests {
             // Speaches, at the end of a stream of sound.
             r#"{"input_tokens":0,"output_tokens":0,"total_tokens":0}"#,
             // What is billed by its length is no count of tokens.
-            r#"{"type":"duration","seconds":16}"#,
         ] {
             assert_eq!(read(nothing), None, "{nothing}");
         }

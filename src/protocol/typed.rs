@@ -17,7 +17,7 @@ use super::{Decoder, Ended, Ending, ErrorBody, Progress};
 use crate::usage::Usage;
 
 /// A reader for one such stream. How it ends is the same with every provider, and there is nothing to be hidden.
-pub fn decoder() -> Box<dyn Decoder> {
+pub(super) fn decoder() -> Box<dyn Decoder> {
     Box::new(Stream::new(Typed::new()))
 }
 
@@ -755,11 +755,15 @@ mod tests {
         assert_eq!(of(&bare(&[&early])).usage, None);
         let silent = of(&bare(&[r#"{"type":"speech.audio.done"}"#]));
         assert_eq!((silent.usage, silent.told_all), (None, false));
-        // Speaches counts nothing; a length is no count of tokens.
+        let heard = of(&bare(&[
+            r#"{"type":"transcript.text.done","text":"a","usage":{"type":"duration","seconds":2.1}}"#,
+        ]));
+        let usage = heard.usage.unwrap();
+        assert_eq!((usage.seconds, usage.tokens()), (3, 0));
+        // Speaches counts nothing.
         for end in [
             r#"{"type":"speech.audio.done","token_usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0}}"#,
             r#"{"type":"speech.audio.done","usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0}}"#,
-            r#"{"type":"transcript.text.done","text":"a","usage":{"type":"duration","seconds":3}}"#,
             r#"{"text":"a","type":"transcript.text.done","logprobs":null,"usage":null}"#,
             r#"{"type":"response.completed","response":[]}"#,
             r#"{"type":"response.completed","response":{"usage":[1]}}"#,

@@ -40,7 +40,11 @@ impl Own {
     }
 
     /// What is asked for, with so many answers. None: tokens alone.
-    pub(super) fn of(endpoint: Endpoint, body: &impl Members, answers: u64) -> Option<Self> {
+    pub(super) fn of(
+        endpoint: Endpoint,
+        body: &impl Members,
+        answers: impl FnOnce() -> u64,
+    ) -> Option<Self> {
         match endpoint {
             Endpoint::Speech => Some(Self::exactly(Unit::Characters, characters(body))),
             Endpoint::Transcriptions | Endpoint::Translations => {
@@ -52,7 +56,7 @@ impl Own {
                 })
             }
             Endpoint::ImageGenerations | Endpoint::ImageEdits => {
-                Some(Self::exactly(Unit::Images, Some(answers)))
+                Some(Self::exactly(Unit::Images, Some(answers())))
             }
             Endpoint::Rerank => Some(searches(body)),
             _ => None,
@@ -98,7 +102,7 @@ mod tests {
 
     fn own(endpoint: Endpoint, body: &str) -> Own {
         let envelope = Envelope::scan(Bytes::copy_from_slice(body.as_bytes()), |_| false).unwrap();
-        Own::of(endpoint, &envelope, 3).unwrap()
+        Own::of(endpoint, &envelope, || 3).unwrap()
     }
 
     #[test]

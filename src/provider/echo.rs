@@ -33,6 +33,12 @@ pub struct Said {
 
 /// Answers a request.
 pub fn answer(endpoint: Endpoint, body: &[u8]) -> Said {
+    if !matches!(
+        endpoint,
+        Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings
+    ) {
+        return confused("the echo engine knows chats, completions and embeddings only");
+    }
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return confused("the body is not JSON");
     };

@@ -153,7 +153,16 @@ fn stands_for(word: &str) -> Option<StatusCode> {
         | "string_too_long"
         | "unsupported_parameter"
         | "unsupported_value"
-        | "unknown_parameter" => StatusCode::BAD_REQUEST,
+        | "unknown_parameter"
+        | "invalid_prompt"
+        | "image_content_policy_violation"
+        | "moderation_blocked" => StatusCode::BAD_REQUEST,
+        // A response names what is wrong with a picture: its format, its size, that it is not there.
+        image
+            if image.starts_with("invalid_image") || image.starts_with("invalid_base64_image") =>
+        {
+            StatusCode::BAD_REQUEST
+        }
         "authentication_error"
         | "authenticationerror"
         | "invalid_api_key"

@@ -3,15 +3,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use super::shortened;
 use crate::admission::note;
 use crate::config;
-use crate::envelope::Envelope;
+use crate::envelope::{self, Envelope, Malformed};
+use crate::protocol::{Endpoint, Form};
 use crate::rejection::Rejection;
 
-/// What a body is that we read.
+/// How a body is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Writing<'h> {
+    /// As a JSON object.
+    Json,
+    /// As form data with this boundary.
+    Form(&'h [u8]),
+}
+
+impl Writing<'_> {
+    /// Reads a body that is written so.
+    pub(super) fn read(
+        self,
+        body: Bytes,
+        acted_on: impl Fn(&str) -> bool,
+    ) -> Result<Envelope, Malformed> {
+        match self {
+            Self::Json => Envelope::scan(body, acted_on),
+            Self::Form(boundary) => Envelope::form(body, boundary, acted_on),
+        }
+    }
+}
+
+/// What a body is that is no form.
 const JSON: &[u8] = b"application/json";
 
 /// What the head of a request says of its body, and of how it is to be carried out. Most say hardly anything, and names
@@ -43,9 +68,9 @@ impl<'h> Manner<'h> {
         manner
     }
 
-    /// The same, if the body is what we read: JSON, as it is. It must say so: a web page can send the types of forms anywhere
-    /// without a browser asking first, but not this one.
-    pub(super) fn readable(self) -> Result<Self, Rejection> {
+    /// How the body is written that is sent to an endpoint, as it is: as JSON, or as form data. It must say so. A web page can
+    /// send forms anywhere without a browser asking first; that it comes from a page, the door has seen.
+    pub(super) fn writing(&self, endpoint: Endpoint) -> Result<Writing<'h>, Rejection> {
         if let Some(encoding) = self.encoding
             && encoding != "identity"
         {
@@ -57,12 +82,26 @@ impl<'h> Manner<'h> {
             .map_or(&b"nothing"[..], |stated| stated.as_bytes());
         let kind = || stated.split(|byte| *byte == b';').next();
         let is_json = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(JSON);
-        if stated == JSON || kind().is_some_and(is_json) {
-            Ok(self)
-        } else {
-            let stated = String::from_utf8_lossy(stated);
-            Err(Rejection::NotJson(shortened(&stated)))
+        let takes = endpoint.form();
+        if takes != Form::Data && (stated == JSON || kind().is_some_and(is_json)) {
+            return Ok(Writing::Json);
         }
+        if matches!(takes, Form::Data | Form::Both)
+            && let Some(boundary) = envelope::boundary(stated)?
+        {
+            return Ok(Writing::Form(boundary));
+        }
+        let must = match takes {
+            Form::Json | Form::Nothing => "JSON and say so, with `content-type: application/json`",
+            Form::Data => {
+                "form data and say so, with `content-type: multipart/form-data` and its boundary"
+            }
+            Form::Both => {
+                "JSON or form data and say so, with `content-type: application/json` or `multipart/form-data`"
+            }
+        };
+        let stated = String::from_utf8_lossy(stated);
+        Err(Rejection::WrongType(must, shortened(&stated)))
     }
 
     /// It is to be kept why it goes where it goes.
@@ -93,8 +132,16 @@ impl<'h> Manner<'h> {
     }
 }
 
-/// Whether the client wants a stream. What is no boolean would be read one way here and another there.
-pub(super) fn wants_stream(envelope: &Envelope) -> Result<bool, Rejection> {
+/// Whether the client wants a stream of events. What is no boolean would be read one way here and another there.
+pub(super) fn wants_stream(endpoint: Endpoint, envelope: &Envelope) -> Result<bool, Rejection> {
+    if !endpoint.streams() {
+        return Ok(false);
+    }
+    if endpoint == Endpoint::Speech {
+        // Its sound streams in any case.
+        let format = envelope.string("stream_format");
+        return Ok(format.is_some_and(|format| format == "sse"));
+    }
     match envelope.value("stream") {
         None | Some(b"false" | b"null") => Ok(false),
         Some(b"true") => Ok(true),

@@ -107,13 +107,14 @@ async fn walk(
     found.extend(own::standing(gateway, caller, record.began).await);
     let mut taken = admit(gateway, plan, caller, record)?;
 
-    let manner = Manner::of(&question.headers).readable()?;
+    let manner = Manner::of(&question.headers);
+    let writing = manner.writing(question.endpoint)?;
     let mut share = gateway.state.memory.share();
     let body = whole(plan, &mut share, Full::new(question.body.clone())).await?;
-    let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
+    let envelope = writing.read(body, |name| plan.acted_on.contains(name))?;
     let asked = model(&envelope)?;
     found.insert("model".into(), (*asked).into());
-    let stream = wants_stream(&envelope)? && question.endpoint.streams();
+    let stream = wants_stream(question.endpoint, &envelope)?;
     found.insert("stream".into(), stream.into());
     let patience = manner.patience()?;
 

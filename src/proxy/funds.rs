@@ -12,7 +12,7 @@ use crate::admission::{Caller, Permit, note};
 use crate::gateway::Gateway;
 use crate::ledger::{Account, Hold, Refused};
 use crate::plan::Plan;
-use crate::protocol::{Gives, least};
+use crate::protocol::{demand, least};
 use crate::rejection::Rejection;
 use crate::route::{Bounds, Route, Terms};
 use crate::telemetry::Record;
@@ -87,16 +87,13 @@ pub(super) async fn open(
     };
     let asked = Asked {
         request: record.id.as_str().into(),
-        api: record.api,
+        endpoint,
         key: Arc::clone(&caller.name),
         team: caller.team.clone(),
         model: Arc::clone(model),
         tries: record.tries,
         length: envelope.length(),
-        most: match endpoint.gives() {
-            Gives::Nothing => 0,
-            Gives::Text | Gives::Any => u64::MAX,
-        },
+        own: demand::own(endpoint, envelope),
         probable,
         least,
         at: now,

@@ -305,7 +305,8 @@ where
     let mut taken = admit(gateway, plan, caller, record)?;
 
     // What is asked?
-    let manner = Manner::of(&head.headers).readable()?;
+    let manner = Manner::of(&head.headers);
+    let writing = manner.writing(endpoint)?;
     let is_kept = manner.explains() && caller.explains;
     if is_kept || gateway.state.telemetry.logs_decisions() {
         record.is_decided((gateway.wall)(), is_kept);
@@ -313,10 +314,10 @@ where
     let mut share = gateway.state.memory.share();
     let body = whole(plan, &mut share, body).await?;
     record.bytes_in = body.len() as u64;
-    let envelope = Envelope::scan(body, |name| plan.acted_on.contains(name))?;
+    let envelope = writing.read(body, |name| plan.acted_on.contains(name))?;
     let model = model(&envelope)?;
     record.asked = Some(shortened(&model));
-    let stream = wants_stream(&envelope)? && endpoint.streams();
+    let stream = wants_stream(endpoint, &envelope)?;
     if stream {
         presence.listens(Instant::now());
     }

@@ -16,10 +16,12 @@ use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use super::asked::Writing;
 use super::{Manner, Opened, Worker, alone, identify, refuse};
 use crate::admission::Slot;
 use crate::envelope;
 use crate::plan::Plan;
+use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::twins::{Asked, Keeper, Reused, Scope, Turn};
 use crate::response::{self, Body, Finisher, Head, Replayed};
@@ -51,7 +53,8 @@ where
     }
     let (head, body) = request.into_parts();
     let way = {
-        let mut finding = pin!(find(&worker, &plan, (&head, body), &mut opened.record));
+        let Opened { endpoint, record } = &mut opened;
+        let mut finding = pin!(find(&worker, &plan, *endpoint, (&head, body), record));
         // As for those that ask a provider.
         poll_fn(|cx| match finding.as_mut().poll(cx) {
             Poll::Pending if worker.gateway.closing.is_closed() => {
@@ -98,6 +101,7 @@ enum Way {
 async fn find<B>(
     worker: &Worker,
     plan: &Plan,
+    endpoint: Result<Endpoint, NoEndpoint>,
     (head, body): (&Parts, B),
     record: &mut Record,
 ) -> Result<Way, Rejection>
@@ -110,7 +114,7 @@ where
     record.page = page.cloned();
     let caller = identify(gateway, plan, &head.headers, record)?;
     let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
-    Manner::of(&head.headers).readable()?;
+    let writing = Manner::of(&head.headers).writing(endpoint?)?;
     let scope = Scope {
         caller: Arc::clone(&caller.name),
         api: record.api,
@@ -122,7 +126,7 @@ where
     let body = envelope::read(body, most, within, take).await?;
     record.bytes_in = body.len() as u64;
 
-    let asked = digest(&body).await;
+    let asked = digest(&body, writing).await;
     loop {
         let (twins, now) = (&gateway.state.twins, Instant::now());
         // Whoever is carried out takes its place, and room for its body, by itself.
@@ -154,13 +158,26 @@ fn key(headers: &HeaderMap) -> Result<Arc<str>, Rejection> {
 }
 
 /// What is asked, short enough to be kept.
-async fn digest(body: &[u8]) -> Asked {
+async fn digest(body: &[u8], writing: Writing<'_>) -> Asked {
     let mut digest = Sha256::new();
-    let mut parts = body.chunks(AT_ONCE).peekable();
-    while let Some(part) = parts.next() {
-        digest.update(part);
-        if parts.peek().is_some() {
-            tokio::task::yield_now().await;
+    // Clients make up another boundary each time that they write the same form.
+    let boundary = match writing {
+        Writing::Json => None,
+        Writing::Form(boundary) => Some(boundary),
+    };
+    let mut from = 0;
+    let ends = boundary
+        .into_iter()
+        .flat_map(|it| memchr::memmem::find_iter(body, it));
+    for end in ends.chain([body.len()]) {
+        let part = body.get(from..end).unwrap_or_default();
+        from = end + boundary.map_or(0, <[u8]>::len);
+        digest.update((part.len() as u64).to_le_bytes());
+        for piece in part.chunks(AT_ONCE) {
+            digest.update(piece);
+            if piece.len() == AT_ONCE {
+                tokio::task::yield_now().await;
+            }
         }
     }
     digest.finalize().into()

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::protocol::{Endpoint, Form, Gives, Whole};
+use crate::route::BYTES_PER_TOKEN;
+use crate::usage::{Price, Unit, Usage};
+
 /// Who asks, and what for: what every entry of a request says.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Our id of the request.
     pub request: Arc<str>,
-    /// The endpoint's name.
-    pub api: &'static str,
+    /// What was called.
+    pub endpoint: Endpoint,
     /// The caller's name.
     pub key: Arc<str>,
     /// And its team's.
@@ -20,8 +24,8 @@ pub struct Asked {
     pub tries: u32,
     /// The length of the body, in bytes.
     pub length: u64,
-    /// The most output that it may have, in tokens, where nobody who is asked has a budget.
-    pub most: u64,
+    /// What it takes that is no token, and how much of that where its answer does not say.
+    pub own: Option<(Unit, u64)>,
     /// The tokens that it will probably use.
     pub probable: u64,
     /// The tokens of input that it has at least.
@@ -32,4 +36,77 @@ pub struct Asked {
     pub user: Option<Arc<str>>,
     /// To what it is charged further, as the caller says.
     pub tag: Option<Arc<str>>,
+}
+
+impl Asked {
+    /// The most output that it may have, in tokens, for all that is known of it alone.
+    pub(super) fn most(&self) -> u64 {
+        match self.endpoint.gives() {
+            Gives::Nothing => 0,
+            Gives::Text | Gives::Any => u64::MAX,
+        }
+    }
+
+    /// What it will have used after so many tokens and bytes of an answer, where that says nothing itself. Of sound and
+    /// pictures the bytes tell nothing of tokens.
+    pub(super) fn estimate(&self, said: u64, passed: u64) -> Usage {
+        let input = match self.endpoint.form() {
+            Form::Json => self.length.div_ceil(BYTES_PER_TOKEN),
+            Form::Data | Form::Both | Form::Nothing => 0,
+        };
+        let is_text = match self.endpoint.gives() {
+            Gives::Text => true,
+            Gives::Any => self.endpoint.whole() == Whole::Text,
+            Gives::Nothing => false,
+        };
+        let shown = if is_text { passed / BYTES_PER_TOKEN } else { 0 };
+        let usage = Usage {
+            input,
+            output: said.max(shown),
+            ..Usage::default()
+        };
+        match self.own {
+            Some((unit, count)) => usage.with(unit, count),
+            None => usage,
+        }
+    }
+
+    /// What was used by an answer that says so, with what it took besides.
+    pub(super) fn whole(&self, told: Usage, price: Option<&Price>) -> Usage {
+        match self.own {
+            Some((unit, count)) if is_exact(unit) || self.lacks(&told, price) => {
+                told.with(unit, count)
+            }
+            _ => told,
+        }
+    }
+
+    /// Whether an answer does not say how much it took of what its price is by, so that this is a guess.
+    pub(super) fn lacks(&self, told: &Usage, price: Option<&Price>) -> bool {
+        let own = self.own.map(|(unit, _)| unit);
+        own.is_some_and(|unit| {
+            let is_billed = price.is_some_and(|price| price.states(unit));
+            !is_exact(unit) && is_billed && told.units(unit) == 0
+        })
+    }
+
+    /// Whether what it costs was known from the start, though nothing was told.
+    pub(super) fn is_known(&self, price: Option<&Price>) -> bool {
+        let own = self.own.map(|(unit, _)| unit);
+        own.is_some_and(is_exact) && price.is_some_and(|price| !price.is_of(None))
+    }
+
+    /// Whether it may have more output than is to be seen, which costs something: sound and pictures do not show their tokens.
+    pub(super) fn is_unseen(&self, price: Option<&Price>) -> bool {
+        self.endpoint.gives() == Gives::Any && price.is_some_and(|price| price.is_of(None))
+    }
+}
+
+/// Whether a request itself says how many it takes. How long sound is, and into how many searches documents are cut, is for
+/// the provider to say.
+fn is_exact(unit: Unit) -> bool {
+    match unit {
+        Unit::Characters | Unit::Images => true,
+        Unit::Seconds | Unit::Searches => false,
+    }
 }

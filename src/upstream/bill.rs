@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Asked;
 use crate::admission::limits::{Charge, Feeling, Gate, Slots};
-use crate::route::BYTES_PER_TOKEN;
 use crate::route::health::Trial;
+use crate::telemetry::Entered;
 use crate::usage::{Money, Price, Usage};
 
 /// What the try under way costs, for all that is known.
@@ -19,7 +20,8 @@ pub(super) struct Bill {
     pub(super) context: u64,
     /// The most output that it may have, in tokens.
     pub(super) most: u64,
-    pub(super) reasoning: bool,
+    /// It may have had more output than is to be seen.
+    pub(super) is_unseen: bool,
     /// How long it is read on, should the client leave.
     pub(super) finish: Option<Duration>,
     /// It may have arrived.
@@ -53,22 +55,40 @@ impl Bill {
         }
     }
 
-    /// What has been used, of a request of so many bytes.
-    pub(super) fn estimate(&self, length: u64) -> Usage {
-        Usage {
-            input: length.div_ceil(BYTES_PER_TOKEN).min(self.context),
-            output: self.said.max(self.passed / BYTES_PER_TOKEN).min(self.most),
-            ..Usage::default()
-        }
+    /// What it comes to by what was told, or else by all that is known of its request and has passed; and whether that is a
+    /// guess.
+    pub(super) fn comes_to(
+        &self,
+        asked: &Asked,
+        told: Option<Usage>,
+        is_complete: bool,
+    ) -> (Entered, bool) {
+        let price = self.price.as_deref();
+        let estimate = asked.estimate(self.said, self.passed);
+        let estimate = Usage {
+            input: estimate.input.min(self.context),
+            output: estimate.output.min(self.most),
+            ..estimate
+        };
+        let usage = told.map(|told| asked.whole(told, price));
+        let entered = Entered {
+            usage: usage.unwrap_or(estimate),
+            cost: self.cost(usage, estimate),
+        };
+        let is_guess = match told {
+            Some(told) => asked.lacks(&told, price),
+            None => !(is_complete && asked.is_known(price)),
+        };
+        (entered, is_guess)
     }
 
     /// What it comes to: a guess is never more than was held.
-    pub(super) fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
+    fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
         let price = self.price.as_deref();
         match (usage, self.bound) {
             (Some(usage), _) => price.map(|price| price.cost(&usage)),
             // How much it has thought is not to be seen.
-            (None, Some(bound)) if self.reasoning => Some(bound),
+            (None, Some(bound)) if self.is_unseen => Some(bound),
             (None, bound) => {
                 let cost = price.map(|price| price.cost(&estimate));
                 cost.map(|cost| bound.map_or(cost, |bound| cost.min(bound)))

@@ -14,7 +14,9 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Inflow, Said};
-use crate::protocol::{Ended, Ending, ErrorBody, Pieces, Progress};
+use crate::protocol::{
+    Ended, Ending, Endpoint, ErrorBody, Opaque, Pieces, Progress, Skimmer, Whole,
+};
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::unfit::Unfit;
@@ -170,17 +172,36 @@ pub(super) async fn answer(
         let cause = Cause::Nonsense("it is encoded, though we asked for it as it is");
         return Err(cause.into());
     }
-    if call.stream {
-        Box::pin(stream(provider, hide_usage, headers, inflow)).await
-    } else {
-        whole(provider, inflow).await
+    let endpoint = call.endpoint;
+    match endpoint.whole() {
+        _ if call.stream => {
+            let way = (endpoint, hide_usage);
+            Box::pin(stream(provider, way, headers, inflow)).await
+        }
+        Whole::Text if !claims(headers, b"application/json") => {
+            Box::pin(text(provider, endpoint, headers, inflow)).await
+        }
+        Whole::Json | Whole::Text => whole(provider, endpoint, inflow).await,
+        Whole::Sound => Box::pin(sound(provider, endpoint, headers, inflow)).await,
     }
 }
 
-async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, NoAnswer> {
+/// Whether the type that a body is said to be of begins so.
+fn claims(headers: &HeaderMap, start: &[u8]) -> bool {
+    let stated = headers.get(header::CONTENT_TYPE);
+    let stated = stated.map_or(&b""[..], |stated| stated.as_bytes());
+    let stated = stated.trim_ascii_start().get(..start.len());
+    stated.is_some_and(|stated| stated.eq_ignore_ascii_case(start))
+}
+
+async fn whole(
+    provider: &Provider,
+    endpoint: Endpoint,
+    mut inflow: Inflow,
+) -> Result<AnswerBody, NoAnswer> {
     const NO_JSON: Cause = Cause::Nonsense("its body is not JSON");
     match hold(&mut inflow).await? {
-        Held::All(body) => match provider.protocol.read(&body) {
+        Held::All(body) => match provider.protocol.read(endpoint, &body) {
             Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
             Some(reading) => Ok(AnswerBody::Whole(body, reading.usage)),
             None => Err(NO_JSON.into()),
@@ -193,13 +214,66 @@ async fn whole(provider: &Provider, mut inflow: Inflow) -> Result<AnswerBody, No
             if first != Some(&b'{') {
                 return Err(NO_JSON.into());
             }
-            let mut skimmer = provider.protocol.skimmer();
-            pieces.iter().for_each(|piece| skimmer.feed(piece));
-            inflow.flows(Instant::now());
-            let begun = Box::new(Begun { pieces, inflow });
-            Ok(AnswerBody::Long(begun, skimmer))
+            Ok(long(pieces, inflow, provider.protocol.skimmer(endpoint)))
         }
     }
+}
+
+/// An answer that is passed on as it comes from here on.
+fn long(pieces: Pieces, mut inflow: Inflow, mut skimmer: Box<dyn Skimmer>) -> AnswerBody {
+    pieces.iter().for_each(|piece| skimmer.feed(piece));
+    inflow.flows(Instant::now());
+    AnswerBody::Long(Box::new(Begun { pieces, inflow }), skimmer)
+}
+
+/// Plain text, as somebody was heard to say it: whoever says nothing may be heard, too.
+async fn text(
+    provider: &Provider,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    mut inflow: Inflow,
+) -> Result<AnswerBody, NoAnswer> {
+    if claims(headers, b"text/html") {
+        return Err(Cause::Nonsense("it is a web page").into());
+    }
+    match hold(&mut inflow).await? {
+        Held::All(body) => match provider.protocol.read(endpoint, &body) {
+            Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
+            reading => Ok(AnswerBody::Whole(body, reading.and_then(|it| it.usage))),
+        },
+        Held::Part(pieces) => Ok(long(pieces, inflow, Box::new(Opaque))),
+    }
+}
+
+/// Sound, which is played while it comes: nothing of it is held back.
+async fn sound(
+    provider: &Provider,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    mut inflow: Inflow,
+) -> Result<AnswerBody, NoAnswer> {
+    const SILENT: Cause = Cause::Nonsense("it sent no sound");
+    const NO_SOUND: Cause = Cause::Nonsense("we asked for sound and it sent something else");
+    if ["application/json", "text/"]
+        .into_iter()
+        .any(|start| claims(headers, start.as_bytes()))
+    {
+        return match hold(&mut inflow).await? {
+            Held::All(body) => match provider.protocol.read(endpoint, &body) {
+                Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
+                _ => Err(NO_SOUND.into()),
+            },
+            Held::Part(_) => Err(NO_SOUND.into()),
+        };
+    }
+    while let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await {
+        let piece = piece?;
+        if !piece.is_empty() {
+            let pieces = Pieces::from_iter([piece]);
+            return Ok(long(pieces, inflow, Box::new(Opaque)));
+        }
+    }
+    Err(SILENT.into())
 }
 
 /// A body that is an error, though its status is a success.
@@ -210,23 +284,18 @@ fn in_clothes(provider: &Provider, body: Bytes, usage: Option<Usage>) -> NoAnswe
 
 async fn stream(
     provider: &Provider,
-    hide_usage: bool,
+    (endpoint, hide_usage): (Endpoint, bool),
     headers: &HeaderMap,
     mut inflow: Inflow,
 ) -> Result<AnswerBody, NoAnswer> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .map_or(&b""[..], |value| value.as_bytes());
-    if !content_type
-        .to_ascii_lowercase()
-        .starts_with(b"text/event-stream")
-    {
-        return Err(no_stream(provider, inflow).await);
+    if !claims(headers, b"text/event-stream") {
+        return Err(no_stream(provider, endpoint, inflow).await);
     }
-    let mut decoder = provider.protocol.decoder(Ending {
+    let ends = Ending {
         marker: provider.done_marker,
         hide_usage,
-    });
+    };
+    let mut decoder = provider.protocol.decoder(endpoint, ends);
     let mut pieces = Pieces::new();
     let mut prelude = Prelude::of(provider);
     while !decoder.progress().content && decoder.progress().end.is_none() {
@@ -235,7 +304,9 @@ async fn stream(
         };
         let Some(piece) = piece else {
             decoder.finish(&mut pieces);
-            if matches!(decoder.progress().end, Some(Ended::Error { .. })) {
+            // All of it may have been in one event, whose blank line never came.
+            let Progress { content, end, .. } = *decoder.progress();
+            if matches!(end, Some(Ended::Error { .. })) || (content && end.is_some()) {
                 break;
             }
             let cause = Cause::Nonsense("its stream ended before there was anything in it");
@@ -308,10 +379,10 @@ impl Prelude {
 }
 
 /// Instead of a stream there is something else: an error, as a body of its own, or nothing we could use.
-async fn no_stream(provider: &Provider, mut inflow: Inflow) -> NoAnswer {
+async fn no_stream(provider: &Provider, endpoint: Endpoint, mut inflow: Inflow) -> NoAnswer {
     const NO_STREAM: Cause = Cause::Nonsense("we asked for a stream and it sent something else");
     match hold(&mut inflow).await {
-        Ok(Held::All(body)) => match provider.protocol.read(&body) {
+        Ok(Held::All(body)) => match provider.protocol.read(endpoint, &body) {
             Some(reading) if reading.is_error => in_clothes(provider, body, reading.usage),
             _ => NO_STREAM.into(),
         },

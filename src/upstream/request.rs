@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 
 use super::{Cause, tunnel};
 use crate::envelope::Rope;
-use crate::protocol::Endpoint;
+use crate::protocol::{Endpoint, Form};
 use crate::provider::{Provider, Site, Timeouts};
 
 /// Where the id of a request goes: the client's own, or else ours.
@@ -43,10 +43,13 @@ impl Ask<'_> {
         {
             headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        // A form has its boundary there.
+        let stated = match self.endpoint.form() {
+            Form::Json | Form::Nothing => None,
+            Form::Data | Form::Both => self.given.get(header::CONTENT_TYPE),
+        };
+        let json = || HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, stated.cloned().unwrap_or_else(json));
         headers.insert(
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),

@@ -197,7 +197,7 @@ impl Tab {
         slots.set_used(false);
         let charged = charge.take(self.asked.probable, now);
         charged.map_err(Cause::Limited)?;
-        let (mut bound, mut most) = (None, self.asked.most);
+        let (mut bound, mut most) = (None, self.asked.most());
         if let Some(bounds) = &self.bounds {
             bound = bounds.at(terms);
             if bound.is_none() && !self.unpriced {
@@ -227,7 +227,7 @@ impl Tab {
             bound,
             context: terms.context.unwrap_or(u64::MAX),
             most,
-            reasoning: terms.reasoning,
+            is_unseen: terms.reasoning || self.asked.is_unseen(terms.price.as_deref()),
             finish: target.finish(),
             is_sent: false,
             said: 0,
@@ -254,7 +254,7 @@ impl Tab {
             request: Arc::clone(&self.asked.request),
             attempt: self.attempt,
             at: self.asked.at,
-            api: self.asked.api.into(),
+            api: self.asked.endpoint.name().into(),
             key: Arc::clone(&self.asked.key),
             team: self.asked.team.clone(),
             model: Arc::clone(&self.asked.model),
@@ -449,13 +449,10 @@ impl Tab {
         // What is told on the way is not yet all: it may be the usage of the beginning only, and of who thinks unseen it says
         // nothing.
         let is_all = end == End::Complete.name() || bill.told.0.is_none() || bill.told.1;
-        let is_near = |usage: &Usage| !bill.reasoning && said(usage) >= bill.said;
-        let usage = usage.filter(|usage| is_all || is_near(usage));
-        let estimate = bill.estimate(self.asked.length);
-        let entered = Entered {
-            usage: usage.unwrap_or(estimate),
-            cost: bill.cost(usage, estimate),
-        };
+        let is_near = |usage: &Usage| !bill.is_unseen && said(usage) >= bill.said;
+        let told = usage.filter(|usage| is_all || is_near(usage));
+        let is_complete = end == End::Complete.name();
+        let (entered, is_guess) = bill.comes_to(&self.asked, told, is_complete);
         let tokens = entered.usage.tokens();
         bill.charge.uses(tokens);
         self.charge.uses(tokens);
@@ -463,7 +460,7 @@ impl Tab {
             // However it came to its end, nobody heard of that.
             let absence = self.presence.absence();
             entry.end = absence.map_or(end, |(why, _)| why.name()).into();
-            entry.estimated = usage.is_none() || !is_all;
+            entry.estimated = is_guess || !is_all;
             entry.usage = Some(entered.usage);
             entry.cost = entered.cost;
         }

@@ -211,6 +211,12 @@ impl Price {
         !self.base.stated().among(kinds).is_empty() || self.is_free()
     }
 
+    /// Whether it says what a unit costs that is no token.
+    pub fn states(&self, unit: Unit) -> bool {
+        let own = Kinds::named(unit.name());
+        !self.base.stated().among(own).is_empty()
+    }
+
     /// What an answer cost: what its provider says, else what it took at the rates that the whole prompt leads to, rounded
     /// up once.
     pub fn cost(&self, usage: &Usage) -> Money {

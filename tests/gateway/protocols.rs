@@ -1,18 +1,23 @@
 //! What each provider is sent and what its client hears, as folders of bytes: `fixtures/<preset>/<case>/`.
 //!
-//! `client_request.json` goes in; `upstream_request.json` is what the provider must get, `upstream_response.json` or
-//! `.sse` what it says, `client_response.json` or `.sse` what the client must hear, each to the byte. `case.toml` may
-//! give another `path` than chat completions, another `status` than 200, what the client has `heard` as a status where
-//! that differs, what is `dropped` as the client is told it, and `http = "1.0"` for a provider that speaks no newer. With
+//! `client_request.json` goes in, or `.form`, which is form data; `upstream_request` is what the provider must get,
+//! `upstream_response.json`, `.sse`, `.txt` or `.bin`, which is sound, what it says, and `client_response` what the client
+//! must hear, each to the byte. `case.toml` may give another `path` than chat completions, another `status` than 200, what
+//! the client has `heard` as a status where that differs, what is `dropped` as the client is told it, the `type` of a form,
+//! with its boundary, and `http = "1.0"` for a provider that speaks no newer. With
 //! `UPDATE=1` in the environment the two that must come out are written anew; read them before you keep them.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use http::Method;
+
+use crate::support::client::{self, Answer};
 use crate::support::provider::Received;
 use crate::support::{Act, Gateway, Provider, completion, post};
 use tollgate::provider::PRESETS;
@@ -33,6 +38,8 @@ pub(crate) struct Case {
     heard: Option<u16>,
     /// What the client is told was left out.
     dropped: Option<String>,
+    /// What the client says that it sends.
+    kind: String,
     /// The provider speaks HTTP/1.0: its answer ends where the connection does.
     old: bool,
     folder: PathBuf,
@@ -58,6 +65,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 status: status("status").unwrap_or(200),
                 heard: status("heard"),
                 dropped: word("dropped"),
+                kind: word("type").unwrap_or_else(|| "application/json".to_owned()),
                 old: word("http").is_some_and(|http| http == "1.0"),
                 folder,
             });
@@ -77,6 +85,14 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
+/// How files end that have what somebody says, and the type that it is of.
+const ENDINGS: [(&str, &str); 4] = [
+    ("sse", "text/event-stream"),
+    ("json", "application/json"),
+    ("txt", "text/plain"),
+    ("bin", "audio/mpeg"),
+];
+
 /// A preset, in its own words.
 fn preset(name: &str) -> toml_edit::Item {
     let presets: toml_edit::DocumentMut = PRESETS.parse().unwrap();
@@ -91,9 +107,29 @@ impl Case {
         fs::read(self.folder.join(file)).ok()
     }
 
+    /// How what is sent ends in files.
+    fn sent_as(&self) -> &'static str {
+        if self.is_form() { "form" } else { "json" }
+    }
+
+    fn is_form(&self) -> bool {
+        self.kind.starts_with("multipart/form-data")
+    }
+
     /// What the client sends.
     pub(crate) fn request(&self) -> Vec<u8> {
-        self.read("client_request.json").unwrap()
+        self.read(&format!("client_request.{}", self.sent_as()))
+            .unwrap()
+    }
+
+    /// Asks a gateway.
+    pub(crate) async fn ask(&self, gateway: SocketAddr) -> Answer {
+        let headers = [
+            ("authorization", "Bearer sk-ann"),
+            ("content-type", &self.kind),
+        ];
+        let sent = client::send(gateway, Method::POST, &self.path, &headers, self.request());
+        client::whole(sent.await).await
     }
 
     /// The stream the provider sends, if it is one.
@@ -103,12 +139,15 @@ impl Case {
 
     /// What the client hears.
     pub(crate) fn heard(&self) -> Option<Vec<u8>> {
-        self.read("client_response.sse")
-            .or_else(|| self.read("client_response.json"))
+        let files = ENDINGS.map(|(ending, _)| format!("client_response.{ending}"));
+        files.iter().find_map(|file| self.read(file))
     }
 
     /// Whether the client asked to be told the usage of its stream.
     pub(crate) fn asks_for_usage(&self) -> bool {
+        if self.is_form() {
+            return false;
+        }
         let request: Value = serde_json::from_slice(&self.request()).unwrap();
         request["stream_options"]["include_usage"] == true
     }
@@ -117,13 +156,16 @@ impl Case {
     pub(crate) fn hides_usage(&self) -> bool {
         let told = preset(&self.preset);
         !self.asks_for_usage()
+            && self.path.ends_with("/completions")
             && told.get("stream_usage").and_then(toml_edit::Item::as_bool) != Some(false)
     }
 
     /// The stream goes to its end, and that is no error.
     pub(crate) fn is_complete(&self) -> bool {
+        let is_chat = self.path.ends_with("/completions");
+        let ends = |stream: String| !is_chat || stream.contains("[DONE]");
         self.stream()
-            .is_some_and(|stream| String::from_utf8(stream).unwrap().contains("[DONE]"))
+            .is_some_and(|stream| ends(String::from_utf8(stream).unwrap()))
             && !self.has_error()
     }
 
@@ -145,8 +187,11 @@ impl Case {
         if let Some(stream) = self.stream() {
             return Some(Act::Pieces(Duration::from_millis(1), events(&stream)));
         }
-        let body = self.read("upstream_response.json")?;
-        let headers = vec![("content-type", "application/json".to_owned())];
+        let said = ENDINGS.into_iter().find_map(|(ending, kind)| {
+            Some((self.read(&format!("upstream_response.{ending}"))?, kind))
+        });
+        let (body, kind) = said?;
+        let headers = vec![("content-type", kind.to_owned())];
         Some(Act::Answer(self.status, headers, body))
     }
 
@@ -202,6 +247,7 @@ impl Case {
             Some(&*length),
             "{self:?}"
         );
+        assert_eq!(received.header("content-type"), Some(&*self.kind));
     }
 }
 
@@ -268,18 +314,50 @@ pub(crate) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
     events
 }
 
-/// Sends a folder's request through the whole gateway and compares what comes out on both sides.
-async fn check(case: &Case) -> Result<(), String> {
-    let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
-    let provider = Provider::new(case.act()).await;
-    let gateway = Gateway::start(&case.provider(&provider)).await;
+impl Case {
+    /// What holds for everything that a client hears. Gives how files end that have such.
+    fn check_heard(&self, answer: &Answer) -> &'static str {
+        let kind = answer.header("content-type").unwrap_or_default();
+        let mut endings = ENDINGS.into_iter();
+        let (ending, _) = endings.find(|(_, known)| kind.starts_with(known)).unwrap();
+        for (other, _) in ENDINGS.into_iter().filter(|(other, _)| *other != ending) {
+            assert!(
+                self.read(&format!("client_response.{other}")).is_none(),
+                "{self:?}: it heard {ending}, and there is {other}"
+            );
+        }
+        if ending == "json" {
+            serde_json::from_slice::<Value>(&answer.body).unwrap();
+        }
+        let body = String::from_utf8_lossy(&answer.body);
+        let shown = format!("{:?}{body}", answer.headers);
+        assert!(!shown.contains(SECRET), "{self:?}: the secret is shown");
+        ending
+    }
+}
+
+/// What would happen to a folder's request.
+async fn explain(gateway: &Gateway, case: &Case) -> Value {
     let question = json!({ "endpoint": case.path }).to_string();
     let request = String::from_utf8(case.request()).unwrap();
     let question = format!(r#"{},"body":{request}}}"#, question.trim_end_matches('}'));
     let explained = post(gateway.admin, "/admin/explain", "", question).await;
     assert_eq!(explained.status, 200, "{case:?}: {}", explained.text());
+    explained.json()
+}
+
+/// Sends a folder's request through the whole gateway and compares what comes out on both sides.
+async fn check(case: &Case) -> Result<(), String> {
+    let update = std::env::var("UPDATE").is_ok_and(|update| update == "1");
+    let provider = Provider::new(case.act()).await;
+    let gateway = Gateway::start(&case.provider(&provider)).await;
+    let explained = match case.is_form() {
+        // Questions are JSON.
+        true => None,
+        false => Some(explain(&gateway, case).await),
+    };
     assert_eq!(provider.count(), 0, "nothing is sent");
-    let answer = post(gateway.address, &case.path, "sk-ann", case.request()).await;
+    let answer = case.ask(gateway.address).await;
     let mut flaws = String::new();
     let mut compare = |file: &str, got: &[u8]| {
         if update {
@@ -297,33 +375,21 @@ async fn check(case: &Case) -> Result<(), String> {
         }
     };
 
-    let is_stream = answer
-        .header("content-type")
-        .is_some_and(|kind| kind.starts_with("text/event-stream"));
-    let [heard, other] = if is_stream {
-        ["client_response.sse", "client_response.json"]
-    } else {
-        ["client_response.json", "client_response.sse"]
-    };
-    compare(heard, &answer.body);
-    assert!(
-        case.read(other).is_none(),
-        "{case:?}: it heard {heard}, and there is {other}"
-    );
-    if !is_stream {
-        serde_json::from_slice::<Value>(&answer.body).unwrap();
-    }
-    let shown = format!("{:?}{}", answer.headers, answer.text());
-    assert!(!shown.contains(SECRET), "{case:?}: the secret is shown");
-
+    let ending = case.check_heard(&answer);
+    let is_stream = ending == "sse";
+    compare(&format!("client_response.{ending}"), &answer.body);
     if case.preset == "echo" {
         assert_eq!(case.read("upstream_request.json"), None);
     } else {
         let received = provider.only();
-        compare("upstream_request.json", &received.body);
-        serde_json::from_slice::<Value>(&received.body).unwrap();
+        compare(
+            &format!("upstream_request.{}", case.sent_as()),
+            &received.body,
+        );
         case.check_head(&provider, &received);
-        case.check_explained(&explained.json(), &provider, &received);
+        if let Some(explained) = explained {
+            case.check_explained(&explained, &provider, &received);
+        }
     }
     if answer.header("x-tollgate-dropped") != case.dropped.as_deref() {
         let got = answer.header("x-tollgate-dropped");

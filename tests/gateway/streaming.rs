@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use tokio::time::Instant;
 
 use crate::protocols::{Case, cases, events};
@@ -12,7 +13,7 @@ use crate::support::{
     until,
 };
 use tollgate::protocol::openai::OpenAi;
-use tollgate::protocol::{Ended, Ending, Pieces, Progress, Protocol};
+use tollgate::protocol::{Ended, Ending, Endpoint, Pieces, Progress, Protocol};
 use tollgate::usage::Usage;
 
 const ROLE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n";
@@ -88,8 +89,8 @@ fn last_error(body: &str) -> (&str, serde_json::Value) {
 
 // ---- In process: every cut of every folder's stream.
 
-fn decode(pieces: &[&[u8]], ends: Ending) -> (Vec<u8>, Progress) {
-    let mut decoder = OpenAi.decoder(ends);
+fn decode(pieces: &[&[u8]], (endpoint, ends): Ends) -> (Vec<u8>, Progress) {
+    let mut decoder = OpenAi.decoder(endpoint, ends);
     let mut out = Pieces::new();
     for piece in pieces {
         decoder
@@ -100,11 +101,15 @@ fn decode(pieces: &[&[u8]], ends: Ending) -> (Vec<u8>, Progress) {
     (out.concat(), *decoder.progress())
 }
 
-fn ending(case: &Case) -> Ending {
-    Ending {
+/// What was called, and how its stream ends.
+type Ends = (Endpoint, Ending);
+
+fn ending(case: &Case) -> Ends {
+    let ends = Ending {
         marker: true,
         hide_usage: case.hides_usage(),
-    }
+    };
+    (Endpoint::of(&Method::POST, &case.path).unwrap(), ends)
 }
 
 fn streams() -> Vec<(Case, Vec<u8>)> {
@@ -144,8 +149,16 @@ fn data(stream: &[u8]) -> Vec<String> {
 fn told(stream: &[u8]) -> Option<[f64; 2]> {
     let usage = |data: &String| -> Option<[f64; 2]> {
         let value: serde_json::Value = serde_json::from_str(data).ok()?;
-        let count = |name: &str| value["usage"][name].as_f64();
-        let (prompt, completion) = (count("prompt_tokens")?, count("completion_tokens")?);
+        let usages = [&value["usage"], &value["response"]["usage"]];
+        let count = |names: [&str; 2]| {
+            let mut counts = usages
+                .iter()
+                .flat_map(|usage| names.map(|name| usage[name].as_f64()));
+            counts.find_map(|count| count)
+        };
+        let prompt = count(["prompt_tokens", "input_tokens"])?;
+        let completion = count(["completion_tokens", "output_tokens"])?;
+        let count = |name: &str| count([name, name]);
         let total = count("total_tokens").unwrap_or(0.0);
         Some([prompt, completion.max(total - prompt)])
     };
@@ -154,7 +167,7 @@ fn told(stream: &[u8]) -> Option<[f64; 2]> {
 
 fn sums(usage: Usage) -> [f64; 2] {
     [
-        usage.input + usage.cached + usage.cache_write,
+        usage.input + usage.cached + usage.cache_write + usage.audio_input,
         usage.output + usage.reasoning,
     ]
     .map(|count| f64::from(u32::try_from(count).unwrap()))
@@ -232,14 +245,14 @@ fn what_a_client_has_of_a_stream_that_breaks_off_ends_between_events() {
                 "{case:?} cut at {i}"
             );
         };
-        let mut single = OpenAi.decoder(ends);
+        let mut single = OpenAi.decoder(ends.0, ends.1);
         let mut out = Pieces::new();
         for i in 0..stream.len() {
             check(&out.concat(), single.progress(), i);
             single
                 .feed(Bytes::copy_from_slice(&stream[i..=i]), &mut out)
                 .unwrap();
-            let mut at_once = OpenAi.decoder(ends);
+            let mut at_once = OpenAi.decoder(ends.0, ends.1);
             let mut first = Pieces::new();
             at_once
                 .feed(Bytes::copy_from_slice(&stream[..i]), &mut first)
@@ -274,7 +287,7 @@ async fn every_folders_stream_passes_through_the_gateway_however_it_is_cut() {
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..times {
             let (address, case) = (gateway.address, case.clone());
-            asking.spawn(async move { post(address, &case.path, "", case.request()).await });
+            asking.spawn(async move { case.ask(address).await });
         }
         while let Some(answer) = asking.join_next().await {
             let answer = answer.unwrap();
@@ -300,10 +313,10 @@ async fn every_folders_stream_passes_through_the_gateway_however_it_is_cut() {
             kinds.iter().map(line).sum()
         };
         let counted = [
-            tokens(&["input", "cached", "cache_write"]),
+            tokens(&["input", "cached", "cache_write", "audio_input"]),
             tokens(&["output", "reasoning"]),
         ];
-        let sums = "SELECT total(input + cached + cache_write), total(output + reasoning), total(estimated) FROM entry";
+        let sums = "SELECT total(input + cached + cache_write + audio_input), total(output + reasoning), total(estimated) FROM entry";
         let entered = gateway.ledger().query_row(sums, [], |row| {
             Ok(([row.get::<_, f64>(0)?, row.get(1)?], row.get::<_, f64>(2)?))
         });

@@ -1,0 +1,231 @@
+//! What does an answer tell of its usage while it passes? Found in an answer of any length, with bounded memory.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::tokens::{Tokens, searches, seconds};
+use super::{Endpoint, Skimmer};
+use crate::usage::{Unit, Usage};
+
+/// Finds `usage` at the top level of an object of any length, with bounded memory, and whether the object was complete; of some
+/// answers also what tells their unit that is no token. It checks as little as that takes: an answer is the provider's to
+/// write, and the client's to read.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a byte means depends on each of them"
+)]
+pub(super) struct Skim {
+    /// The object has begun.
+    started: bool,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    /// At the top level, a name comes next.
+    wants_name: bool,
+    name: Name,
+    /// What came in earlier pieces of the value of `usage`.
+    value: Option<Vec<u8>>,
+    broken: bool,
+    usage: Option<Usage>,
+    /// The member that tells a unit of its own, and which.
+    tells: Option<(&'static [u8], Unit)>,
+    /// How many of that it told.
+    own: Option<u64>,
+}
+
+/// The longest value that is read, in bytes.
+const LONGEST_VALUE: usize = 16 << 10;
+
+/// The start of a member's name: enough to know the one that matters from all others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    bytes: [u8; 9],
+    length: usize,
+}
+
+impl Name {
+    fn push(&mut self, text: &[u8]) {
+        let free = self.bytes.iter_mut().skip(self.length);
+        free.zip(text).for_each(|(slot, byte)| *slot = *byte);
+        self.length = self.length.saturating_add(text.len());
+    }
+
+    fn is(&self, name: &[u8]) -> bool {
+        self.bytes.get(..self.length) == Some(name)
+    }
+}
+
+impl Skim {
+    /// For the answers of an endpoint.
+    pub(super) fn of(endpoint: Endpoint) -> Self {
+        Self {
+            tells: match endpoint {
+                // With `response_format` = `verbose_json`.
+                Endpoint::Transcriptions | Endpoint::Translations => {
+                    Some((b"duration", Unit::Seconds))
+                }
+                Endpoint::Rerank => Some((b"meta", Unit::Searches)),
+                _ => None,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Whether the member that is under way matters.
+    fn matters(&self) -> bool {
+        self.name.is(b"usage") || self.tells.is_some_and(|(name, _)| self.name.is(name))
+    }
+
+    /// Reads on within a string: to its end, to an escape, or to the end of the text. How many bytes that were.
+    fn string(&mut self, text: &[u8]) -> usize {
+        let is_name = self.depth == 1 && self.wants_name;
+        if self.escaped {
+            self.escaped = false;
+            return 1;
+        }
+        // Inside a string only its end matters.
+        let run = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
+        if is_name {
+            // With the backslash of an escape: a name that has one is not the one that matters.
+            let shown = run + usize::from(text.get(run) == Some(&b'\\'));
+            self.name.push(text.get(..shown).unwrap_or_default());
+        }
+        match text.get(run) {
+            Some(b'"') => {
+                self.in_string = false;
+                self.wants_name &= !is_name;
+            }
+            Some(_) => self.escaped = true,
+            None => {}
+        }
+        run + 1
+    }
+
+    /// A member of the top level is over; `last` is what this piece has of its value, if the value matters.
+    fn close(&mut self, last: Option<&[u8]>) {
+        let earlier = self.value.take();
+        if let Some(last) = last {
+            let whole = match earlier {
+                Some(mut earlier) if !earlier.is_empty() => {
+                    earlier.extend_from_slice(last);
+                    Cow::Owned(earlier)
+                }
+                _ => Cow::Borrowed(last),
+            };
+            self.read(&whole);
+        }
+        self.name = Name::default();
+    }
+}
+
+impl Skim {
+    /// The value of a member that matters.
+    fn read(&mut self, value: &[u8]) {
+        if self.name.is(b"usage") {
+            let tokens = serde_json::from_slice::<Tokens<'_>>(value).ok();
+            // Who ranks may tell nothing but the whole.
+            let ranks = self.tells.is_some_and(|(_, unit)| unit == Unit::Searches);
+            let whole = tokens.as_ref().and_then(|tokens| tokens.total_tokens.0);
+            let whole = whole
+                .filter(|whole| ranks && *whole > 0)
+                .map(|input| Usage {
+                    input,
+                    ..Usage::default()
+                });
+            self.usage = tokens.and_then(Tokens::usage).or(whole).or(self.usage);
+            return;
+        }
+        let raw = serde_json::from_slice::<&RawValue>(value).ok();
+        let told = self.tells.zip(raw).and_then(|((_, unit), raw)| match unit {
+            Unit::Searches => searches(raw),
+            _ => seconds(raw),
+        });
+        self.own = told.or(self.own);
+    }
+}
+
+impl Skimmer for Skim {
+    fn feed(&mut self, piece: &[u8]) {
+        let mut at = 0;
+        // Where the value that matters starts in this piece.
+        let mut from = self.value.is_some().then_some(0);
+        while let Some(&byte) = piece.get(at) {
+            if self.in_string {
+                at += self.string(piece.get(at..).unwrap_or_default());
+                continue;
+            }
+            match byte {
+                b'"' => {
+                    self.broken |= self.depth == 0;
+                    self.in_string = true;
+                    at += 1 + self.string(piece.get(at + 1..).unwrap_or_default());
+                    continue;
+                }
+                b'{' | b'[' => {
+                    self.broken |= self.depth == 0 && (self.started || byte == b'[');
+                    self.started = true;
+                    self.depth += 1;
+                    self.wants_name = self.depth == 1;
+                }
+                b',' | b'}' | b']' if self.depth == 1 => {
+                    self.close(from.take().and_then(|from| piece.get(from..at)));
+                    self.wants_name = true;
+                    self.depth -= usize::from(byte != b',');
+                }
+                b'}' | b']' => {
+                    self.broken |= self.depth == 0;
+                    self.depth = self.depth.saturating_sub(1);
+                }
+                b':' if self.depth == 1 && self.matters() => {
+                    from = from.or(Some(at + 1));
+                }
+                // Within a member's value nothing matters but how deep it goes.
+                _ if self.depth > 1 => {
+                    let matters = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+                    let rest = piece.get(at..).unwrap_or_default();
+                    at += rest.iter().position(matters).unwrap_or(rest.len());
+                    continue;
+                }
+                // Outside of everything there is nothing but white space.
+                _ => self.broken |= self.depth == 0 && !byte.is_ascii_whitespace(),
+            }
+            at += 1;
+        }
+        if let Some(rest) = from.and_then(|from| piece.get(from..)) {
+            let value = self.value.get_or_insert_default();
+            if value.len() + rest.len() > LONGEST_VALUE {
+                // Forget it, and its name, so that what is left of it is not taken for the whole.
+                self.value = None;
+                self.name = Name::default();
+            } else {
+                value.extend_from_slice(rest);
+            }
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let own = self
+            .tells
+            .zip(self.own)
+            .map(|((_, unit), count)| (unit, count));
+        match own {
+            Some((unit, count)) => {
+                let usage = self.usage.unwrap_or_default();
+                let told = usage.units(unit);
+                // What is told in the usage itself is what is billed.
+                Some(if told > 0 {
+                    usage
+                } else {
+                    usage.with(unit, count)
+                })
+            }
+            None => self.usage,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.started && self.depth == 0 && !self.broken
+    }
+}
