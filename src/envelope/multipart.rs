@@ -249,7 +249,7 @@ pub(super) mod tests {
         let parts = parts.into_iter().skip(1);
         let parts = parts.map(|part| {
             let (headers, content) = divided(&part, b"\r\n\r\n").unwrap();
-            let headers = String::from_utf8(headers).unwrap();
+            let headers = String::from_utf8_lossy(&headers);
             (headers.strip_prefix("\r\n").unwrap().to_owned(), content)
         });
         parts.collect()
