@@ -7,6 +7,7 @@
 mod answer;
 mod config;
 mod envelope;
+mod form;
 mod stream;
 
 /// Panics if something does not hold for this input.
@@ -17,6 +18,7 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     ("answer", answer::check),
     ("config", config::check),
     ("envelope", envelope::check),
+    ("form", form::check),
     ("stream", stream::check),
 ];
 
