@@ -47,6 +47,8 @@ pub(super) struct Manner<'h> {
     tag: Option<&'h HeaderValue>,
     timeout: Option<&'h HeaderValue>,
     kind: Option<&'h HeaderValue>,
+    /// There is another kind.
+    is_ambiguous: bool,
     encoding: Option<&'h HeaderValue>,
     explain: Option<&'h HeaderValue>,
 }
@@ -63,6 +65,10 @@ impl<'h> Manner<'h> {
                 "x-tollgate-timeout" => &mut manner.timeout,
                 _ => continue,
             };
+            if let (Some(first), "content-type") = (&*said, name.as_str()) {
+                manner.is_ambiguous |= *first != value;
+                continue;
+            }
             said.get_or_insert(value);
         }
         manner
@@ -76,6 +82,9 @@ impl<'h> Manner<'h> {
         {
             let encoding = String::from_utf8_lossy(encoding.as_bytes());
             return Err(Rejection::Encoded(shortened(&encoding)));
+        }
+        if self.is_ambiguous {
+            return Err(Rejection::BadHeader("content-type", "must be given once"));
         }
         let stated = self
             .kind

@@ -90,10 +90,11 @@ impl Asked {
         })
     }
 
-    /// Whether what it costs was known from the start, though nothing was told.
-    pub(super) fn is_known(&self, price: Option<&Price>) -> bool {
-        let own = self.own.map(|(unit, _)| unit);
-        own.is_some_and(is_exact) && price.is_some_and(|price| !price.is_of(None))
+    /// What it takes of what its price is by, where that was known from the start and nothing else is billed.
+    pub(super) fn known(&self, price: Option<&Price>) -> Option<Usage> {
+        let (unit, count) = self.own.filter(|(unit, _)| is_exact(*unit))?;
+        let is_all = price.is_some_and(|price| price.states(unit) && !price.is_of(None));
+        is_all.then(|| Usage::default().with(unit, count))
     }
 
     /// Whether it may have more output than is to be seen, which costs something: sound and pictures do not show their tokens.

@@ -64,7 +64,12 @@ impl Bill {
         is_complete: bool,
     ) -> (Entered, bool) {
         let price = self.price.as_deref();
-        let estimate = asked.estimate(self.said, self.passed);
+        // Whose price is by the piece has tokens that nobody counts.
+        let (said, passed) = (self.said, self.passed);
+        let estimate = match asked.known(price) {
+            Some(known) => known,
+            None => asked.estimate(said, passed),
+        };
         let estimate = Usage {
             input: estimate.input.min(self.context),
             output: estimate.output.min(self.most),
@@ -77,7 +82,7 @@ impl Bill {
         };
         let is_guess = match told {
             Some(told) => asked.lacks(&told, price),
-            None => !(is_complete && asked.is_known(price)),
+            None => !(is_complete && asked.known(price).is_some()),
         };
         (entered, is_guess)
     }

@@ -269,6 +269,9 @@ async fn sound(
     while let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await {
         let piece = piece?;
         if !piece.is_empty() {
+            if inflow.is_over() {
+                return Ok(AnswerBody::Whole(piece, None));
+            }
             let pieces = Pieces::from_iter([piece]);
             return Ok(long(pieces, inflow, Box::new(Opaque)));
         }

@@ -22,6 +22,7 @@ mod explain;
 mod decisions;
 mod hedge;
 mod queue;
+mod endpoints;
 mod errors;
 mod kinds;
 mod clocks;
