@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::cli::{Served, folder_with, tollgate};
 use crate::support::books::{Books, Entry};
 use crate::support::client::{self, Answer, open};
 use crate::support::money::{budget, key, of, strict};
@@ -609,4 +610,46 @@ async fn rules_change_forms_as_they_change_json() {
     );
     let sent = provider.only().text();
     assert_eq!(sent, String::from_utf8(want).unwrap());
+}
+
+/// The most memory that a process ever had, in bytes.
+fn peak(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().next().unwrap();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn an_upload_takes_its_size_in_memory_and_not_much_more() {
+    const SIZE: usize = 25 << 20;
+    let provider = Provider::new([Act::json(r#"{"text":""}"#)]).await;
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned()
+        + &of("p", &provider, "")
+        + "[models.m]\ntargets = [\"p/else\"]\n"
+        + &key("ann", "");
+    let folder = folder_with(&text);
+    let mut served = Served::spawn(tollgate(folder.path()).env("SOME_KEY", "x"));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], served.port()));
+    let upload = async |bytes: usize| {
+        let body = form(&vec![7; bytes], &[("model", "m")]);
+        let kind = type_of_form();
+        let headers = [
+            ("authorization", "Bearer sk-ann"),
+            ("content-type", kind.as_str()),
+        ];
+        let sent = client::send(address, Method::POST, TRANSCRIPTIONS, &headers, body);
+        assert_eq!(client::whole(sent.await).await.status, 200);
+    };
+    // What it takes to serve at all is there already.
+    upload(100 << 10).await;
+    let before = peak(served.id());
+    upload(SIZE).await;
+    let more = peak(served.id()) - before;
+    assert!(more < (SIZE + (1 << 20)) as u64, "{} KiB more", more >> 10);
+    let sent = provider.received().pop().unwrap().body;
+    assert!(
+        sent == form(&vec![7; SIZE], &[("model", "else")]),
+        "to the byte"
+    );
 }
