@@ -67,6 +67,7 @@ impl Gateway {
             guesses: Guesses::of(GUESSES),
             twins: Twins::default(),
             discovered: ArcSwap::default(),
+            voices: ArcSwap::default(),
             ledger,
             telemetry,
         };

@@ -71,6 +71,9 @@ pub enum Rejection {
     /// Nobody here goes by this name.
     #[error("there is no model `{0}`; GET /v1/models lists those there are")]
     ModelNotFound(Box<str>),
+    /// Nobody speaks with that voice.
+    #[error("the voice `{0}` does not exist, or none of your models has it; see /v1/audio/voices")]
+    VoiceNotFound(Box<str>),
     /// There is nothing at this path.
     #[error(transparent)]
     NoEndpoint(#[from] NoEndpoint),
@@ -177,6 +180,7 @@ impl Rejection {
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
+            Self::VoiceNotFound(_) => (StatusCode::NOT_FOUND, "voice_not_found"),
             Self::NoEndpoint(NoEndpoint::Method(_)) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             }

@@ -257,6 +257,8 @@ pub struct Provider {
     pub stream_usage: bool,
     /// Its own models are listed, too, where clients ask for those there are.
     pub discover: bool,
+    /// The voices that it speaks with: a list of them, or `true`, where it is asked for them itself.
+    pub voices: Voices,
     /// The section of the list of prices that its models are in; by default none, and what they cost is not known.
     pub prices: Option<String>,
     /// Its answers cost nothing: a price of 0 for every model. If nothing is said: whether it is `local`, and on this
@@ -273,6 +275,18 @@ pub struct Provider {
     pub budget: Option<money::Budget>,
     /// In a preset: nobody has replayed this provider's own words against it. Changes nothing.
     pub unverified: bool,
+}
+
+/// Who says with which voices a provider speaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Voices {
+    /// Nobody: it has none that anybody knows of.
+    #[default]
+    Unknown,
+    /// It does, at `/audio/voices`.
+    Asked,
+    /// The configuration.
+    Listed(Vec<String>),
 }
 
 /// What becomes of an answer whose client has left.
@@ -319,6 +333,7 @@ impl Default for Provider {
             on_disconnect: None,
             stream_usage: true,
             discover: false,
+            voices: Voices::default(),
             prices: None,
             free: None,
             local: false,

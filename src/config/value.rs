@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use super::money::{Price, Written};
 use super::{
     Adaptive, After, Day, Hedge, Kind, Limits, Listen, OnDisconnect, Open, Queue, StickyBy,
-    Strategy, Target,
+    Strategy, Target, Voices,
 };
 
 /// A duration longer than nothing: a clock that has run out before it starts helps nobody.
@@ -138,6 +138,33 @@ pub(super) fn tries<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
         n => Err(D::Error::custom(format_args!(
             "{n} is not between 1 and 10"
         ))),
+    }
+}
+
+impl<'de> Deserialize<'de> for Voices {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Known;
+        impl<'de> Visitor<'de> for Known {
+            type Value = Voices;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a list of names such as [\"alloy\"]")
+            }
+            fn visit_bool<E: Error>(self, is_asked: bool) -> Result<Voices, E> {
+                Ok(if is_asked {
+                    Voices::Asked
+                } else {
+                    Voices::Unknown
+                })
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Voices, A::Error> {
+                let names = Vec::<String>::deserialize(SeqAccessDeserializer::new(list))?;
+                match names.iter().any(String::is_empty) {
+                    true => Err(A::Error::custom("a voice has a name")),
+                    false => Ok(Voices::Listed(names)),
+                }
+            }
+        }
+        d.deserialize_any(Known)
     }
 }
 

@@ -29,6 +29,7 @@ use crate::admission::limits::Gates;
 use crate::admission::{Digest, InFlight, Keyring, MadeKeys, Memory};
 use crate::config;
 use crate::ledger::Ledger;
+use crate::protocol::Voice;
 use crate::provider::{Provider, Rules};
 use crate::response::twins::{self, Twins};
 use crate::route::health::{Health, Healths};
@@ -151,6 +152,8 @@ pub struct State {
     pub twins: Twins,
     /// What providers that are asked for their models answered last, by provider.
     pub discovered: ArcSwap<BTreeMap<Box<str>, Vec<Box<str>>>>,
+    /// The voices that providers told us of, by the providers' names.
+    pub voices: ArcSwap<BTreeMap<Box<str>, Vec<Voice>>>,
     /// What was spent, and what may be.
     pub ledger: Ledger,
     /// What is counted.

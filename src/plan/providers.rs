@@ -10,7 +10,7 @@ use super::compile::Compiler;
 use super::money;
 use crate::config::{self, Auth};
 use crate::protocol::openai::OpenAi;
-use crate::provider::{OnDisconnect, Provider, Timeouts};
+use crate::provider::{OnDisconnect, Provider, Timeouts, Voices};
 use crate::usage::book::Book;
 
 /// Headers that are tollgate's to write.
@@ -114,6 +114,13 @@ impl<'c> Compiler<'c> {
             }),
             stream_usage: entry.stream_usage,
             discover: entry.discover,
+            voices: match &entry.voices {
+                config::Voices::Unknown => Voices::Asked(false),
+                config::Voices::Asked => Voices::Asked(true),
+                config::Voices::Listed(names) => {
+                    Voices::Listed(names.iter().map(|name| name.as_str().into()).collect())
+                }
+            },
         })
     }
 

@@ -31,6 +31,10 @@ pub enum Endpoint {
     Models,
     /// `GET /v1/models/{id}`
     Model,
+    /// `GET /v1/audio/voices`
+    Voices,
+    /// `GET /v1/audio/voices/{id}`
+    Voice,
     /// `GET /v1/usage`
     Usage,
     /// `GET /health` and `/health/live`
@@ -152,7 +156,7 @@ impl About {
 }
 
 /// All of them, in the order of [`Endpoint`].
-const ALL: [About; 16] = [
+const ALL: [About; 18] = [
     About::writes(
         Endpoint::ChatCompletions,
         "chat_completions",
@@ -218,6 +222,8 @@ const ALL: [About; 16] = [
     About::judges(Endpoint::Rerank, "rerank", "/rerank", Kind::Rerank),
     About::of_ours(Endpoint::Models, "models", "/models"),
     About::of_ours(Endpoint::Model, "models", "/models"),
+    About::of_ours(Endpoint::Voices, "voices", "/audio/voices"),
+    About::of_ours(Endpoint::Voice, "voices", "/audio/voices"),
     About::of_ours(Endpoint::Usage, "usage", "/usage"),
     About::of_ours(Endpoint::Live, "health", "/health"),
     About::of_ours(Endpoint::Ready, "health", "/health/ready"),
@@ -253,14 +259,16 @@ impl Endpoint {
         let path = path.strip_prefix("/v1").unwrap_or(path);
         let endpoint = match path {
             "/health/live" => Self::Live,
-            _ => match path.strip_prefix("/models/") {
-                Some("") => return Err(NoEndpoint::Path),
-                Some(_) => Self::Model,
-                None => {
-                    let found = ALL.iter().find(|about| about.path == path);
-                    found.ok_or(NoEndpoint::Path)?.endpoint
-                }
-            },
+            _ => {
+                let of_many = [(Self::Models, Self::Model), (Self::Voices, Self::Voice)];
+                let one = of_many.into_iter().find_map(|(all, one)| {
+                    let id = path.strip_prefix(all.path())?.strip_prefix('/')?;
+                    (!id.is_empty()).then_some(one)
+                });
+                let named = || ALL.iter().find(|about| about.path == path);
+                one.or_else(|| Some(named()?.endpoint))
+                    .ok_or(NoEndpoint::Path)?
+            }
         };
         let takes = match endpoint.form() {
             Form::Nothing => Method::GET,
@@ -303,6 +311,9 @@ impl Endpoint {
     pub fn named(name: &str) -> Option<Self> {
         Self::asking().find(|endpoint| endpoint.name() == name)
     }
+
+    /// Those of ours that a provider is asked for, too, beside what asks a model.
+    pub const LISTS: [Self; 2] = [Self::Models, Self::Voices];
 
     /// What a model has to be for, so that it can be asked here. None: no model is asked.
     pub fn kind(self) -> Option<Kind> {
@@ -384,6 +395,9 @@ mod tests {
             of(Method::GET, "/v1/models/groq/a%2Fb"),
             Ok(Endpoint::Model)
         );
+        assert_eq!(of(Method::GET, "/v1/models"), Ok(Endpoint::Models));
+        assert_eq!(of(Method::GET, "/audio/voices"), Ok(Endpoint::Voices));
+        assert_eq!(of(Method::GET, "/v1/audio/voices/a/b"), Ok(Endpoint::Voice));
         assert_eq!(of(Method::GET, "/health"), Ok(Endpoint::Live));
         assert_eq!(of(Method::GET, "/health/live"), Ok(Endpoint::Live));
         assert_eq!(
@@ -398,6 +412,7 @@ mod tests {
             "/",
             "/v2/models",
             "/v1/models/",
+            "/v1/audio/voices/",
             "/v1/chat/completions/",
             "/v1",
             "*",

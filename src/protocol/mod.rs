@@ -16,6 +16,7 @@ mod stream;
 mod tokens;
 mod typed;
 mod units;
+mod voices;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -120,11 +121,23 @@ pub trait Protocol: Send + Sync {
     /// Reads a list of models: their names, at most [`MOST_MODELS`]. None if it is none.
     fn models(&self, body: &[u8]) -> Option<Vec<Box<str>>>;
 
+    /// Reads a list of voices, at most [`MOST_MODELS`]. None if it is none.
+    fn voices(&self, body: &[u8]) -> Option<Vec<Voice>>;
+
     /// Reads an error, in any shape that providers have for one. None if there is nothing in it to be read.
     fn error(&self, body: &[u8]) -> Option<ErrorBody>;
 
     /// A reader for the usage of an answer too long to be held.
     fn skimmer(&self, endpoint: Endpoint) -> Box<dyn Skimmer>;
+}
+
+/// A voice that a provider speaks with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Voice {
+    /// As the provider calls it where it is to speak.
+    pub id: Box<str>,
+    /// What the provider says of it: all members of it that are short.
+    pub about: serde_json::Map<String, serde_json::Value>,
 }
 
 /// How a stream of this provider and this request ends.

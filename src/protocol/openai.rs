@@ -17,9 +17,10 @@ use super::skim::Skim;
 use super::stream::{Eye, Stream};
 use super::tokens;
 use super::typed;
+use super::voices;
 use super::{
     Decoder, Ended, Ending, Endpoint, ErrorBody, MOST_MODELS, Progress, Protocol, Reading, Skimmer,
-    error,
+    Voice, error,
 };
 use crate::envelope::Edits;
 use crate::usage::{Decimal, Usage};
@@ -126,6 +127,10 @@ impl Protocol for OpenAi {
         };
         let names = entries.into_iter().map(|entry| entry.id);
         Some(names.take(MOST_MODELS).collect())
+    }
+
+    fn voices(&self, body: &[u8]) -> Option<Vec<Voice>> {
+        voices::read(body)
     }
 
     fn error(&self, body: &[u8]) -> Option<ErrorBody> {

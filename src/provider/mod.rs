@@ -56,6 +56,17 @@ pub struct Provider {
     pub stream_usage: bool,
     /// Its own models are listed, too.
     pub discover: bool,
+    /// The voices that it speaks with.
+    pub voices: Voices,
+}
+
+/// Who says with which voices a provider speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Voices {
+    /// It does, if anybody does. False: nobody.
+    Asked(bool),
+    /// An operator.
+    Listed(Vec<Box<str>>),
 }
 
 /// What becomes of an answer whose client has left.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::egress::{Proxy, Via};
 use super::trust::{Offer, Tls, Trust};
-use crate::protocol::{Endpoint, Protocol};
+use crate::protocol::{ASKING, Endpoint, Protocol};
 
 /// Names below these are looked up in private networks only.
 const PRIVATE: [&str; 6] = [
@@ -52,7 +52,7 @@ pub struct Site {
     pub key: Arc<str>,
     /// How its connections are closed.
     pub closes: Arc<Closes>,
-    /// By the number of the endpoint; the last is that of the models.
+    /// By the number of the endpoint; the last are those of lists.
     relative: Box<[Uri]>,
     absolute: Box<[Uri]>,
 }
@@ -298,7 +298,7 @@ impl Site {
             }),
             None => None,
         };
-        let paths = Endpoint::asking().chain([Endpoint::Models]);
+        let paths = Endpoint::asking().chain(Endpoint::LISTS);
         let paths = paths.map(|endpoint| format!("{}{}", base.path, protocol.path(endpoint)));
         let paths: Vec<String> = paths.collect();
         let whole = |path: &String| format!("{scheme}://{}{path}", base.authority);
@@ -332,11 +332,12 @@ impl Site {
     }
 }
 
-/// The one of an endpoint: all that ask no model ask for models.
+/// The one of an endpoint. Those that no provider is asked for have none.
 fn nth(uris: &[Uri], endpoint: Endpoint) -> &Uri {
     static NOWHERE: LazyLock<Uri> = LazyLock::new(Uri::default);
-    let own = endpoint.number().and_then(|n| uris.get(n));
-    own.or(uris.last()).unwrap_or(&NOWHERE)
+    let of_list = || Endpoint::LISTS.iter().position(|list| *list == endpoint);
+    let place = endpoint.number().or_else(|| Some(ASKING + of_list()?));
+    place.and_then(|place| uris.get(place)).unwrap_or(&NOWHERE)
 }
 
 /// All that tells connections apart. It is looked up for each request: where the way is the usual one, no more is said.

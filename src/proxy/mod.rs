@@ -11,6 +11,7 @@ mod funds;
 mod instead;
 mod own;
 mod twins;
+mod voices;
 mod wait;
 
 use std::borrow::Cow;
@@ -278,6 +279,14 @@ where
         Endpoint::Model => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
             catalogue::model(&plan, &gateway.state, &caller, head.uri.path()).map(Answered::said)
+        }
+        Endpoint::Voices | Endpoint::Voice => {
+            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let told = match endpoint {
+                Ok(Endpoint::Voice) => voices::one,
+                _ => voices::all,
+            };
+            told(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
         }
         Endpoint::Usage => {
             let caller = identify(gateway, &plan, &head.headers, record)?;

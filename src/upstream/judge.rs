@@ -400,7 +400,7 @@ pub(super) async fn list(mut inflow: Inflow) -> Result<Bytes, Cause> {
     while let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await {
         whole.extend_from_slice(&piece?);
         if whole.len() > LONGEST_LIST {
-            return Err(Cause::Nonsense("its list of models has no end"));
+            return Err(Cause::Nonsense("its list has no end"));
         }
     }
     Ok(whole.freeze())

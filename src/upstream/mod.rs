@@ -37,7 +37,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::envelope::{Envelope, Rope};
-use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer};
+use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer, Voice};
 use crate::provider::{Origin, Provider, echo};
 use crate::route::{Asks, Bounds, Target};
 use crate::telemetry::RequestId;
@@ -186,11 +186,32 @@ impl Client {
         if matches!(provider.origin, Origin::Echo) {
             return Ok(vec!["echo".into()]);
         }
+        let body = self.list(provider, Endpoint::Models, now).await?;
+        provider.protocol.models(&body).ok_or(NO_LIST)
+    }
+
+    /// Asks a provider for its voices; at most [`crate::protocol::MOST_MODELS`].
+    pub async fn voices(&self, provider: &Provider, now: SystemTime) -> Result<Vec<Voice>, Cause> {
+        const NO_LIST: Cause = Cause::Nonsense("its answer is no list of voices");
+        if matches!(provider.origin, Origin::Echo) {
+            return Ok(Vec::new());
+        }
+        let body = self.list(provider, Endpoint::Voices, now).await?;
+        provider.protocol.voices(&body).ok_or(NO_LIST)
+    }
+
+    /// Asks a provider for a list.
+    async fn list(
+        &self,
+        provider: &Provider,
+        endpoint: Endpoint,
+        now: SystemTime,
+    ) -> Result<Bytes, Cause> {
         let headers = HeaderMap::new();
         let ask = Ask {
             provider,
             method: Method::GET,
-            endpoint: Endpoint::Models,
+            endpoint,
             times: provider.timeouts,
             given: &headers,
             id: None,
@@ -203,8 +224,7 @@ impl Client {
             let judged = judge::error(provider, exchange, now).await;
             return Err(Cause::Status(Box::new(judged.said)));
         }
-        let body = judge::list(exchange.inflow).await?;
-        provider.protocol.models(&body).ok_or(NO_LIST)
+        judge::list(exchange.inflow).await
     }
 
     /// Sends one request and waits for the head of its answer.

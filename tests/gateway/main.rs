@@ -46,6 +46,7 @@ mod drain;
 mod browsers;
 mod operators;
 mod discover;
+mod voices;
 mod ways;
 mod smuggling;
 mod crowds;
