@@ -1,15 +1,16 @@
 //! `docs/providers.md`, written from the presets and their folders. With `UPDATE=1` in the environment it is written
 //! anew; otherwise it must be what it would be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
 use tollgate::config::load::presets;
 use tollgate::config::{Auth, MessageRules, Provider, Rules, Unknown};
+use tollgate::protocol::{Endpoint, Form, Kind, Whole};
 use tollgate::provider::PRESETS;
 
-use crate::protocols::cases;
+use crate::protocols::{Case, cases};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/providers.md");
 
@@ -64,6 +65,73 @@ fn the_page_of_providers_is_what_the_presets_and_the_folders_say() {
         written == page,
         "docs/providers.md is old; UPDATE=1 writes it"
     );
+}
+
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+
+/// What stands around the table of endpoints.
+const AROUND: [&str; 2] = ["<!-- endpoints, written by a test -->\n", "<!-- end -->\n"];
+
+#[test]
+fn the_readmes_table_of_endpoints_is_what_the_folders_prove() {
+    let readme = fs::read_to_string(README).unwrap();
+    let [begin, end] = AROUND;
+    let (before, rest) = readme.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let new = [before, begin, &endpoints(), end, after].concat();
+    if std::env::var("UPDATE").is_ok_and(|update| update == "1") {
+        fs::write(README, &new).unwrap();
+    }
+    let readme = fs::read_to_string(README).unwrap();
+    assert!(readme == new, "README.md is old; UPDATE=1 writes it");
+}
+
+/// One line for each endpoint that asks a model: what is known of it, and who is proven to be asked there.
+fn endpoints() -> String {
+    let all = cases();
+    let mut table = "| `POST` | kind of model | sent as | answered with | billed by | proven with |\n|---|---|---|---|---|---|\n".to_owned();
+    for endpoint in Endpoint::asking() {
+        let path = format!("/v1{}", endpoint.path());
+        let is_here = |case: &&Case| case.path == path;
+        let presets: BTreeSet<&str> = all
+            .iter()
+            .filter(is_here)
+            .map(|case| &*case.preset)
+            .collect();
+        assert!(!presets.is_empty(), "nothing proves {path}");
+        let presets: Vec<&str> = presets.into_iter().collect();
+        let some = match presets.len() {
+            0..=4 => presets.join(", "),
+            many => format!("{many} presets"),
+        };
+        let folders = all.iter().filter(is_here).count();
+        let kind = endpoint.kind().unwrap();
+        let sent = match endpoint.form() {
+            Form::Json => "JSON",
+            Form::Data => "form",
+            Form::Both => "form or JSON",
+            Form::Nothing => "–",
+        };
+        let answered = match (endpoint.whole(), endpoint.streams()) {
+            (Whole::Json, false) => "JSON",
+            (Whole::Json, true) => "JSON or events",
+            (Whole::Text, _) => "JSON, text or events",
+            (Whole::Sound, _) => "sound as it comes, or events",
+        };
+        let billed = match kind {
+            Kind::Chat | Kind::Embedding | Kind::Moderation => "tokens",
+            Kind::Speech => "tokens or characters",
+            Kind::Transcription => "tokens or seconds",
+            Kind::Image => "tokens or images",
+            Kind::Rerank => "tokens or searches",
+        };
+        let kind = kind.name();
+        let _ = writeln!(
+            table,
+            "| `{path}` | `{kind}` | {sent} | {answered} | {billed} | {some}: {folders} |"
+        );
+    }
+    table
 }
 
 fn page() -> String {
