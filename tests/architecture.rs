@@ -18,8 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pieces", &[]),
     ("telemetry", &["usage"]),
     ("ledger", &["usage"]),
-    // A caller holds what it may spend from.
-    ("admission", &["ledger"]),
+    // A caller holds what it may spend from. `usage`: units have limits.
+    ("admission", &["ledger", "usage"]),
     ("protocol", &["envelope", "usage"]),
     ("provider", &["envelope", "protocol"]),
     // `admission`: a target has limits. `envelope`: what a request may cost is read from it as a target's rules leave it.

@@ -14,12 +14,15 @@ use tokio::time::Instant;
 
 use super::capacity::Capacity;
 pub use super::capacity::{Concurrency, Feeling};
+pub use super::charge::Charge;
 pub use super::line::Line;
 pub use super::told::{Left, Limited, What, Whose, tell};
 use super::turns::{Turns, Wake};
+use super::units::Windows;
 pub use super::waiting::{Crowd, Waiting};
 pub use super::window::MINUTE;
 use super::window::Window;
+use crate::usage::{UNITS, Unit, Usage};
 
 /// What may be done. None: as much as one likes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct Limits {
     pub rpm: Option<u64>,
     /// Tokens in any 60 seconds, of input and output.
     pub tpm: Option<u64>,
+    /// What is no token, in any 60 seconds; in the order of [`Unit::ALL`].
+    pub per_minute: [Option<u64>; UNITS],
     /// Requests under way.
     pub concurrency: Option<Concurrency>,
     /// Who finds as many under way as may be waits in it. None: is refused.
@@ -38,6 +43,11 @@ impl Limits {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// How many of a unit, in any 60 seconds.
+    pub(super) fn unit(&self, unit: Unit) -> Option<u64> {
+        unit.of(self.per_minute)
     }
 
     /// Whether more is to be known of requests under way than how many they are.
@@ -51,7 +61,9 @@ impl Limits {
 #[derive(Debug, Default)]
 pub(super) struct Used {
     pub(super) requests: Window,
-    tokens: Window,
+    pub(super) tokens: Window,
+    /// What is no token. None: nobody has limited it.
+    pub(super) units: Option<Box<Windows>>,
     pub(super) slots: u64,
     /// Who waits for slots. None: nobody may, and there are as many as the gate says.
     pub(super) turns: Option<Box<Turns>>,
@@ -136,19 +148,22 @@ impl Gate {
 
     /// What is left of each of its limits.
     pub fn left(&self, now: Instant) -> Vec<Left> {
-        self.lefts(&mut self.used(), now)
+        let mut used = self.used();
+        let mut left = self.lefts(&mut used, now);
+        if let Some(units) = &mut used.units {
+            left.extend(Unit::ALL.into_iter().filter_map(|unit| {
+                let limit = self.limits.unit(unit)?;
+                Some(units.of(unit).left(What::Unit(unit), limit, now))
+            }));
+        }
+        left
     }
 
-    fn lefts(&self, used: &mut Used, now: Instant) -> Vec<Left> {
-        let limits = self.limits;
-        let of = |window: &mut Window, what, limit: u64| Left {
-            what,
-            limit,
-            left: limit.saturating_sub(window.sum(now)),
-            reset: window.reset(now),
-        };
-        let rpm = limits.rpm.map(|it| of(&mut used.requests, What::Rpm, it));
-        let tpm = limits.tpm.map(|it| of(&mut used.tokens, What::Tpm, it));
+    /// The same of those that heads of answers tell of: what is no token is none of them.
+    pub(super) fn lefts(&self, used: &mut Used, now: Instant) -> Vec<Left> {
+        let Limits { rpm, tpm, .. } = self.limits;
+        let rpm = rpm.map(|limit| used.requests.left(What::Rpm, limit, now));
+        let tpm = tpm.map(|limit| used.tokens.left(What::Tpm, limit, now));
         let slots = self.most(used).map(|limit| Left {
             what: What::Concurrency,
             limit,
@@ -224,24 +239,6 @@ impl Gate {
     }
 }
 
-/// What a request has taken of limits that count: whoever has one was let in by [`enter`]. Dropped before it is [spent](Self::spend) it gives all of that back, and
-/// afterwards the tokens that were not used; what was used beyond them is owed.
-#[derive(Debug)]
-pub struct Charge {
-    taken: SmallVec<[Taken; 2]>,
-    used: u64,
-    is_spent: bool,
-}
-
-#[derive(Debug)]
-struct Taken {
-    gate: Arc<Gate>,
-    /// When the request was counted.
-    request: Option<Instant>,
-    /// When how many tokens were.
-    tokens: Option<(Instant, u64)>,
-}
-
 /// Lets a request in at all gates or at none: it takes a slot of each that has some, and counts there.
 pub fn enter(gates: &[Arc<Gate>], now: Instant) -> Result<(Slots, Charge), Limited> {
     enter_with(Slots::none(now), gates, now)
@@ -253,11 +250,7 @@ pub fn enter_with(
     gates: &[Arc<Gate>],
     now: Instant,
 ) -> Result<(Slots, Charge), Limited> {
-    let mut charge = Charge {
-        taken: SmallVec::new(),
-        used: 0,
-        is_spent: false,
-    };
+    let mut charge = Charge::of_nothing();
     if gates.is_empty() {
         return Ok((slots, charge));
     }
@@ -277,113 +270,10 @@ pub fn enter_with(
             slots.gates.push(Arc::clone(gate));
         }
         let is_counted = gate.limits.rpm.is_some();
-        charge.taken.push(Taken {
-            gate: Arc::clone(gate),
-            request: is_counted.then(|| used.requests.take(now, 1)),
-            tokens: None,
-        });
+        let request = is_counted.then(|| used.requests.take(now, 1));
+        charge.passes(Arc::clone(gate), request);
     }
     Ok((slots, charge))
-}
-
-impl Charge {
-    /// Counts the tokens that a request will probably use, at all gates or at none. Of a limit that is lower it takes all
-    /// that there is. What it has counted before does not count any more: whoever asks for another model asks once. Tells
-    /// what is left of the caller's own limits.
-    pub fn take(&mut self, tokens: u64, now: Instant) -> Result<Vec<Left>, Limited> {
-        let mut left = Vec::new();
-        if self.taken.is_empty() {
-            return Ok(left);
-        }
-        let mut wanted: SmallVec<[_; 2]> = SmallVec::new();
-        for Taken {
-            gate, tokens: had, ..
-        } in &mut self.taken
-        {
-            let amount = gate.limits.tpm.map_or(0, |limit| tokens.min(limit));
-            let mut used = gate.used();
-            if let Some((at, amount)) = *had {
-                used.tokens.pay_back(at, amount, now);
-            }
-            wanted.push((&*gate, used, amount, had));
-        }
-        let refused = wanted.iter_mut().filter_map(|(gate, used, amount, _)| {
-            let limit = gate.limits.tpm?;
-            let wait = used.tokens.wait(now, *amount, limit)?;
-            Some(gate.limited(What::Tpm, limit, wait))
-        });
-        if let Some(limited) = refused.max_by_key(|limited| limited.wait) {
-            // What was used of it before is still to be settled.
-            for (_, used, _, had) in &mut wanted {
-                if let Some((at, amount)) = had {
-                    *at = used.tokens.take(now, *amount);
-                }
-            }
-            return Err(limited);
-        }
-        for (gate, used, amount, had) in &mut wanted {
-            let is_counted = gate.limits.tpm.is_some();
-            **had = is_counted.then(|| (used.tokens.take(now, *amount), *amount));
-            if gate.whose == Whose::Key {
-                left = gate.lefts(used, now);
-            }
-        }
-        Ok(left)
-    }
-
-    /// Hands over all that was taken; of this there is nothing left.
-    #[must_use]
-    pub fn hand_over(&mut self) -> Self {
-        Self {
-            taken: std::mem::take(&mut self.taken),
-            ..*self
-        }
-    }
-
-    /// The request is sent: it counts, whatever becomes of it.
-    pub fn spend(&mut self) {
-        self.is_spent = true;
-    }
-
-    /// So many tokens were used.
-    pub fn uses(&mut self, tokens: u64) {
-        self.used = self.used.saturating_add(tokens);
-    }
-
-    /// Nothing more will be used: what was not is given back.
-    pub fn settle(&mut self, now: Instant) {
-        for Taken {
-            gate,
-            request,
-            tokens,
-        } in self.taken.drain(..)
-        {
-            let back = request.filter(|_| !self.is_spent);
-            let wrong = tokens.filter(|(_, amount)| *amount != self.used);
-            if back.is_none() && wrong.is_none() {
-                continue;
-            }
-            let mut used = gate.used();
-            if let Some(at) = back {
-                used.requests.pay_back(at, 1, now);
-            }
-            if let Some((at, amount)) = wrong {
-                used.tokens
-                    .pay_back(at, amount.saturating_sub(self.used), now);
-                if self.used > amount {
-                    used.tokens.take(now, self.used - amount);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if !self.taken.is_empty() {
-            self.settle(Instant::now());
-        }
-    }
 }
 
 /// What was taken of all limits, by their owners. Outlives plans.
@@ -403,6 +293,9 @@ impl Gates {
         let mut known = used.lock().unwrap_or_else(PoisonError::into_inner);
         if limits.takes_turns() {
             known.turns.get_or_insert_default();
+        }
+        if limits.per_minute.iter().any(Option::is_some) {
+            known.units.get_or_insert_default();
         }
         if let Some(turns) = &mut known.turns {
             turns.wanted = limits.concurrency;
@@ -441,12 +334,15 @@ impl Gates {
     }
 
     /// Counts what was taken before this began, if its owner has limits. To be told in the order of time.
-    pub fn remember(&self, owner: (Whose, &str), requests: u64, tokens: u64, at: Instant) {
+    pub fn remember(&self, owner: (Whose, &str), requests: u64, usage: &Usage, at: Instant) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(used) = all.get(&(owner.0, owner.1.into())) {
             let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
             used.requests.take(at, requests);
-            used.tokens.take(at, tokens);
+            used.tokens.take(at, usage.tokens());
+            if let Some(units) = &mut used.units {
+                units.remember(usage, at);
+            }
         }
     }
 
@@ -455,8 +351,11 @@ impl Gates {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, used| {
             let mut seen = used.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_idle =
-                seen.slots == 0 && seen.requests.sum(now) == 0 && seen.tokens.sum(now) == 0;
+            let units = seen.units.as_mut();
+            let is_idle = units.is_none_or(|units| units.are_idle(now))
+                && seen.slots == 0
+                && seen.requests.sum(now) == 0
+                && seen.tokens.sum(now) == 0;
             Arc::strong_count(used) > 1 || !is_idle
         });
     }
@@ -471,18 +370,18 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// Of which caller, and how many tokens it may use.
-        Enter(usize, u64),
+        /// Of which caller, and how many tokens and pictures it may use.
+        Enter(usize, u64, Option<u64>),
         /// Of which request.
         Spend(usize),
-        /// Of which request, and how many tokens it used.
-        Uses(usize, u64),
+        /// Of which request, and how many tokens and pictures it used.
+        Uses(usize, u64, u64),
         /// Of which request.
         Drop(usize),
         /// After how many milliseconds.
         Later(u64),
         /// To which limits of everybody.
-        Reload(u64, u64, u64),
+        Reload(u64, u64, u64, u64),
         /// All that is open ends, and what was taken is read back from what was sent.
         Restart,
     }
@@ -497,18 +396,18 @@ mod tests {
         let gate = [gates.gate(Whose::Key, "ann", limits)];
         let charge = || enter(&gate, now).unwrap().1;
         let mut first = charge();
-        first.take(10, now).unwrap();
+        first.take(10, None, now).unwrap();
         first.spend();
-        first.uses(60);
+        first.uses(60, 0);
         // Another takes all that is left meanwhile.
         let mut other = charge();
-        other.take(90, now).unwrap();
+        other.take(90, None, now).unwrap();
         other.spend();
-        other.uses(90);
+        other.uses(90, 0);
         other.settle(now);
         // Asked for another model, for which there is nothing left.
         let mut next = first.hand_over();
-        assert!(next.take(50, now).is_err());
+        assert!(next.take(50, None, now).is_err());
         next.settle(now);
         let left = gate[0].left(now).iter().map(|left| left.left).sum::<u64>();
         assert_eq!(left, 0, "150 of 100");
@@ -519,12 +418,12 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            8 => (0..3_usize, 0..40_u64).prop_map(|(who, tokens)| Step::Enter(who, tokens)),
+            8 => (0..3_usize, 0..40_u64, proptest::option::of(0..6_u64)).prop_map(|(who, tokens, images)| Step::Enter(who, tokens, images)),
             5 => (0..6_usize).prop_map(Step::Spend),
-            4 => (0..6_usize, 0..60_u64).prop_map(|(which, tokens)| Step::Uses(which, tokens)),
+            4 => (0..6_usize, 0..60_u64, 0..6_u64).prop_map(|(which, tokens, images)| Step::Uses(which, tokens, images)),
             6 => (0..6_usize).prop_map(Step::Drop),
             5 => (0..20_000_u64).prop_map(Step::Later),
-            1 => (1..9_u64, 20..90_u64, 1..6_u64).prop_map(|(a, b, c)| Step::Reload(a, b, c)),
+            1 => (1..9_u64, 20..90_u64, 1..6_u64, 1..9_u64).prop_map(|(a, b, c, d)| Step::Reload(a, b, c, d)),
             1 => Just(Step::Restart),
         ];
         proptest::collection::vec(step, 1..120)
@@ -536,13 +435,16 @@ mod tests {
         _slots: Slots,
         charge: Charge,
         at: Instant,
-        tokens: u64,
-        used: u64,
+        /// Tokens and pictures, as many as it may use.
+        wanted: [u64; 2],
+        used: [u64; 2],
+        /// It takes pictures.
+        has_own: bool,
         is_spent: bool,
     }
 
-    /// What counts of one owner: when, how many requests, how many tokens.
-    type Counted = Vec<(Instant, u64, u64)>;
+    /// What counts of one owner: when, how many requests, tokens and pictures.
+    type Counted = Vec<(Instant, [u64; 3])>;
 
     #[derive(Default)]
     struct World {
@@ -551,8 +453,8 @@ mod tests {
         open: Vec<Open>,
         /// What has ended, by caller.
         counted: [Counted; 3],
-        /// Requests that were sent: of whom, when, and how many tokens they used.
-        sent: Vec<(usize, Instant, u64)>,
+        /// Requests that were sent: of whom, when, and how many tokens and pictures they used.
+        sent: Vec<(usize, Instant, [u64; 2])>,
     }
 
     impl World {
@@ -563,29 +465,34 @@ mod tests {
             [own].into_iter().chain((who < 2).then_some(team)).collect()
         }
 
-        /// What counts now of these callers: requests, tokens, slots.
-        fn sum(&self, whose: &[usize], now: Instant) -> [u64; 3] {
+        /// What counts now of these callers: requests, tokens, pictures, slots.
+        fn sum(&self, whose: &[usize], now: Instant) -> [u64; 4] {
             let mine = self.open.iter().filter(|open| whose.contains(&open.who));
             let slots = mine.clone().count() as u64;
-            let open = mine.map(|open| (open.at, 1, open.tokens));
+            let open = mine.map(|open| (open.at, [1, open.wanted[0], open.wanted[1]]));
             let ended = whose.iter().flat_map(|who| &self.counted[*who]).copied();
-            let all = open.chain(ended).filter(|(at, ..)| *at + MINUTE > now);
-            let (requests, tokens) = all.fold((0, 0), |(a, b), (_, c, d)| (a + c, b + d));
-            [requests, tokens, slots]
+            let all = open.chain(ended).filter(|(at, _)| *at + MINUTE > now);
+            let sum = all.fold([0; 3], |sum, (_, adds)| {
+                std::array::from_fn(|n| sum[n] + adds[n])
+            });
+            [sum[0], sum[1], sum[2], slots]
         }
 
-        fn enter(&mut self, who: usize, tokens: u64, now: Instant) {
+        fn enter(&mut self, who: usize, (tokens, images): (u64, Option<u64>), now: Instant) {
             let concurrency = self.limits.concurrency.map(Concurrency::first);
-            let limits = [self.limits.rpm, self.limits.tpm, concurrency].map(Option::unwrap);
+            let most = self.limits.unit(Unit::Images);
+            let limits = [self.limits.rpm, self.limits.tpm, most, concurrency].map(Option::unwrap);
             let shared = if who < 2 { &[0, 1][..] } else { &[2] };
-            let tokens = tokens.min(limits[1]);
+            let wanted = [tokens.min(limits[1]), images.unwrap_or(0).min(limits[2])];
             let fits = [&[who][..], shared].into_iter().all(|whose| {
                 let sums = self.sum(whose, now);
-                let adds = [1, tokens, 1];
-                (0..3).all(|n| sums[n] + adds[n] <= limits[n])
+                let adds = [1, wanted[0], wanted[1], 1];
+                // Who takes no pictures is not held up by a debt of them.
+                (0..4).all(|n| (n == 2 && images.is_none()) || sums[n] + adds[n] <= limits[n])
             });
+            let own = images.map(|images| (Unit::Images, images));
             let entered = enter(&self.of(who), now).and_then(|(slots, mut charge)| {
-                charge.take(tokens, now)?;
+                charge.take(tokens, own, now)?;
                 Ok((slots, charge))
             });
             match entered {
@@ -596,8 +503,9 @@ mod tests {
                         _slots: slots,
                         charge,
                         at: now,
-                        tokens,
-                        used: 0,
+                        wanted,
+                        used: [0; 2],
+                        has_own: own.is_some(),
                         is_spent: false,
                     });
                 }
@@ -608,12 +516,18 @@ mod tests {
         fn end(&mut self, which: usize, now: Instant) {
             let open = self.open.swap_remove(which);
             let mine = &mut self.counted[open.who];
-            let used = if open.is_spent { open.used } else { 0 };
+            let used = if open.is_spent { open.used } else { [0; 2] };
             if open.is_spent {
                 self.sent.push((open.who, open.at, used));
             }
-            mine.push((open.at, open.is_spent.into(), used.min(open.tokens)));
-            mine.push((now, 0, used.saturating_sub(open.tokens)));
+            let [tokens, images] = [0, 1].map(|n| {
+                (
+                    used[n].min(open.wanted[n]),
+                    used[n].saturating_sub(open.wanted[n]),
+                )
+            });
+            mine.push((open.at, [open.is_spent.into(), tokens.0, images.0]));
+            mine.push((now, [0, tokens.1, images.1]));
         }
 
         fn restart(&mut self, now: Instant) {
@@ -626,12 +540,17 @@ mod tests {
             for who in 0..3 {
                 self.of(who);
             }
-            for (who, at, used) in self.sent.clone() {
-                self.counted[who].push((at, 1, used));
+            for (who, at, [tokens, images]) in self.sent.clone() {
+                self.counted[who].push((at, [1, tokens, images]));
+                let used = Usage {
+                    output: tokens,
+                    ..Usage::default()
+                };
+                let used = used.with(Unit::Images, images);
                 self.gates
-                    .remember((Whose::Key, &who.to_string()), 1, used, at);
+                    .remember((Whose::Key, &who.to_string()), 1, &used, at);
                 if who < 2 {
-                    self.gates.remember((Whose::Team, "team"), 1, used, at);
+                    self.gates.remember((Whose::Team, "team"), 1, &used, at);
                 }
             }
         }
@@ -645,30 +564,38 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
-                let limits = Limits { rpm: Some(4), tpm: Some(60), concurrency: Some(Concurrency::Fixed(3)), line: None };
-                let mut world = World { limits, ..World::default() };
+                let limits = |[rpm, tpm, images, concurrency]: [u64; 4]| Limits {
+                    rpm: Some(rpm),
+                    tpm: Some(tpm),
+                    per_minute: [None, None, Some(images), None],
+                    concurrency: Some(Concurrency::Fixed(concurrency)),
+                    line: None,
+                };
+                let mut world = World { limits: limits([4, 60, 8, 3]), ..World::default() };
                 for step in steps {
                     let now = Instant::now();
                     match step {
-                        Step::Enter(who, tokens) => world.enter(who, tokens, now),
+                        Step::Enter(who, tokens, images) => world.enter(who, (tokens, images), now),
                         Step::Spend(which) => {
                             if let Some(open) = world.open.get_mut(which) {
                                 open.charge.spend();
                                 open.is_spent = true;
                             }
                         }
-                        Step::Uses(which, tokens) => {
+                        Step::Uses(which, tokens, images) => {
                             if let Some(open) = world.open.get_mut(which).filter(|open| open.is_spent) {
-                                open.charge.uses(tokens);
-                                open.used += tokens;
+                                let images = if open.has_own { images } else { 0 };
+                                open.charge.uses(tokens, images);
+                                open.used[0] += tokens;
+                                open.used[1] += images;
                             }
                         }
                         Step::Drop(which) if which < world.open.len() => world.end(which, now),
                         Step::Drop(_) => {}
                         Step::Restart => world.restart(now),
                         Step::Later(millis) => advance(Duration::from_millis(millis)).await,
-                        Step::Reload(rpm, tpm, concurrency) => {
-                            world.limits = Limits { rpm: Some(rpm), tpm: Some(tpm), concurrency: Some(Concurrency::Fixed(concurrency)), line: None };
+                        Step::Reload(rpm, tpm, concurrency, images) => {
+                            world.limits = limits([rpm, tpm, images, concurrency]);
                             world.gates.prune(now);
                         }
                     }

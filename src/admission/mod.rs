@@ -1,10 +1,11 @@
 //! May it pass? From what a caller shows to who is calling, and whether there is room.
 //!
 //! A key is looked up by its SHA-256 digest: the key itself is kept nowhere. (A plain hash is right for keys that are
-//! random; a slow one would cost every request.) Knows `ledger`.
+//! random; a slow one would cost every request.) Knows `ledger` and `usage`.
 
 mod bearers;
 mod capacity;
+mod charge;
 pub mod door;
 pub mod guesses;
 pub mod limits;
@@ -13,6 +14,7 @@ mod made;
 pub mod note;
 mod told;
 mod turns;
+mod units;
 mod waiting;
 mod window;
 

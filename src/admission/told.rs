@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::window::MINUTE;
 use crate::ledger::{Refused, Scope};
+use crate::usage::Unit;
 
 /// Whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +33,8 @@ pub enum What {
     Rpm,
     /// Tokens of a minute.
     Tpm,
+    /// What is no token, of a minute.
+    Unit(Unit),
 }
 
 impl What {
@@ -42,6 +45,10 @@ impl What {
             Self::Rpd => "rpd",
             Self::Rpm => "rpm",
             Self::Tpm => "tpm",
+            Self::Unit(Unit::Characters) => "per_minute.characters",
+            Self::Unit(Unit::Seconds) => "per_minute.seconds",
+            Self::Unit(Unit::Images) => "per_minute.images",
+            Self::Unit(Unit::Searches) => "per_minute.searches",
         }
     }
 }
@@ -114,6 +121,7 @@ impl fmt::Display for Limited {
             What::Rpd => write!(f, " is at its limit of {limit} requests a day"),
             What::Rpm => write!(f, " is at its limit of {limit} requests a minute"),
             What::Tpm => write!(f, " is at its limit of {limit} tokens a minute"),
+            What::Unit(unit) => write!(f, " is at its limit of {limit} {} a minute", unit.name()),
         }?;
         write!(f, " ({})", self.what.name())?;
         if self.what == What::Concurrency {
@@ -157,7 +165,7 @@ pub struct Left {
     pub reset: Duration,
 }
 
-/// Tells in an answer's head what is left, in the words that clients of OpenAI know. Of requests under way there are none.
+/// Tells in an answer's head what is left, in the words that clients of OpenAI know: those of requests and tokens.
 pub fn tell(all: &[Left], headers: &mut HeaderMap) {
     const REQUESTS: [HeaderName; 3] = [
         HeaderName::from_static("x-ratelimit-limit-requests"),
@@ -184,7 +192,8 @@ pub fn tell(all: &[Left], headers: &mut HeaderMap) {
         let [limit, left, reset] = match it.what {
             What::Rpm | What::Rpd => REQUESTS,
             What::Tpm => TOKENS,
-            What::Concurrency => continue,
+            // They know no others.
+            What::Concurrency | What::Unit(_) => continue,
         };
         let reset_value = match it.reset {
             // As a rule, for this very request was just counted.

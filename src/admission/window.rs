@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::told::{Left, What};
+
 /// How long what was taken counts.
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// From so many moments on, those that lie close together are kept as one.
@@ -61,6 +63,16 @@ impl Window {
         })
     }
 
+    /// What is left of a limit on it.
+    pub(super) fn left(&mut self, what: What, limit: u64, now: Instant) -> Left {
+        Left {
+            what,
+            limit,
+            left: limit.saturating_sub(self.sum(now)),
+            reset: self.reset(now),
+        }
+    }
+
     /// Takes an amount, whether or not it fits. Gives the moment at which it counts.
     pub(super) fn take(&mut self, now: Instant, amount: u64) -> Instant {
         let is_many = self.taken.len() >= MANY;
@@ -92,6 +104,14 @@ impl Window {
             let back = amount.min(*sum);
             *sum -= back;
             self.sum = self.sum.saturating_sub(back);
+        }
+    }
+
+    /// Of what was taken so much was used: the rest is given back, and what was used beyond it is owed.
+    pub(super) fn settle(&mut self, (at, amount): (Instant, u64), used: u64, now: Instant) {
+        self.pay_back(at, amount.saturating_sub(used), now);
+        if used > amount {
+            self.take(now, used - amount);
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct Terms {
     /// Requests of a day
     #[arg(long)]
     rpd: Option<u64>,
+    /// What is no token, in any 60 seconds: characters, seconds, images or searches; again for more
+    #[arg(long, value_name = "UNIT=N", value_parser = per_minute)]
+    per_minute: Vec<(String, u64)>,
     /// Requests under way
     #[arg(long)]
     concurrency: Option<u64>,
@@ -88,7 +91,12 @@ impl Terms {
         let limits = limits
             .into_iter()
             .filter_map(|(name, limit)| Some((name.into(), json!(limit?))));
-        let limits: Map<String, Value> = limits.collect();
+        let mut limits: Map<String, Value> = limits.collect();
+        let units = self.per_minute.iter();
+        let units: Map<_, _> = units.map(|(unit, n)| (unit.clone(), json!(n))).collect();
+        if !units.is_empty() {
+            limits.insert("per_minute".into(), units.into());
+        }
         if !limits.is_empty() {
             terms.insert("limits".into(), limits.into());
         }
@@ -115,6 +123,14 @@ impl Terms {
         }
         Ok(Value::Object(terms).to_string())
     }
+}
+
+/// A limit of a unit, as it is typed. Which units there are is known where the key is made.
+fn per_minute(text: &str) -> Result<(String, u64), String> {
+    let limit = text
+        .split_once('=')
+        .and_then(|(unit, n)| Some((unit.to_owned(), n.parse().ok()?)));
+    limit.ok_or_else(|| "write a unit and a number, such as images=10".to_owned())
 }
 
 /// Makes a key. It alone goes to standard output, so that a script can take it.
@@ -182,11 +198,16 @@ pub fn list(file: &Path, environment: Environment, json: bool) -> Result<(), Fai
 /// One key, as a person reads it.
 fn line(key: Listed) -> Vec<String> {
     let limits = key.limits.unwrap_or_default();
+    let units = limits.per_minute;
     let limits = [
         ("rpm", limits.rpm),
         ("tpm", limits.tpm),
         ("rpd", limits.rpd),
         ("concurrency", limits.concurrency),
+        ("per_minute.characters", units.characters),
+        ("per_minute.seconds", units.seconds),
+        ("per_minute.images", units.images),
+        ("per_minute.searches", units.searches),
     ];
     let limits = limits
         .into_iter()

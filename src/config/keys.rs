@@ -124,6 +124,43 @@ pub struct Limits {
     /// Requests under way.
     #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u64>,
+    /// What is no token.
+    #[serde(skip_serializing_if = "PerMinute::is_empty")]
+    pub per_minute: PerMinute,
+}
+
+/// How much that is no token may be had in any 60 seconds. What is not given is not limited.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerMinute {
+    /// Characters of text that are spoken.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
+    pub characters: Option<u64>,
+    /// Seconds of sound that are heard.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// Pictures that are made.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
+    pub images: Option<u64>,
+    /// Searches, as those who rank documents bill them.
+    #[serde(deserialize_with = "limit", skip_serializing_if = "Option::is_none")]
+    pub searches: Option<u64>,
+}
+
+impl PerMinute {
+    /// Whether nothing is given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn or(self, others: Self) -> Self {
+        Self {
+            characters: self.characters.or(others.characters),
+            seconds: self.seconds.or(others.seconds),
+            images: self.images.or(others.images),
+            searches: self.searches.or(others.searches),
+        }
+    }
 }
 
 impl Limits {
@@ -135,6 +172,7 @@ impl Limits {
             tpm: self.tpm.or(others.tpm),
             rpd: self.rpd.or(others.rpd),
             concurrency: self.concurrency.or(others.concurrency),
+            per_minute: self.per_minute.or(others.per_minute),
         }
     }
 }

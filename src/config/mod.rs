@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use diagnostic::Diagnostic;
-pub use keys::{Day, Key, Limits};
+pub use keys::{Day, Key, Limits, PerMinute};
 pub use models::{Adaptive, After, Hedge, Kind, Model, Queue, StickyBy, Strategy, Target};
 pub use rules::{MessageRules, Rules, Unknown};
 pub use secret::Secret;

@@ -26,8 +26,8 @@ pub struct Recent {
     pub team: Option<String>,
     /// Where it went.
     pub target: String,
-    /// All tokens that were used.
-    pub tokens: u64,
+    /// What was used.
+    pub usage: Usage,
 }
 
 /// The tries of the last `span` before now, the oldest first.
@@ -66,7 +66,7 @@ pub fn recent(path: &Path, span: Duration, now: SystemTime) -> Result<Vec<Recent
                 key: key.to_string(),
                 team: line.team.as_deref().map(str::to_owned),
                 target: target.to_string(),
-                tokens: Usage::of(used, None).tokens(),
+                usage: Usage::of(used, None),
             };
             found.push((at, line.request().to_owned(), recent));
         }

@@ -85,10 +85,18 @@ impl Owners<'_> {
             tpm,
             rpd,
             concurrency,
+            per_minute,
         } = limits;
+        let config::PerMinute {
+            characters,
+            seconds,
+            images,
+            searches,
+        } = per_minute;
         let here = Limits {
             rpm,
             tpm,
+            per_minute: [characters, seconds, images, searches],
             concurrency: concurrency.map(Concurrency::Fixed).or(room.adaptive),
             line: room.line,
         };

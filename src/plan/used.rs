@@ -31,10 +31,10 @@ impl State {
             let requests = u64::from(it.is_first);
             let team = it.team.as_deref().map(|team| (Whose::Team, team));
             for owner in [(Whose::Key, &*it.key)].into_iter().chain(team) {
-                self.gates.remember(owner, requests, it.tokens, at);
+                self.gates.remember(owner, requests, &it.usage, at);
             }
             let target = (Whose::Target, &*it.target);
-            self.gates.remember(target, 1, it.tokens, at);
+            self.gates.remember(target, 1, &it.usage, at);
         }
     }
 }

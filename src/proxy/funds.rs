@@ -1,4 +1,4 @@
-//! May it pass, and may it be paid? Tokens are taken of its limits, and money is set aside for the most that it may cost, or
+//! May it pass, and may it be paid? What it may use is taken of its limits, and money is set aside for the most that it may cost, or
 //! it is not sent.
 
 use std::sync::Arc;
@@ -62,14 +62,14 @@ pub(super) async fn open(
         true => Some(Bounds::new(route, endpoint, envelope, cap)?),
         false => None,
     };
-    let mut probable = 0;
+    let (mut probable, own) = (0, demand::own(endpoint, envelope));
     if !caller.gates.is_empty() || route.targets.is_limited {
         probable = match &bounds {
             Some(bounds) => bounds.probable(envelope),
             None => Bounds::guess(endpoint, envelope, cap),
         };
         // Its body may have taken its time.
-        let left = taken.charge.take(probable, Instant::now())?;
+        let left = taken.charge.take(probable, own, Instant::now())?;
         if let Some(permit) = &mut taken.permit {
             permit.left = left;
         }
@@ -93,7 +93,7 @@ pub(super) async fn open(
         model: Arc::clone(model),
         tries: record.tries,
         length: envelope.length(),
-        own: demand::own(endpoint, envelope),
+        own,
         probable,
         least,
         at: now,

@@ -168,7 +168,7 @@ impl Metrics {
                 IntGaugeVec::new(
                     Opts::new(
                         "tollgate_limit_remaining",
-                        "What is left now of a key's own limits: rpm, tpm, rpd, concurrency; of keys that have a label.",
+                        "What is left now of a key's own limits: rpm, tpm, rpd, concurrency, per_minute.*; of keys that have a label.",
                     ),
                     &["key", "limit"],
                 ),

@@ -81,6 +81,18 @@ impl Asked {
         }
     }
 
+    /// What limits count of what was used: tokens, and how much of what is no token. Where an answer is silent about that it has
+    /// used what it was let in for: a limit that providers need not tell of would be none.
+    pub(super) fn counts(&self, usage: &Usage) -> (u64, u64) {
+        let own = self
+            .own
+            .map_or(0, |(unit, likely)| match usage.units(unit) {
+                0 => likely,
+                told => told,
+            });
+        (usage.tokens(), own)
+    }
+
     /// Whether an answer does not say how much it took of what its price is by, so that this is a guess.
     pub(super) fn lacks(&self, told: &Usage, price: Option<&Price>) -> bool {
         let own = self.own.map(|(unit, _)| unit);

@@ -141,12 +141,14 @@ impl Tab {
         }
     }
 
-    /// The try beside this one is over, and was entered as this says: its tokens are the request's, too.
+    /// The try beside this one is over, and was entered as this says: what it used the request did, too.
     pub(super) fn outran(&mut self, beside: &Record) {
         self.outrun = None;
         self.attempt += beside.tries;
-        self.charge
-            .uses(beside.usage.map_or(0, |usage| usage.tokens()));
+        if let Some(usage) = &beside.usage {
+            let (tokens, own) = self.asked.counts(usage);
+            self.charge.uses(tokens, own);
+        }
         if let Some(bill) = self.bill.as_ref().filter(|bill| bill.is_sent) {
             self.presence.finishes(bill.finish);
         }
@@ -195,7 +197,7 @@ impl Tab {
         };
         let (mut slots, mut charge) = entered.map_err(Cause::Limited)?;
         slots.set_used(false);
-        let charged = charge.take(self.asked.probable, now);
+        let charged = charge.take(self.asked.probable, self.asked.own, now);
         charged.map_err(Cause::Limited)?;
         let (mut bound, mut most) = (None, self.asked.most());
         if let Some(bounds) = &self.bounds {
@@ -453,9 +455,9 @@ impl Tab {
         let told = usage.filter(|usage| is_all || is_near(usage));
         let is_complete = end == End::Complete.name();
         let (entered, is_guess) = bill.comes_to(&self.asked, told, is_complete);
-        let tokens = entered.usage.tokens();
-        bill.charge.uses(tokens);
-        self.charge.uses(tokens);
+        let (tokens, own) = self.asked.counts(&entered.usage);
+        bill.charge.uses(tokens, own);
+        self.charge.uses(tokens, own);
         if let Some(entry) = self.hold.current() {
             // However it came to its end, nobody heard of that.
             let absence = self.presence.absence();
