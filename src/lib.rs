@@ -17,17 +17,18 @@
 //!    [`plan::Plan`] is taken once.
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
 //!    is room below the limits: a [`admission::Permit`] goes as far as the answer does, a [`admission::limits::Charge`] is what
-//!    the request takes of them. 4. [`envelope`] reads the body once and notes where each member lies. 5. The plan turns the
-//!    model's name into a [`route::Route`], if the model is for what is asked; its tokens are charged, and the most that it may
-//!    cost at its targets is set aside in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made
+//!    the request takes of them. 4. [`envelope`] reads the body once, JSON or a form, and notes where each
+//!    member lies. 5. The plan turns the model's name into a [`route::Route`], if the model is for what is asked; its tokens are
+//!    charged, and the most that it may cost at its targets is set aside in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made
 //!    without them, and a charge is had by nobody but who was let in.
 //! 6. [`upstream::attempt`] goes from target to target, in the order of the model's [`route::Strategy`] (a [`route::Walk`]), past
 //!    those that rest after failures ([`route::health`]), and as often as the model's [`route::Allowance`] has it. Where all
 //!    have what they can do it waits in line for one; where one takes too long it may ask another beside it, with a tab of
 //!    its own. The [`provider`]'s rules splice the body, the client sends it, over the way that was decided when the plan was
-//!    compiled, and what comes back is judged. A short answer is held whole, a stream up to its first content, so that what
-//!    is no answer moves on to the next try. What a model's targets cannot take another model may, where the operator says
-//!    so: then money is set aside for that, and it is asked.
+//!    compiled, and what comes back is judged. A short answer is held whole, a stream up to its first content, sound not at all,
+//!    so that what is no answer moves on to the next try. What each endpoint is written as and answered with is one table in
+//!    [`protocol`]. What a model's targets cannot take another model may, where the operator says so: then money is set aside
+//!    for that, and it is asked.
 //! 7. [`response`] gives the answer back piece by piece, while a [`protocol::Decoder`] picks out usage and the end. What it
 //!    cost is durable in the [`ledger`] before its last bytes go. Its body holds the guards: whatever ends it gives
 //!    everything back. What a client has left may be read on, by a bounded finisher, for its usage. One that has heard nothing

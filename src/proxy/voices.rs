@@ -66,8 +66,8 @@ fn voices(plan: &Plan, state: &State, caller: &Caller, uri: &Uri) -> Result<Vec<
         };
         match &passage.provider.voices {
             Voices::Listed(ids) => {
-                let named = |id: &Box<str>| json!({ "id": id, "name": id, "owned_by": name });
-                all.extend(ids.iter().map(named));
+                let named = |id: &str| json!({ "id": id, "name": id, "owned_by": name });
+                all.extend(ids.iter().map(|id| named(id)));
             }
             Voices::Asked(_) => {
                 let told = told.get(name).into_iter().flatten();
@@ -88,7 +88,7 @@ fn voices(plan: &Plan, state: &State, caller: &Caller, uri: &Uri) -> Result<Vec<
 fn model(uri: &Uri) -> Option<String> {
     let mut parts = uri.query()?.split('&');
     let model = parts.find_map(|part| part.strip_prefix("model="))?;
-    Some(unescape(&model.replace("+", " ")))
+    Some(unescape(&model.replace('+', " ")))
 }
 
 /// The providers that a caller may ask, for one model at least.

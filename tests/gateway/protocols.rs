@@ -202,7 +202,7 @@ impl Case {
             return "[providers.echo]\n".to_owned();
         }
         let mut text = format!(
-            "[providers.{name}]\ntries = 1\nbase_url = \"http://{}{}\"\n",
+            "[providers.{name}]\ntries = 1\nvoices = false\nbase_url = \"http://{}{}\"\n",
             provider.address,
             self.base()
         );
