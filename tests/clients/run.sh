@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# The client test: how real clients take what the gateway refuses. OpenAI's and Anthropic's clients in Python and OpenAI's
-# in Node meet each 429 and 503 of the gateway's own, and must retry, wait or give up as its headers say.
+# The client test: what real clients make of what the gateway answers, and of what it refuses. OpenAI's clients in Python
+# and Node, LangChain's, esperanto, litellm's and the Vercel AI SDK ask at each endpoint that they have, whole and as streams,
+# and must show content, tool calls, usage and errors as they would of OpenAI; then all that the provider has billed must be
+# in the ledger, to the billionth of a dollar. OpenAI's and Anthropic's clients in Python and OpenAI's in Node meet each 429
+# and 503 of the gateway's own, and must retry, wait or give up as its headers say.
 #
 #   tests/clients/run.sh                  the gateway of this checkout
 #   TOLLGATE=path tests/clients/run.sh    another gateway
 #
 # What it does, in this order:
-#   1. the clients, exactly as requirements.txt and package.json pin them, into target/clients (about 100 MB; made once
+#   1. the clients, exactly as requirements.txt and package.json pin them, into target/clients (about 530 MB; made once
 #      and kept; made anew when one of those, the Python or the Node changes);
-#   2. a scripted provider (provider.py), which answers, refuses or waits as it is told;
-#   3. gateways in front of it: a plain one, one that takes one request at a time, one whose ledger's disk is full, and
-#      for each client one that is told to stop;
-#   4. the checks (retries.py, retries.mjs), client by client. Requests are counted by the gateways' metrics.
+#   2. two scripted providers: one that answers, refuses or waits as it is told (provider.py), and one that answers in each
+#      shape of OpenAI's (shapes.py), reads uploads by a parser of its own, and keeps books;
+#   3. gateways in front of them: a plain one, one that takes one request at a time, one whose ledger's disk is full, one whose
+#      keys have limits, one for the answers, and for each client that retries one that is told to stop;
+#   4. the checks, client by client: how they retry (retries.py, retries.mjs; requests are counted by the gateways' metrics),
+#      and what they are answered (answers.py, answers.mjs), with the books at the end.
 # Nothing is downloaded but the clients; ports are picked by the system; everything started is ended, and all files but
-# the clients are removed, however this script ends. After the installation it takes about 20 seconds.
+# the clients are removed, however this script ends. After the installation it takes about a minute.
 #
-# Needs: bash, python3 (3.9 or later, with venv and pip), node (20 or later) with npm, and the gateway's binary or cargo to
+# Needs: bash, python3 (3.10 or later, with venv and pip), node (20 or later) with npm, and the gateway's binary or cargo to
 # build it. Where a process's files cannot be limited (Linux only), the full disk is left out, and said so.
 #
 # Settings, from the environment:
@@ -37,7 +42,7 @@ temporary=${TMPDIR:-/tmp}
 [ $# -eq 0 ] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 work=$(mktemp -d "${temporary%/}/tollgate-clients.XXXXXX")
-provider_pid=
+provider_pids=()
 checks_pid=
 gateway_pids=()
 
@@ -48,8 +53,8 @@ finish() {
   local status=$? log pid
   trap - EXIT INT TERM
   end "$checks_pid"
-  # The provider first: what it holds would hold the gateways up.
-  end "$provider_pid"
+  # The providers first: what they hold would hold the gateways up.
+  for pid in "${provider_pids[@]}"; do end "$pid"; done
   for pid in "${gateway_pids[@]}"; do end "$pid"; done
   if [ "$status" -ne 0 ]; then
     for log in "$work"/*.log; do
@@ -100,23 +105,25 @@ $(cat "$here/requirements.txt" "$here/package.json")"
   mkdir "$clients/node"
   cp "$here/package.json" "$clients/node/"
   (cd "$clients/node" && npm install --silent --no-package-lock --ignore-scripts --no-audit --no-fund) \
-    || die "the package of package.json could not be installed"
+    || die "the packages of package.json could not be installed"
   printf '%s\n' "$stamp" >"$clients/stamp"
 }
 
-# --- 2. the provider ---
+# --- 2. the providers ---
 
+# Starts the provider of a name; its address is then in `address`.
 start_provider() {
-  local waited
-  "$clients/python/bin/python" "$here/provider.py" "$work/provider" >"$work/provider.log" 2>&1 &
-  provider_pid=$!
+  local name=$1 pid waited
+  "$clients/python/bin/python" "$here/$name.py" "$work/$name" >"$work/$name.log" 2>&1 &
+  pid=$!
+  provider_pids+=("$pid")
   for ((waited = 0; waited < 100; waited++)); do
-    [ ! -e "$work/provider" ] || break
-    kill -0 "$provider_pid" 2>/dev/null || die "the provider has ended"
+    [ ! -e "$work/$name" ] || break
+    kill -0 "$pid" 2>/dev/null || die "the provider has ended: $name"
     sleep 0.1
   done
-  [ -e "$work/provider" ] || die "the provider did not start within 10 seconds"
-  provider=$(cat "$work/provider")
+  [ -e "$work/$name" ] || die "the provider did not start within 10 seconds: $name"
+  address=$(cat "$work/$name")
 }
 
 # --- 3. the gateways ---
@@ -253,15 +260,29 @@ key = "sk-two-5d41402abc4b2a76"
 limits = { rpm = 2 }
 '
   export LIMITED=$url LIMITED_ADMIN=$admin
+  start_gateway answers '' "
+[providers.shapes]
+preset = \"openai-compatible\"
+base_url = \"$shapes/v1\"
+api_key = \"sk-provider-5d41402abc4b2a76\"
+tries = 1
+
+$("$clients/python/bin/python" "$here/shapes.py" --models)"
+  export ANSWERS=$url ANSWERS_FOLDER=$work/answers
 }
 
 # --- 4. the checks ---
 
-# Runs the checks of one client, which get a gateway that they stop.
-run_checks() {
+# Runs the checks of one client's retries, which get a gateway that they stop.
+run_retries() {
   start_gateway "leaving-$1" 'drain = "1s"' ''
   export LEAVING=$url LEAVING_PID=$pid
   shift
+  run_checks "$@"
+}
+
+# Runs the checks of one client.
+run_checks() {
   "$@" & # waited for, so that a signal to this script is heard at once
   checks_pid=$!
   wait "$checks_pid" || failed=1
@@ -274,13 +295,24 @@ find_gateway
 prepare_clients
 # A proxy of the environment was for the package registries; from here on everything talks to this machine only.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-start_provider
+start_provider provider
+provider=$address
+start_provider shapes
+shapes=$address
 start_gateways
-export PROVIDER=$provider SUMMARY=$work/summary MODULES=$clients/node
+export PROVIDER=$provider SHAPES=$shapes GATEWAY=$gateway SUMMARY=$work/summary MODULES=$clients/node
 failed=
 ran=0
 : >"$work/summary"
-run_checks openai "$clients/python/bin/python" "$here/retries.py" openai
-run_checks anthropic "$clients/python/bin/python" "$here/retries.py" anthropic
-run_checks node node "$here/retries.mjs"
+for client in openai anthropic; do
+  run_retries "$client" "$clients/python/bin/python" "$here/retries.py" "$client"
+done
+run_retries node node "$here/retries.mjs"
+for client in openai langchain esperanto litellm; do
+  run_checks "$clients/python/bin/python" "$here/answers.py" "$client"
+done
+for client in openai ai; do
+  run_checks node "$here/answers.mjs" "$client"
+done
+run_checks "$clients/python/bin/python" "$here/answers.py" books
 [ -z "$failed" ]
