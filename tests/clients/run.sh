@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The client test: what real clients make of what the gateway answers, and of what it refuses. OpenAI's clients in Python
-# and Node, LangChain's, esperanto, litellm's and the Vercel AI SDK ask at each endpoint that they have, whole and as streams,
-# and must show content, tool calls, usage and errors as they would of OpenAI; then all that the provider has billed must be
+# and Node, LangChain's, esperanto, litellm's, the Vercel AI SDK and async-openai ask at each endpoint that they have, whole
+# and as streams, and must show content, tool calls, usage and errors as they would of OpenAI; then all that the provider has billed must be
 # in the ledger, to the billionth of a dollar. OpenAI's and Anthropic's clients in Python and OpenAI's in Node meet each 429
 # and 503 of the gateway's own, and must retry, wait or give up as its headers say.
 #
@@ -9,19 +9,21 @@
 #   TOLLGATE=path tests/clients/run.sh    another gateway
 #
 # What it does, in this order:
-#   1. the clients, exactly as requirements.txt and package.json pin them, into target/clients (about 530 MB; made once
-#      and kept; made anew when one of those, the Python or the Node changes);
+#   1. the clients, exactly as requirements.txt, package.json and rust/Cargo.lock pin them, into target/clients (470 MB for
+#      Python, 55 MB for Node, 350 MB for Rust, which takes three minutes to build; made once and kept; made anew when one
+#      of those, the Python or the Node changes);
 #   2. two scripted providers: one that answers, refuses or waits as it is told (provider.py), and one that answers in each
 #      shape of OpenAI's (shapes.py), reads uploads by a parser of its own, and keeps books;
 #   3. gateways in front of them: a plain one, one that takes one request at a time, one whose ledger's disk is full, one whose
 #      keys have limits, one for the answers, and for each client that retries one that is told to stop;
 #   4. the checks, client by client: how they retry (retries.py, retries.mjs; requests are counted by the gateways' metrics),
-#      and what they are answered (answers.py, answers.mjs), with the books at the end.
+#      and what they are answered (answers.py, answers.mjs, rust), with the books at the end.
 # Nothing is downloaded but the clients; ports are picked by the system; everything started is ended, and all files but
 # the clients are removed, however this script ends. After the installation it takes about a minute.
 #
 # Needs: bash, python3 (3.10 or later, with venv and pip), node (20 or later) with npm, and the gateway's binary or cargo to
-# build it. Where a process's files cannot be limited (Linux only), the full disk is left out, and said so.
+# build it; cargo also for async-openai, which is left out without it. Where a process's files cannot be limited (Linux only),
+# the full disk is left out. What is left out is said.
 #
 # Settings, from the environment:
 #   TOLLGATE   the gateway's binary. Default: target/release/tollgate, built if it is not there
@@ -97,7 +99,7 @@ $(cat "$here/requirements.txt" "$here/package.json")"
     return
   fi
   echo "installing the clients into $clients"
-  rm -rf "$clients"
+  rm -rf "$clients/python" "$clients/node" "$clients/stamp"
   mkdir -p "$clients"
   "$python" -m venv "$clients/python" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
   "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
@@ -107,6 +109,18 @@ $(cat "$here/requirements.txt" "$here/package.json")"
   (cd "$clients/node" && npm install --silent --no-package-lock --ignore-scripts --no-audit --no-fund) \
     || die "the packages of package.json could not be installed"
   printf '%s\n' "$stamp" >"$clients/stamp"
+}
+
+# Cargo sees itself whether it is built already.
+prepare_rust() {
+  rust=
+  if ! command -v cargo >/dev/null; then
+    echo "left out, because cargo is not installed: async-openai"
+    return
+  fi
+  cargo build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$clients/rust" \
+    || die "async-openai could not be built"
+  rust=$clients/rust/debug/answers
 }
 
 # --- 2. the providers ---
@@ -293,6 +307,7 @@ run_checks() {
 
 find_gateway
 prepare_clients
+prepare_rust
 # A proxy of the environment was for the package registries; from here on everything talks to this machine only.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 start_provider provider
@@ -314,5 +329,6 @@ done
 for client in openai ai; do
   run_checks node "$here/answers.mjs" "$client"
 done
+[ -z "$rust" ] || run_checks "$rust"
 run_checks "$clients/python/bin/python" "$here/answers.py" books
 [ -z "$failed" ]
