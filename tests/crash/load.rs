@@ -49,12 +49,11 @@ fn ask_on(port: u16, stop: &AtomicBool, seen: &mut Vec<String>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
-    let body = r#"{"model":"fast","max_tokens":20,"messages":[{"role":"user","content":"h"}]}"#;
-    let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-ann\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    while !stop.load(Ordering::Acquire) {
+    let requests = requests();
+    for request in requests.iter().cycle() {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
         writer.write_all(request.as_bytes()).ok()?;
         let (status, id) = answer(&mut reader)?;
         match status {
@@ -65,6 +64,39 @@ fn ask_on(port: u16, stop: &AtomicBool, seen: &mut Vec<String>) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// One request for each endpoint that asks a model, chats between them.
+fn requests() -> Vec<String> {
+    const FORM: &str = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nx\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nfast\r\n--b--\r\n";
+    let request = |path: &str, kind: &str, body: &str| {
+        format!(
+            "POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-ann\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let json = |path: &str, rest: &str| {
+        let body = format!(r#"{{"model":"fast",{rest}}}"#);
+        request(path, "application/json", &body)
+    };
+    let chat = || {
+        let messages = r#""max_tokens":20,"messages":[{"role":"user","content":"h"}]"#;
+        json("chat/completions", messages)
+    };
+    let form = |path: &str| request(path, "multipart/form-data; boundary=b", FORM);
+    let others = [
+        json("completions", r#""max_tokens":20,"prompt":"h""#),
+        json("embeddings", r#""input":"h""#),
+        json("responses", r#""max_output_tokens":20,"input":"h""#),
+        json("audio/speech", r#""input":"h""#),
+        form("audio/transcriptions"),
+        form("audio/translations"),
+        json("images/generations", r#""prompt":"h","n":2"#),
+        form("images/edits"),
+        json("moderations", r#""input":"h""#),
+        json("rerank", r#""query":"h","documents":["h"]"#),
+    ];
+    others.into_iter().flat_map(|it| [chat(), it]).collect()
 }
 
 /// The status and the id of a whole answer.
@@ -116,11 +148,14 @@ fn serve(stream: TcpStream) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     for n in 0_u64.. {
-        let mut length = 0;
+        let (mut length, mut kind) = (0, "application/json");
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).ok()? == 0 {
                 return None;
+            }
+            if line.contains("/audio/speech") {
+                kind = "audio/mpeg";
             }
             if let Some(value) = line.strip_prefix("content-length: ") {
                 length = value.trim_end().parse().ok()?;
@@ -137,7 +172,7 @@ fn serve(stream: TcpStream) -> Option<()> {
             r#"{{"object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"x"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{output},"total_tokens":{total}}}}}"#
         );
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         writer.write_all(answer.as_bytes()).ok()?;

@@ -162,7 +162,7 @@ fn configure(folder: &Path, provider: &Provider) -> u16 {
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\nlog = \"off\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
          [providers.p]\npreset = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:{upstream}/v1\"\n\
-         [models.fast]\ntargets = [{{ to = \"p/m\", price = {{ input = 0.01, output = 0.1 }} }}]\n\
+         [models.fast]\ntargets = [{{ to = \"p/m\", price = {{ input = 0.01, output = 0.1, characters = 1, seconds = 0.000001, images = 0.000001, searches = 0.000001 }}, context = 1000, max_output = 20 }}]\n\
          [keys.ann]\nkey = \"sk-ann\"\nbudget = {{ usd = 1, per = \"total\" }}\n"
     );
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
