@@ -118,6 +118,14 @@ class Spent:
             self.tokens[CACHED] += cached
             self.tokens[OUTPUT] += usage.completion_tokens
 
+    def response_usage(self, usage):
+        cached = usage.input_tokens_details.cached_tokens
+        equal(usage.total_tokens, usage.input_tokens + usage.output_tokens, "total_tokens")
+        with self.lock:
+            self.tokens[FRESH] += usage.input_tokens - cached
+            self.tokens[CACHED] += cached
+            self.tokens[OUTPUT] += usage.output_tokens
+
     def answer(self, api, model, status=200, streamed=False):
         with self.lock:
             case = (api, model, status)
@@ -413,6 +421,32 @@ def completion_streamed():
         reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
         equal(reasons, ["length"], "finish reasons")
         assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices).strip(), "no text"
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+@check
+def response_answers():
+    response = client().responses.create(model="tiny", input="hello there", max_output_tokens=8)
+    THROUGH.response_usage(response.usage)
+    THROUGH.answer("responses", "tiny")
+    equal((response.status, response.usage.output_tokens), ("completed", 8), "status and output_tokens")
+    assert response.output_text.strip(), "no text"
+
+
+@check
+def response_streamed():
+    """This engine says the usage in its last event, asked or not."""
+    events = list(client().responses.create(model="tiny", input="hello there", max_output_tokens=50, stream=True))
+    THROUGH.answer("responses", "tiny", streamed=True)
+    equal((events[0].type, events[-1].type), ("response.created", "response.completed"), "first and last event")
+    response = events[-1].response
+    THROUGH.response_usage(response.usage)
+    equal(response.usage.output_tokens, 50, "output_tokens")
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    equal("".join(deltas), response.output_text, "text in pieces")
+    assert len(deltas) > 25, f"only {len(deltas)} pieces for 50 tokens"
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
