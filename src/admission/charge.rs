@@ -70,7 +70,7 @@ impl Charge {
         let own =
             own.filter(|(unit, _)| taken.iter().any(|it| it.gate.limits.unit(*unit).is_some()));
         let mut own = own.map(|(unit, count)| {
-            let own = kept.get_or_insert_with(|| Own::of(unit, taken.len()));
+            let own = kept.get_or_insert_with(|| Box::new(Own::of(unit, taken.len())));
             (own.unit, count, own.taken.iter_mut())
         });
         // Always in the order in which a caller has them, so that nobody waits in a circle.
@@ -225,8 +225,8 @@ mod tests {
         }
     }
 
-    fn pictures(count: u64) -> Option<(Unit, u64)> {
-        Some((Unit::Images, count))
+    fn pictures(count: u64) -> (Unit, u64) {
+        (Unit::Images, count)
     }
 
     /// What is left of each limit, in the order in which they are told.
@@ -246,9 +246,9 @@ mod tests {
             gates.gate(Whose::Team, "t", images(3)),
         ];
         let mut first = enter(&both, now).unwrap().1;
-        first.take(10, pictures(2), now).unwrap();
+        first.take(10, Some(pictures(2)), now).unwrap();
         let mut second = enter(&both, now).unwrap().1;
-        let limited = second.take(10, pictures(2), now).unwrap_err();
+        let limited = second.take(10, Some(pictures(2)), now).unwrap_err();
         assert_eq!(
             limited.to_string(),
             "team t is at its limit of 3 images a minute (per_minute.images); there is room in 1m0s"
@@ -258,7 +258,7 @@ mod tests {
             (vec![90, 6], vec![1])
         );
         // Refused for its tokens: no picture. And other units have no limit.
-        assert!(second.take(91, pictures(1), now).is_err());
+        assert!(second.take(91, Some(pictures(1)), now).is_err());
         second.take(10, Some((Unit::Seconds, 900)), now).unwrap();
         assert_eq!(
             (left(&both[0], now), left(&both[1], now)),
@@ -277,20 +277,20 @@ mod tests {
         let gate = [gates.gate(Whose::Key, "ann", images(10))];
         let mut charge = enter(&gate, now).unwrap().1;
         // Of a limit that is lower it takes all there is.
-        charge.take(0, pictures(50), now).unwrap();
+        charge.take(0, Some(pictures(50)), now).unwrap();
         assert_eq!(left(&gate[0], now), [0]);
         charge.spend();
         charge.uses(0, 4);
         charge.settle(now);
         assert_eq!(left(&gate[0], now), [6]);
         let mut charge = enter(&gate, now).unwrap().1;
-        charge.take(0, pictures(1), now).unwrap();
+        charge.take(0, Some(pictures(1)), now).unwrap();
         charge.spend();
         charge.uses(0, 30);
         let later = now + Duration::from_secs(20);
         charge.settle(later);
         let mut next = enter(&gate, later).unwrap().1;
-        let limited = next.take(0, pictures(1), later).unwrap_err();
+        let limited = next.take(0, Some(pictures(1)), later).unwrap_err();
         assert_eq!(limited.wait, MINUTE, "29 are owed");
         next.take(5, None, later).unwrap();
     }
@@ -300,13 +300,13 @@ mod tests {
         let (gates, now) = (Gates::default(), Instant::now());
         let gate = [gates.gate(Whose::Key, "ann", images(10))];
         let mut first = enter(&gate, now).unwrap().1;
-        first.take(0, pictures(4), now).unwrap();
+        first.take(0, Some(pictures(4)), now).unwrap();
         first.spend();
         first.uses(0, 3);
         let mut next = first.hand_over();
         drop(first);
         assert_eq!(left(&gate[0], now), [6]);
-        next.take(0, pictures(4), now).unwrap();
+        next.take(0, Some(pictures(4)), now).unwrap();
         assert_eq!(left(&gate[0], now), [6], "one request asks once");
         next.uses(0, 4);
         next.settle(now);
@@ -318,7 +318,7 @@ mod tests {
         let (gates, now) = (Gates::default(), Instant::now());
         let gate = [gates.gate(Whose::Key, "ann", images(10))];
         let mut charge = enter(&gate, now).unwrap().1;
-        charge.take(0, pictures(4), now).unwrap();
+        charge.take(0, Some(pictures(4)), now).unwrap();
         charge.spend();
         charge.uses(0, 4);
         charge.settle(now);

@@ -49,12 +49,12 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) fn of(unit: Unit, gates: usize) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn of(unit: Unit, gates: usize) -> Self {
+        Self {
             unit,
             taken: SmallVec::from_elem(None, gates),
             used: 0,
-        })
+        }
     }
 
     /// What was counted at a gate, if that is not what was used.
