@@ -306,12 +306,8 @@ impl Reader {
                         path.last().map_or("", String::as_str)
                     )
                 } else {
-                    not_yet(&path).unwrap_or_else(|| {
-                        format!(
-                            "`{name}` is unknown{}",
-                            suggest(name, expected.iter().copied())
-                        )
-                    })
+                    not_yet(&path)
+                        .unwrap_or_else(|| format!("`{name}` is unknown{}", advice(name, expected)))
                 }
             }
             Kind::MissingField(name) => {
@@ -393,6 +389,9 @@ fn not_yet(path: &[String]) -> Option<String> {
     ))
 }
 
+/// So many names are told where somebody has written none of them.
+const FEW: usize = 5;
+
 /// `; did you mean …?`, if one of the names is close enough.
 pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String {
     names
@@ -400,6 +399,17 @@ pub fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String 
         .filter(|(distance, name)| *distance <= 1 + name.len().min(wrong.len()) / 4)
         .min()
         .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
+}
+
+/// The same; and where none is close, all of them, if they are few.
+fn advice(wrong: &str, names: &[&str]) -> String {
+    let near = suggest(wrong, names.iter().copied());
+    match names.split_last() {
+        Some((last, others)) if near.is_empty() && (1..FEW).contains(&others.len()) => {
+            format!("; there are {} and {last}", others.join(", "))
+        }
+        _ => near,
+    }
 }
 
 #[cfg(test)]

@@ -318,6 +318,10 @@ async fn what_a_key_may_do_is_checked_before_it_is_made() {
         (r#"{"name":"x","team":"t"}"#, "there is no [teams.t]"),
         (r#"{"name":"x","limits":{"rpm":0}}"#, "0 is no limit"),
         (
+            r#"{"name":"x","limits":{"per_minute":{"pictures":1}}}"#,
+            "pictures",
+        ),
+        (
             r#"{"name":"x","limits":{"rpm":-1}}"#,
             "invalid value: integer `-1`",
         ),
@@ -414,6 +418,18 @@ async fn a_key_that_is_made_has_limits_a_team_and_the_defaults_from_its_first_re
             .1
             .contains("key busy is at its limit of 1 requests a minute")
     );
+    let own = json!({ "images": 2 });
+    let paints = json!({ "name": "paints", "limits": { "per_minute": own }, "budget": { "usd": "9", "per": "day" } });
+    let paints = made(&gateway, &paints).await;
+    let listed = operate(&gateway, Method::GET, "/admin/keys", "").await;
+    let listed = listed.json();
+    let mut all = listed.as_array().unwrap().iter();
+    let found = all.find(|it| it["name"] == "paints").unwrap();
+    assert_eq!(found["limits"], json!({ "per_minute": own }));
+    let told = get(gateway.address, "/usage", &paints).await;
+    let limit = &told.json()["limits"][0];
+    assert_eq!(limit["limit"], "per_minute.images", "{limit}");
+    assert_eq!((&limit["most"], &limit["left"]), (&json!(2), &json!(2)));
 }
 
 #[tokio::test]
@@ -514,6 +530,10 @@ async fn commands_make_keys_before_there_is_a_gateway_and_list_them() {
         "t",
         "--rpm",
         "100",
+        "--per-minute",
+        "images=10",
+        "--per-minute",
+        "seconds=3600",
         "--budget",
         "25/month",
         "--warn",
@@ -533,7 +553,13 @@ async fn commands_make_keys_before_there_is_a_gateway_and_list_them() {
     let lines: Vec<_> = listed.lines().collect();
     assert!(lines[0].starts_with("NAME  SOURCE  STATE"), "{listed}");
     assert!(lines[1].starts_with("bob   made    live"), "{listed}");
-    for part in ["rpm=100", "25/month", "a,b", "2099-01-01", "fast"] {
+    for part in [
+        "rpm=100 per_minute.seconds=3600 per_minute.images=10",
+        "25/month",
+        "a,b",
+        "2099-01-01",
+        "fast",
+    ] {
         assert!(lines[1].contains(part), "{part} in\n{listed}");
     }
     let (_, listed, _) = keys(folder.path(), &["list", "--json"]);
@@ -541,6 +567,10 @@ async fn commands_make_keys_before_there_is_a_gateway_and_list_them() {
     assert_eq!(
         (&all[0]["team"], &all[0]["budget"]["usd"]),
         (&json!("t"), &json!("25"))
+    );
+    assert_eq!(
+        all[0]["limits"],
+        json!({ "rpm": 100, "per_minute": { "seconds": 3600, "images": 10 } })
     );
     let gateway = Gateway::among(folder, &[], &text).await;
     assert_eq!(status(&gateway, &bob).await, 200);
@@ -575,6 +605,11 @@ async fn commands_say_what_is_wrong() {
             "`25` is no budget; write dollars and a window, such as 25/month",
         ),
         (&["new", "x", "--rpm", "0"], "0 is no limit"),
+        (&["new", "x", "--per-minute", "images=0"], "0 is no limit"),
+        (
+            &["new", "x", "--per-minute", "pictures=1"],
+            "`pictures`, expected one of `characters`, `seconds`, `images`, `searches`",
+        ),
         (&["rotate", "nobody"], "no key nobody was made"),
         (&["revoke", "nobody"], "there is no key nobody"),
     ] {

@@ -538,3 +538,333 @@ async fn a_flood_of_one_key_takes_nothing_from_another() {
     assert_eq!(passed, 5, "who floods has what it may, too");
     assert_eq!(provider.count(), 105);
 }
+
+/// A request for pictures.
+fn pictures(n: u32) -> String {
+    format!(r#"{{"model":"fast","prompt":"a fish","n":{n}}}"#)
+}
+
+async fn paints(gateway: &Gateway, name: &str, n: u32) -> client::Answer {
+    asks_at(gateway, "/images/generations", name, pictures(n)).await
+}
+
+async fn painting() -> Provider {
+    Provider::new([Act::json(
+        r#"{"created":1,"data":[{"b64_json":"iVBORw0KGgo="}]}"#,
+    )])
+    .await
+}
+
+/// What `GET /v1/usage` says of a limit: how much of it is left.
+async fn left(gateway: &Gateway, name: &str, scope: &str, limit: &str) -> u64 {
+    let key = format!("sk-{name}");
+    let told = client::get(gateway.address, "/usage", &key).await.json();
+    let mut limits = told["limits"].as_array().unwrap().iter();
+    let found = limits.find(|it| it["scope"] == scope && it["limit"] == limit);
+    found.unwrap_or_else(|| panic!("{limit} in {told}"))["left"]
+        .as_u64()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pictures_have_a_limit_and_who_is_refused_for_it_has_consumed_nothing() {
+    let provider = painting().await;
+    let limits = "limits = { rpm = 9, tpm = 100000, rpd = 90, per_minute = { images = 3 } }";
+    let ann = key("ann", &format!("{limits}\n{}", strict("1")));
+    let price = fast("price = { images = 0.01 }");
+    let gateway = Gateway::start(&[of("p", &provider, ""), price, ann].concat()).await;
+    let first = paints(&gateway, "ann", 2).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    let names = first
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-ratelimit-"));
+    assert_eq!(
+        names.count(),
+        6,
+        "of requests and of tokens: clients know no others"
+    );
+    let standing = async || {
+        let told = client::get(gateway.address, "/usage", "sk-ann")
+            .await
+            .json();
+        let budget = &told["budgets"][0];
+        let money = ["spent_usd", "held_usd"].map(|it| budget[it].to_string());
+        let mut all = Vec::new();
+        for limit in ["rpm", "tpm", "rpd", "per_minute.images"] {
+            all.push(left(&gateway, "ann", "key", limit).await);
+        }
+        (money, all)
+    };
+    let before = standing().await;
+    assert_eq!((before.1[0], before.1[2], before.1[3]), (8, 89, 1));
+    for _ in 0..4 {
+        let refused = paints(&gateway, "ann", 2).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.code()),
+            (429, "rate_limit_exceeded".into())
+        );
+        let text = refused.text();
+        assert!(
+            text.contains("key ann is at its limit of 3 images a minute (per_minute.images); there is room in "),
+            "{text}"
+        );
+        let wait: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+        assert!((50_000..=60_000).contains(&wait), "{wait}");
+        assert_eq!(refused.header("x-ratelimit-limit-images"), None);
+    }
+    assert_eq!(standing().await, before);
+    // One more fits.
+    assert_eq!(paints(&gateway, "ann", 1).await.status, 200);
+    let line = r#"tollgate_limit_remaining{key="ann",limit="per_minute.images"} 0"#;
+    assert!(gateway.metrics().contains(line), "{}", gateway.metrics());
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test]
+async fn who_is_refused_for_money_or_requests_has_consumed_no_picture() {
+    let provider = painting().await;
+    let limits = "limits = { per_minute = { images = 4 } }";
+    let poor = key("poor", &format!("{limits}\n{}", strict("\"0.03\"")));
+    let busy = key("busy", "limits = { rpm = 1, per_minute = { images = 4 } }");
+    let price = fast("price = { images = 0.01 }");
+    let gateway = Gateway::start(&[of("p", &provider, ""), price, poor, busy].concat()).await;
+    for _ in 0..3 {
+        assert_eq!(paints(&gateway, "poor", 4).await.code(), "budget_exceeded");
+    }
+    assert_eq!(left(&gateway, "poor", "key", "per_minute.images").await, 4);
+    assert_eq!(paints(&gateway, "poor", 3).await.status, 200);
+    assert_eq!(paints(&gateway, "busy", 1).await.status, 200);
+    for _ in 0..3 {
+        let refused = paints(&gateway, "busy", 1).await;
+        assert!(
+            refused.text().contains("1 requests a minute (rpm)"),
+            "{}",
+            refused.text()
+        );
+    }
+    assert_eq!(left(&gateway, "busy", "key", "per_minute.images").await, 3);
+}
+
+/// As Unicode counts them, and not by bytes.
+#[tokio::test]
+async fn speech_is_limited_by_its_characters() {
+    let kind = vec![("content-type", "audio/mpeg".to_owned())];
+    let sound = Act::Answer(200, kind, b"ID3 hm".to_vec());
+    let provider = Provider::new([sound.clone(), sound, Act::json(completion("hello"))]).await;
+    let text = free(
+        &provider,
+        &key("ann", "limits = { per_minute = { characters = 100 } }"),
+    );
+    let gateway = Gateway::start(&text).await;
+    let speaks = async |n: usize| {
+        let body = format!(
+            r#"{{"model":"fast","voice":"alloy","input":"{}"}}"#,
+            "é".repeat(n)
+        );
+        asks_at(&gateway, "/audio/speech", "ann", body).await
+    };
+    assert_eq!(speaks(60).await.status, 200);
+    let refused = speaks(41).await;
+    assert_eq!(refused.status, 429);
+    assert!(
+        refused
+            .text()
+            .contains("100 characters a minute (per_minute.characters)"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(speaks(40).await.status, 200);
+    assert_eq!(status(&gateway, "ann").await, 200, "a chat speaks nothing");
+    assert_eq!(speaks(1).await.status, 429);
+}
+
+/// Sends a file of so many bytes to be heard.
+async fn hears(gateway: &Gateway, name: &str, bytes: usize) -> client::Answer {
+    let body = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nfast\r\n--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n{}\r\n--b--\r\n",
+        "x".repeat(bytes)
+    );
+    let bearer = format!("Bearer sk-{name}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "multipart/form-data; boundary=b"),
+    ];
+    let path = "/audio/transcriptions";
+    client::whole(client::send(gateway.address, http::Method::POST, path, &headers, body).await)
+        .await
+}
+
+#[tokio::test]
+async fn sound_is_guessed_by_its_length_and_corrected_by_what_is_told() {
+    let acts = [
+        r#"{"text":"hm","usage":{"type":"duration","seconds":1}}"#,
+        r#"{"text":"hm","usage":{"type":"tokens","input_tokens":7,"output_tokens":3,"total_tokens":10}}"#,
+        r#"{"text":"hm","usage":{"type":"duration","seconds":100}}"#,
+    ];
+    let provider = Provider::new(acts.map(Act::json)).await;
+    let text = free(
+        &provider,
+        &key("ann", "limits = { per_minute = { seconds = 30 } }"),
+    );
+    let gateway = Gateway::start(&text).await;
+    let seconds = async || left(&gateway, "ann", "key", "per_minute.seconds").await;
+    // Twenty, or 21 with what is around it.
+    assert_eq!(hears(&gateway, "ann", 80_000).await.status, 200);
+    assert_eq!(seconds().await, 29, "as it was told");
+    assert_eq!(hears(&gateway, "ann", 80_000).await.status, 200);
+    assert_eq!(seconds().await, 8, "nothing was told of seconds");
+    assert_eq!(hears(&gateway, "ann", 80_000).await.status, 429);
+    assert_eq!(hears(&gateway, "ann", 10).await.status, 200);
+    let refused = hears(&gateway, "ann", 10).await;
+    assert!(
+        refused
+            .text()
+            .contains("30 seconds a minute (per_minute.seconds)"),
+        "a hundred were used: {}",
+        refused.text()
+    );
+}
+
+#[tokio::test]
+async fn searches_count_where_an_answer_says_nothing_of_them() {
+    let answer = r#"{"results":[{"index":0,"relevance_score":0.5}],"usage":{"total_tokens":9}}"#;
+    let provider = Provider::new([Act::json(answer)]).await;
+    let text = free(
+        &provider,
+        &key("ann", "limits = { per_minute = { searches = 2 } }"),
+    );
+    let gateway = Gateway::start(&text).await;
+    let body = r#"{"model":"fast","query":"q","documents":["a","b"]}"#;
+    for want in [200, 200, 429] {
+        let answer = asks_at(&gateway, "/rerank", "ann", body).await;
+        assert_eq!(answer.status.as_u16(), want, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_target_at_its_limit_of_pictures_is_passed_over() {
+    let (one, two) = (painting().await, painting().await);
+    let models = "[models.fast]\ntargets = [{ to = \"p/m\", limits = { per_minute = { images = 3 } } }, { to = \"q/m\", limits = { per_minute = { images = 2 } } }]\n";
+    let text = of("p", &one, "") + &of("q", &two, "") + models + &key("ann", "");
+    let gateway = Gateway::start(&text).await;
+    for target in ["p/m", "q/m"] {
+        let answer = paints(&gateway, "ann", 2).await;
+        assert_eq!(answer.header("x-tollgate-target"), Some(target));
+        assert_eq!(
+            answer.header("x-tollgate-tries"),
+            Some("1"),
+            "passed over, not failed"
+        );
+    }
+    let refused = paints(&gateway, "ann", 2).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (429, "rate_limit_exceeded".into())
+    );
+    let text = refused.text();
+    assert!(
+        text.contains(
+            "p/m was not asked: it is at its limit of 3 images a minute (per_minute.images)"
+        ),
+        "{text}"
+    );
+    let answer = paints(&gateway, "ann", 1).await;
+    assert_eq!(
+        answer.header("x-tollgate-target"),
+        Some("p/m"),
+        "one is left there"
+    );
+    let answer = asks(&gateway, "ann", question(1)).await;
+    assert_eq!(
+        answer.header("x-tollgate-target"),
+        Some("p/m"),
+        "a chat takes none"
+    );
+}
+
+#[tokio::test]
+async fn pictures_of_a_team_are_shared_and_a_restart_refills_none() {
+    let provider = painting().await;
+    let more = key("ann", "team = \"t\"")
+        + &key(
+            "bob",
+            "team = \"t\"\nlimits = { rpm = 9, per_minute = { seconds = 5 } }",
+        );
+    let teams = "[teams.t]\nlimits = { per_minute = { images = 5 } }\n[defaults]\nlimits = { per_minute = { images = 4 } }\n";
+    let text = free(&provider, &(more + teams));
+    let gateway = Gateway::start(&text).await;
+    assert_eq!(paints(&gateway, "ann", 3).await.status, 200);
+    let gateway = gateway.restart(&text, |_| {}).await;
+    let refused = paints(&gateway, "ann", 2).await;
+    assert!(
+        refused
+            .text()
+            .contains("key ann is at its limit of 4 images"),
+        "{}",
+        refused.text()
+    );
+    let refused = paints(&gateway, "bob", 3).await;
+    assert!(
+        refused
+            .text()
+            .contains("team t is at its limit of 5 images"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(
+        left(&gateway, "bob", "key", "per_minute.images").await,
+        4,
+        "each by each"
+    );
+    assert_eq!(paints(&gateway, "bob", 2).await.status, 200);
+    // A target that says no has made none.
+    let failing = Provider::new([Act::status(500, "{}")]).await;
+    let gateway = Gateway::start(&free(
+        &failing,
+        &key("ann", "limits = { per_minute = { images = 4 } }"),
+    ))
+    .await;
+    assert!(paints(&gateway, "ann", 3).await.status.is_server_error());
+    assert_eq!(left(&gateway, "ann", "key", "per_minute.images").await, 4);
+}
+
+/// A second target is asked beside the first: both may make pictures.
+#[tokio::test]
+async fn pictures_of_both_tries_count() {
+    let (slow, quick) = (Provider::new([Act::Hang]).await, painting().await);
+    let models = "[models.fast]\nhedge = { after = \"100ms\", at_most = 1 }\ntargets = [\"p/m\", { to = \"q/m\", limits = { per_minute = { images = 5 } } }]\n";
+    let ann = key("ann", "limits = { per_minute = { images = 10 } }");
+    let text = of("p", &slow, "") + &of("q", &quick, "") + models + &ann;
+    let gateway = Gateway::start(&text).await;
+    let answer = paints(&gateway, "ann", 2).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("x-tollgate-target")),
+        (200, Some("q/m"))
+    );
+    assert_eq!(left(&gateway, "ann", "key", "per_minute.images").await, 6);
+}
+
+#[tokio::test]
+async fn units_that_mean_nothing_are_named() {
+    let provider = answering().await;
+    let text = free(
+        &provider,
+        "[keys.ann]\nkey = \"a\"\nlimits = { per_minute = { images = 0, seccnds = 2 } }\n[teams.t]\nlimits = { per_minute = { pictures = 3 } }\n[defaults]\nlimits = { images = 3 }\n",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let Err(flaws) = crate::support::gateway::load(&folder, "listen = \"127.0.0.1:0\"", &text)
+        .map(|it| it.compile())
+    else {
+        panic!("it was taken");
+    };
+    let told = flaws.0.join("\n");
+    for want in [
+        "keys.ann.limits.per_minute.images: 0 is no limit; write a number from 1",
+        "keys.ann.limits.per_minute.seccnds: `seccnds` is unknown; did you mean `seconds`?",
+        "teams.t.limits.per_minute.pictures: `pictures` is unknown; there are characters, seconds, images and searches",
+        "defaults.limits.images: `images` is unknown; there are rpm, tpm, rpd, concurrency and per_minute",
+    ] {
+        assert!(told.contains(want), "{want} in\n{told}");
+    }
+}
