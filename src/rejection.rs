@@ -456,6 +456,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Some(Bytes::from("the provider's own words, with sk-secret")),
             unfit: None,
+            lacks_endpoint: false,
         }))
     }
 
@@ -561,6 +562,7 @@ mod tests {
                 headers: HeaderMap::new(),
                 body: None,
                 unfit: None,
+                lacks_endpoint: false,
             })
         };
         let short = Refused::Short {

@@ -58,6 +58,8 @@ fn by_status(status: u16, said: &ErrorBody) -> (Fault, Retry) {
         // A bad key, or a bill that is not paid, in the clothes of a bad request: Gemini, xAI, Anthropic.
         400 if refuses_us(said) || is_used_up(said) => (Fault::Credentials, Retry::Elsewhere),
         401..=403 => (Fault::Credentials, Retry::Elsewhere),
+        // It does nothing of the kind, for whatever model.
+        405 | 501 => (Fault::Client, Retry::Elsewhere),
         // The model or the room for it may be there elsewhere.
         404 | 413 => (Fault::Client, Retry::Elsewhere),
         408 | 409 | 425 => (Fault::Provider, Retry::Here),
@@ -73,6 +75,25 @@ fn by_status(status: u16, said: &ErrorBody) -> (Fault, Retry) {
         524 => (Fault::Provider, Retry::Elsewhere),
         500..=599 => (Fault::Provider, Retry::Here),
         _ => (Fault::Provider, Retry::Elsewhere),
+    }
+}
+
+/// Whether it says that there is nothing where it was asked, rather than that it lacks the model: what else it does is as well
+/// as before. So say servers by their frameworks (Go, Python, Node, llama.cpp), `OpenAI` and Groq.
+pub fn lacks_endpoint(status: StatusCode, said: &ErrorBody) -> bool {
+    const STARTS: [&str; 7] = [
+        "404 page not found",
+        "cannot post",
+        "file not found",
+        "invalid url",
+        "not found",
+        "page not found",
+        "unknown request url",
+    ];
+    match status.as_u16() {
+        405 | 501 => true,
+        404 => said.message.is_none() || STARTS.iter().any(|start| begins(said, start)),
+        _ => false,
     }
 }
 

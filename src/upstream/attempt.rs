@@ -10,6 +10,7 @@ use super::judge::{self, Judged, NoAnswer};
 use super::turn::{self, Chosen, Passed};
 use super::{Answer, Call, Cause, Client, Clock, Failure, Span, Tab, decided, hedge};
 use crate::envelope::Edits;
+use crate::protocol::Endpoint;
 use crate::provider::errors::{self, Fault, Retry};
 use crate::provider::rules::Refused;
 use crate::provider::{Dropped, Provider, Rules};
@@ -383,12 +384,16 @@ async fn one(
         retry: Retry::Elsewhere,
         wait: None,
     };
-    let tell = |judged: Judged| Failure {
-        target: Arc::clone(&target.name),
-        cause: Cause::Status(Box::new(judged.said)),
-        fault: judged.fault,
-        retry: judged.retry,
-        wait: judged.wait,
+    let tell = |mut judged: Judged| {
+        // Who has no chats has nothing that it could be asked for again.
+        judged.said.lacks_endpoint &= call.endpoint != Endpoint::ChatCompletions;
+        Failure {
+            target: Arc::clone(&target.name),
+            cause: Cause::Status(Box::new(judged.said)),
+            fault: judged.fault,
+            retry: judged.retry,
+            wait: judged.wait,
+        }
     };
     let provider = &target.provider;
     let (mut edits, mut dropped) = (call.envelope.edit(), Dropped::default());

@@ -97,6 +97,8 @@ pub struct Said {
     pub body: Option<Bytes>,
     /// Another model may take the request all the same.
     pub unfit: Option<Unfit>,
+    /// There is nothing where it was asked, for whatever model.
+    pub lacks_endpoint: bool,
 }
 
 impl fmt::Display for Said {
@@ -145,6 +147,8 @@ impl Failure {
             // Its client waited for less long than the route would have, or others had taken the time.
             (Cause::Clock(Clock::Deadline), Fault::Client) => Blame::Nobody,
             (Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_), _) => Blame::Model,
+            // What it was asked for it does not do; all else it may do well.
+            (Cause::Status(said), _) if said.lacks_endpoint => Blame::Request,
             (Cause::Status(_), Fault::Credentials) => Blame::Key,
             (Cause::Status(_), Fault::Provider) => Blame::Model,
             (Cause::Status(said), Fault::Client) if said.status == StatusCode::NOT_FOUND => {

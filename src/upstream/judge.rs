@@ -106,6 +106,7 @@ fn judged(
 ) -> Judged {
     let Told { error, body, .. } = told;
     let unfit = Unfit::of(status, &error);
+    let lacks_endpoint = errors::lacks_endpoint(status, &error);
     // It is the client's fault, whatever older servers call it.
     let status = match unfit {
         Some(_) if status.is_server_error() => StatusCode::BAD_REQUEST,
@@ -132,6 +133,7 @@ fn judged(
         headers,
         body,
         unfit,
+        lacks_endpoint,
     };
     Judged {
         said,

@@ -667,3 +667,49 @@ async fn an_upload_takes_its_size_in_memory_and_not_much_more() {
         "to the byte"
     );
 }
+
+#[tokio::test]
+async fn an_endpoint_that_a_provider_lacks_makes_nothing_else_of_it_rest() {
+    let detail = Act::status(404, r#"{"detail":"Not Found"}"#);
+    let engine = r#"{"error":{"code":501,"message":"This server does not support reranking.","type":"not_supported_error"}}"#;
+    for lacking in [
+        detail,
+        Act::status(501, engine),
+        Act::status(405, r#"{"detail":"Method Not Allowed"}"#),
+        Act::Answer(
+            404,
+            vec![("content-type", "text/plain".to_owned())],
+            b"404 page not found".to_vec(),
+        ),
+    ] {
+        let mut acts = vec![lacking; 8];
+        acts.push(Act::json(completion("here")));
+        let (first, second) = (
+            Provider::new(acts).await,
+            Provider::new([Act::json(completion("there"))]).await,
+        );
+        let text = of("a", &first, "")
+            + &of("b", &second, "")
+            + "[models.m]\ntargets = [\"a/m\", \"b/m\"]\n"
+            + &key("ann", "");
+        let gateway = Gateway::start(&text).await;
+        let rank = br#"{"model":"m","query":"q","documents":["a"]}"#;
+        for _ in 0..8 {
+            assert_eq!(
+                asks(&gateway, RERANK, rank)
+                    .await
+                    .header("x-tollgate-target"),
+                Some("b/m")
+            );
+        }
+        assert_eq!(first.count(), 8, "once each time, and it never rests");
+        let chat = br#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+        let answer = asks(&gateway, "/v1/chat/completions", chat).await;
+        assert_eq!(
+            answer.header("x-tollgate-target"),
+            Some("a/m"),
+            "{}",
+            answer.text()
+        );
+    }
+}
