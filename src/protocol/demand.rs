@@ -174,8 +174,7 @@ impl Demand {
             unseen: parts.unseen
                 || ["previous_response_id", "conversation"]
                     .into_iter()
-                    .any(is_given)
-                || (endpoint == Endpoint::Responses && is_given("prompt")),
+                    .any(is_given),
             limit,
             choices,
             beyond: prediction as u64,

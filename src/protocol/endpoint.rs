@@ -143,6 +143,17 @@ impl About {
         }
     }
 
+    /// Of one that writes down what it is sent to hear.
+    const fn hears(endpoint: Endpoint, name: &'static str, path: &'static str) -> Self {
+        Self {
+            kind: Some(Kind::Transcription),
+            form: Form::Data,
+            whole: Whole::Text,
+            gives: Gives::Any,
+            ..Self::writes(endpoint, name, path)
+        }
+    }
+
     /// Of one that asks no model.
     const fn of_ours(endpoint: Endpoint, name: &'static str, path: &'static str) -> Self {
         Self {
@@ -176,28 +187,16 @@ const ALL: [About; 18] = [
         gives: Gives::Any,
         ..About::writes(Endpoint::Speech, "audio_speech", "/audio/speech")
     },
-    About {
-        kind: Some(Kind::Transcription),
-        form: Form::Data,
-        whole: Whole::Text,
-        gives: Gives::Any,
-        ..About::writes(
-            Endpoint::Transcriptions,
-            "audio_transcriptions",
-            "/audio/transcriptions",
-        )
-    },
-    About {
-        kind: Some(Kind::Transcription),
-        form: Form::Data,
-        whole: Whole::Text,
-        gives: Gives::Any,
-        ..About::writes(
-            Endpoint::Translations,
-            "audio_translations",
-            "/audio/translations",
-        )
-    },
+    About::hears(
+        Endpoint::Transcriptions,
+        "audio_transcriptions",
+        "/audio/transcriptions",
+    ),
+    About::hears(
+        Endpoint::Translations,
+        "audio_translations",
+        "/audio/translations",
+    ),
     About {
         kind: Some(Kind::Image),
         gives: Gives::Any,

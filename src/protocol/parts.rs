@@ -37,6 +37,10 @@ impl Parts {
             Endpoint::Completions => body.value("prompt").map(prompts),
             Endpoint::Embeddings => body.value("input").map(prompts),
             Endpoint::Moderations => body.value("input").map(judged),
+            // A prompt that its provider keeps.
+            Endpoint::Responses if body.value("prompt").is_some_and(|it| it != b"null") => {
+                return Self::UNSEEN;
+            }
             Endpoint::Responses => body.value("input").map(items),
             // Sound is in tokens what a provider makes of it, and so are pictures that are changed.
             Endpoint::Transcriptions | Endpoint::Translations | Endpoint::ImageEdits => {

@@ -280,13 +280,13 @@ where
             let caller = identify(gateway, &plan, &head.headers, record)?;
             catalogue::model(&plan, &gateway.state, &caller, head.uri.path()).map(Answered::said)
         }
-        Endpoint::Voices | Endpoint::Voice => {
+        Endpoint::Voices => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
-            let told = match endpoint {
-                Ok(Endpoint::Voice) => voices::one,
-                _ => voices::all,
-            };
-            told(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
+            voices::all(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
+        }
+        Endpoint::Voice => {
+            let caller = identify(gateway, &plan, &head.headers, record)?;
+            voices::one(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
         }
         Endpoint::Usage => {
             let caller = identify(gateway, &plan, &head.headers, record)?;

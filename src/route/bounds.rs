@@ -96,11 +96,6 @@ impl Bounds {
         }
     }
 
-    /// How many of a unit that is no token it will probably use. None: none.
-    pub fn probable_unit(&self) -> Option<(Unit, u64)> {
-        self.demand.probable()
-    }
-
     fn likely(demand: &Demand, envelope: &Envelope, each: u64) -> u64 {
         // Sound and pictures are long, and little of it is in tokens.
         let input = match demand.probable() {

@@ -63,39 +63,43 @@ impl Bill {
         told: Option<Usage>,
         is_complete: bool,
     ) -> (Entered, bool) {
+        // A price of something else says nothing of this, but where its provider says what it costs.
+        let unit = asked.own.map(|(unit, _)| unit);
+        let says_cost = told.is_some_and(|told| told.cost.is_some());
         let price = self.price.as_deref();
-        // Whose price is by the piece has tokens that nobody counts.
-        let (said, passed) = (self.said, self.passed);
+        let price = price.filter(|price| says_cost || price.is_of(unit));
         let estimate = match asked.known(price) {
+            // Whose price is by the piece has tokens that nobody counts.
             Some(known) => known,
-            None => asked.estimate(said, passed),
+            None => asked.estimate(self.said, self.passed),
         };
         let estimate = Usage {
             input: estimate.input.min(self.context),
             output: estimate.output.min(self.most),
             ..estimate
         };
-        let usage = told.map(|told| asked.whole(told, price));
-        let entered = Entered {
-            usage: usage.unwrap_or(estimate),
-            cost: self.cost(usage, estimate),
+        let told = told.map(|told| (told, asked.whole(told, price)));
+        // An answer may tell all but what is billed.
+        let billed = told.filter(|(_, whole)| price.is_none_or(|price| price.is_told_by(whole)));
+        let cost = match billed {
+            Some((_, whole)) => price.map(|price| price.cost(&whole)),
+            None => self.guess(price, &estimate),
         };
-        let is_guess = match told {
-            Some(told) => asked.lacks(&told, price),
+        let is_guess = match billed {
+            Some((told, _)) => asked.lacks(&told, price),
             None => !(is_complete && asked.known(price).is_some()),
         };
-        (entered, is_guess)
+        let usage = told.map_or(estimate, |(_, whole)| whole);
+        (Entered { usage, cost }, is_guess)
     }
 
-    /// What it comes to: a guess is never more than was held.
-    fn cost(&self, usage: Option<Usage>, estimate: Usage) -> Option<Money> {
-        let price = self.price.as_deref();
-        match (usage, self.bound) {
-            (Some(usage), _) => price.map(|price| price.cost(&usage)),
-            // How much it has thought is not to be seen.
-            (None, Some(bound)) if self.is_unseen => Some(bound),
-            (None, bound) => {
-                let cost = price.map(|price| price.cost(&estimate));
+    /// What it comes to where nobody says so: never more than was held.
+    fn guess(&self, price: Option<&Price>, estimate: &Usage) -> Option<Money> {
+        match self.bound {
+            // How much more there was is not to be seen.
+            Some(bound) if self.is_unseen => Some(bound),
+            bound => {
+                let cost = price.map(|price| price.cost(estimate));
                 cost.map(|cost| bound.map_or(cost, |bound| cost.min(bound)))
             }
         }

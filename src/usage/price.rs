@@ -211,6 +211,16 @@ impl Price {
         !self.base.stated().among(kinds).is_empty() || self.is_free()
     }
 
+    /// Whether something was used of what it says the cost of, so that it can be reckoned by that.
+    pub fn is_told_by(&self, usage: &Usage) -> bool {
+        let counts = usage.counts();
+        let used = Kinds::of(counts.map(|count| count > 0));
+        let stated = self.base.stated();
+        // Tokens of whichever class: those that are not stated follow.
+        let has_tokens = !stated.among(Kinds::tokens()).is_empty() && usage.tokens() > 0;
+        has_tokens || !used.among(stated).is_empty() || usage.cost.is_some() || self.is_free()
+    }
+
     /// Whether it says what a unit costs that is no token.
     pub fn states(&self, unit: Unit) -> bool {
         let own = Kinds::named(unit.name());

@@ -368,6 +368,40 @@ async fn whose_use_nobody_can_bound_has_no_price() {
 }
 
 #[tokio::test]
+async fn what_a_price_does_not_speak_of_is_not_free() {
+    let chat = br#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#.to_vec();
+    let transcript = form(&[7; 100], &[("model", "m")]);
+    let by_length = r#"{"text":"a b c d","usage":{"type":"duration","seconds":9}}"#;
+    let by_token = "price = { input = 1, output = 2 }";
+    for (path, body, act, price, cost) in [
+        // A price by character says nothing of a chat.
+        (
+            "/v1/chat/completions",
+            &chat,
+            completion("x"),
+            "price = { characters = 15 }",
+            None,
+        ),
+        // A length says nothing of tokens: a guess, by what was heard.
+        (
+            TRANSCRIPTIONS,
+            &transcript,
+            by_length.to_owned(),
+            by_token,
+            Some(by_length.len() as u64 / 4 * 2_000),
+        ),
+    ] {
+        let provider = Provider::new([Act::json(act)]).await;
+        let gateway = priced(&provider, price, "").await;
+        assert_eq!(asks(&gateway, path, body).await.status, 200, "{path}");
+        until("it is entered", || entries(&gateway).len() == 1).await;
+        let entry = &entries(&gateway)[0];
+        assert_eq!(entry.cost, cost, "{path}");
+        assert_eq!(entry.estimated, cost.is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn sound_is_passed_on_while_it_comes_and_never_made_up() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ntransfer-encoding: chunked\r\n\r\n3\r\nID3\r\n";
     let provider = Provider::new([
@@ -383,6 +417,7 @@ async fn sound_is_passed_on_while_it_comes_and_never_made_up() {
     let piece = tokio::time::timeout(Duration::from_secs(5), coming.piece()).await;
     assert_eq!(piece.unwrap().unwrap().unwrap(), "ID3");
     drop(coming);
+    until("it is entered", || entries(&gateway).len() == 1).await;
     // It breaks off: so does what the client gets.
     let coming = open(gateway.address, SPEECH, "sk-ann", body).await;
     let (bytes, is_complete) = coming.rest().await;
