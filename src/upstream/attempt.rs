@@ -171,7 +171,9 @@ fn after(
         next(&failure, tried, call, now)
     };
     // What does not fit says nothing of how its targets are: where it goes next is no retry.
-    let is_unfit = failure.unfit().is_some() || matches!(failure.cause, Cause::Rehearsed);
+    let is_unfit = failure.unfit().is_some()
+        || failure.lacks_endpoint()
+        || matches!(failure.cause, Cause::Rehearsed);
     failures.push(failure);
     match next {
         Next::Nobody | Next::Loading(_) => next,

@@ -140,6 +140,11 @@ impl Failure {
         self.outcome() == Outcome::RateLimited
     }
 
+    /// Whether there is nothing where it was asked, for whatever model.
+    pub(super) fn lacks_endpoint(&self) -> bool {
+        matches!(&self.cause, Cause::Status(said) if said.lacks_endpoint)
+    }
+
     /// Whose fault it is, as far as the target's health goes.
     pub(super) fn blame(&self) -> Blame {
         match (&self.cause, self.fault) {
@@ -148,7 +153,7 @@ impl Failure {
             (Cause::Clock(Clock::Deadline), Fault::Client) => Blame::Nobody,
             (Cause::Clock(_) | Cause::Nonsense(_) | Cause::Reset(_), _) => Blame::Model,
             // What it was asked for it does not do; all else it may do well.
-            (Cause::Status(said), _) if said.lacks_endpoint => Blame::Request,
+            _ if self.lacks_endpoint() => Blame::Request,
             (Cause::Status(_), Fault::Credentials) => Blame::Key,
             (Cause::Status(_), Fault::Provider) => Blame::Model,
             (Cause::Status(said), Fault::Client) if said.status == StatusCode::NOT_FOUND => {
