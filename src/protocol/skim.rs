@@ -127,13 +127,11 @@ impl Skim {
             let tokens = serde_json::from_slice::<Tokens<'_>>(value).ok();
             // Who ranks may tell nothing but the whole.
             let ranks = self.tells.is_some_and(|(_, unit)| unit == Unit::Searches);
-            let whole = tokens.as_ref().and_then(|tokens| tokens.total_tokens.0);
-            let whole = whole
-                .filter(|whole| ranks && *whole > 0)
-                .map(|input| Usage {
-                    input,
-                    ..Usage::default()
-                });
+            let whole = tokens.as_ref().and_then(Tokens::only_total);
+            let whole = whole.filter(|_| ranks).map(|input| Usage {
+                input,
+                ..Usage::default()
+            });
             self.usage = tokens.and_then(Tokens::usage).or(whole).or(self.usage);
             return;
         }

@@ -21,7 +21,7 @@ pub(super) struct Tokens<'a> {
     input_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     output_tokens: Option<&'a RawValue>,
-    pub(super) total_tokens: Count,
+    total_tokens: Count,
     /// Transcripts that are billed by their length.
     #[serde(borrow)]
     seconds: Option<&'a RawValue>,
@@ -111,7 +111,7 @@ const TICKS_PER_NANO: u64 = 10;
 
 /// A whole number below any plausible bound; anything else is unknown.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Count(pub(super) Option<u64>);
+struct Count(Option<u64>);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -273,6 +273,18 @@ impl Tokens<'_> {
             cost,
             ..heard
         })
+    }
+
+    /// All tokens together, where no count says of which kind they are.
+    pub(super) fn only_total(&self) -> Option<u64> {
+        let counts = [
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.input_tokens,
+            self.output_tokens,
+        ];
+        let total = self.total_tokens.0.filter(|total| *total > 0)?;
+        counts.iter().all(Option::is_none).then_some(total)
     }
 
     /// What is told of the input, in each place there is for it.
