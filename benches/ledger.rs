@@ -242,6 +242,7 @@ impl Names {
             prices: Arc::clone(&self.prices),
             user: None,
             tag: None,
+            response_id: None,
         }
     }
 }

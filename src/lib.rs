@@ -18,7 +18,8 @@
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there
 //!    is room below the limits: a [`admission::Permit`] goes as far as the answer does, a [`admission::limits::Charge`] is what
 //!    the request takes of them. 4. [`envelope`] reads the body once, JSON or a form, and notes where each
-//!    member lies. 5. The plan turns the model's name into a [`route::Route`], if the model is for what is asked; its tokens are
+//!    member lies. 5. The plan turns the model's name into a [`route::Route`], if the model is for what is asked, and of
+//!    that only what may answer: what goes on from a response goes to who keeps it, as the ledger knows; its tokens are
 //!    charged, and the most that it may cost at its targets is set aside in a [`ledger::Hold`]. Whoever asks a provider has both: an [`upstream::Tab`] is not made
 //!    without them, and a charge is had by nobody but who was let in.
 //! 6. [`upstream::attempt`] goes from target to target, in the order of the model's [`route::Strategy`] (a [`route::Walk`]), past

@@ -71,6 +71,22 @@ pub enum Rejection {
     /// Nobody here goes by this name.
     #[error("there is no model `{0}`; GET /v1/models lists those there are")]
     ModelNotFound(Box<str>),
+    /// What it goes on from is not known to be its caller's. `OpenAI`'s code.
+    #[error("there is no response `{0}` of this key or its team")]
+    NoPrevious(Box<str>),
+    /// What it goes on from is kept where its model is not.
+    #[error(
+        "the response that this goes on from was made by the model `{maker}`, and `{model}` has no target at the provider that keeps it: go on with `{maker}`, or send what was said in `input`"
+    )]
+    KeptElsewhere {
+        /// That is asked for.
+        model: Box<str>,
+        /// That was asked for then.
+        maker: Box<str>,
+    },
+    /// Nobody keeps such a response for who asks.
+    #[error("there is no response `{0}` of this key or its team")]
+    ResponseNotFound(Box<str>),
     /// Nobody speaks with that voice.
     #[error("the voice `{0}` does not exist, or none of your models has it; see /v1/audio/voices")]
     VoiceNotFound(Box<str>),
@@ -177,9 +193,13 @@ impl Rejection {
             }
             Self::Malformed(Malformed::NotForm(_)) => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::TooLong { .. } => (StatusCode::BAD_REQUEST, "context_length_exceeded"),
+            Self::NoPrevious(_) | Self::KeptElsewhere { .. } => {
+                (StatusCode::BAD_REQUEST, "previous_response_not_found")
+            }
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::ModelNotAllowed(_) => (StatusCode::FORBIDDEN, "model_not_allowed"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, "model_not_found"),
+            Self::ResponseNotFound(_) => (StatusCode::NOT_FOUND, "response_not_found"),
             Self::VoiceNotFound(_) => (StatusCode::NOT_FOUND, "voice_not_found"),
             Self::NoEndpoint(NoEndpoint::Method(_)) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
@@ -233,6 +253,7 @@ impl Rejection {
                 | Malformed::MustBeText(name),
             ) => Some(name),
             Self::TooLong { .. } => Some("messages"),
+            Self::NoPrevious(_) | Self::KeptElsewhere { .. } => Some("previous_response_id"),
             Self::ModelNotAllowed(_)
             | Self::ModelNotFound(_)
             | Self::WrongKind { .. }

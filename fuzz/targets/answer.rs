@@ -15,6 +15,7 @@ pub(crate) fn check(input: &[u8]) {
         (Endpoint::ChatCompletions, "usage"),
         (Endpoint::Transcriptions, "duration"),
         (Endpoint::Rerank, "meta"),
+        (Endpoint::Responses, "id"),
     ] {
         check_of((endpoint, tells), &script, body);
     }
@@ -28,10 +29,11 @@ fn check_of((endpoint, tells): (Endpoint, &str), script: &Script<'_>, body: &[u8
         skimmer.feed(piece);
     }
     // An error is one in other shapes, too; those are read whole.
-    let answer = whole.filter(|reading| !reading.is_error);
+    let answer = whole.as_ref().filter(|reading| !reading.is_error);
     assert!(skimmer.is_complete() || answer.is_none());
     if let Some(reading) = answer {
         assert_eq!(skimmer.usage(), reading.usage);
+        assert_eq!(skimmer.response_id(), reading.response_id.as_deref());
     }
     let values = Deserializer::from_slice(body).into_iter::<&RawValue>();
     if let Ok(values) = values.collect::<Result<Vec<_>, _>>() {

@@ -119,6 +119,11 @@ impl Caller {
         self.gates.iter().any(is_own) || self.accounts.iter().any(is_of_day)
     }
 
+    /// Whether what was made for a key, and its team, is this caller's, too.
+    pub fn owns(&self, key: &str, team: Option<&Arc<str>>) -> bool {
+        *self.name == *key || team.is_some() && self.team.as_ref() == team
+    }
+
     /// Whether this caller may ask for a model by this name.
     pub fn may_use(&self, model: &str) -> bool {
         let patterns = self.models.as_ref();
@@ -316,6 +321,8 @@ pub struct Permit {
     _slots: Slots,
     /// What is left of the caller's own limits, for the answer's head.
     pub left: Vec<Left>,
+    /// The memory that the answer takes, where it is held whole and may be long.
+    pub share: Option<Share>,
 }
 
 impl Permit {
@@ -325,6 +332,7 @@ impl Permit {
             _place: place,
             _slots: slots,
             left: Vec::new(),
+            share: None,
         }
     }
 }

@@ -224,6 +224,15 @@ fn decide(plan: &Plan, asked: &str, logged: &Logged) -> (Came, Option<Arc<Route>
             let why = format!("no target of `{asked}` is available: {why}");
             return (Came::Rejected(why), None);
         }
+        if let Some(keeper) = &decision.keeper {
+            let Some(narrowed) = route.at(&Arc::from(&**keeper)) else {
+                let why = format!(
+                    "what it goes on from is kept at `{keeper}`, where `{asked}` has no target"
+                );
+                return (Came::Rejected(why), None);
+            };
+            route = narrowed;
+        }
         if let Some(target) = again(&route, decision) {
             return (Came::Answered(target), Some(route));
         }

@@ -342,6 +342,9 @@ impl Hold {
         if let Some(Settled { entries, text, .. }) = Arc::get_mut(ending) {
             entries.iter_mut().for_each(|entry| entry.at = self.at);
             line::list(entries, text);
+            // Known before its last bytes go: whoever has them may go on from it at once.
+            let responses = entries.iter().filter(|it| it.response_id.is_some());
+            responses.for_each(|entry| self.inner.makers().learn(entry));
         }
         self.amount = 0;
         self.inner.with(|state| {

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Settings;
+use super::makers::Makers;
 use super::state::{State, Stop};
 use super::tail::Safe;
 
@@ -23,12 +24,15 @@ pub(super) struct Inner {
     /// Whether the log on disk has grown long.
     pub(super) log_is_long: AtomicBool,
     pub(super) settle_wait: Duration,
+    /// Under a lock of its own: few ask for it.
+    makers: Mutex<Makers>,
 }
 
 impl Inner {
-    pub(super) fn new(settings: &Settings, state: State, safe: Safe) -> Self {
+    pub(super) fn new(settings: &Settings, state: State, safe: Safe, makers: Makers) -> Self {
         Self {
             state: Mutex::new(state),
+            makers: Mutex::new(makers),
             safe,
             work: Condvar::new(),
             ended: Condvar::new(),
@@ -42,6 +46,11 @@ impl Inner {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics; and if it did, books that are a step behind are better than none.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who made which response.
+    pub(super) fn makers(&self) -> MutexGuard<'_, Makers> {
+        self.makers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A few steps under the lock. If they leave work, the thread that writes is woken.

@@ -67,8 +67,13 @@ impl Serialize for Entry {
             (Counts(usage.counts()), cost)
         };
         let marks = (self.user.as_deref(), self.tag.as_deref());
-        let is_marked = marks != (None, None);
-        let mut line = s.serialize_tuple(if is_marked { 17 } else { 14 })?;
+        let response_id = self.response_id.as_deref();
+        let length = match (marks, response_id) {
+            (_, Some(_)) => 18,
+            ((None, None), None) => 14,
+            (_, None) => 17,
+        };
+        let mut line = s.serialize_tuple(length)?;
         line.serialize_element(&*self.request)?;
         line.serialize_element(&self.attempt)?;
         line.serialize_element(&millis_of(self.at))?;
@@ -83,12 +88,15 @@ impl Serialize for Entry {
         line.serialize_element(&self.estimated)?;
         line.serialize_element(&*self.end)?;
         line.serialize_element(&*self.prices)?;
-        // Most have neither, and are shorter for it.
-        if is_marked {
+        // Most have none of these, and are shorter for it.
+        if length > 14 {
             let scope = None::<()>;
             line.serialize_element(&scope)?;
             line.serialize_element(&marks.0)?;
             line.serialize_element(&marks.1)?;
+        }
+        if let Some(id) = response_id {
+            line.serialize_element(id)?;
         }
         line.end()
     }
@@ -159,6 +167,8 @@ pub(super) struct Fields<'a> {
     pub(super) user: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) tag: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    response_id: Option<Text<'a>>,
 }
 
 impl Fields<'_> {
@@ -241,6 +251,7 @@ impl<'de> Deserialize<'de> for Entry {
             prices: (*fields.prices).into(),
             user: mark(fields.user),
             tag: mark(fields.tag),
+            response_id: mark(fields.response_id),
         })
     }
 }

@@ -18,15 +18,23 @@ async fn enter(ledger: &Ledger, marks: (Option<&str>, Option<&str>), cost: u64, 
 
 #[test]
 fn an_entry_is_read_as_it_was_written_and_only_as_long_as_it_must_be() {
-    for (user, tag, end) in [
-        (None, None, r#""v1"]"#),
-        (Some("u"), None, r#""v1",null,"u",null]"#),
-        (None, Some("t"), r#""v1",null,null,"t"]"#),
-        (Some("a\"\\é"), Some("=1"), r#""v1",null,"a\"\\é","=1"]"#),
+    for (user, tag, id, end) in [
+        (None, None, None, r#""v1"]"#),
+        (Some("u"), None, None, r#""v1",null,"u",null]"#),
+        (None, Some("t"), None, r#""v1",null,null,"t"]"#),
+        (
+            Some("a\"\\é"),
+            Some("=1"),
+            None,
+            r#""v1",null,"a\"\\é","=1"]"#,
+        ),
+        (None, None, Some("r\"1"), r#""v1",null,null,null,"r\"1"]"#),
+        (Some("u"), Some("t"), Some("r"), r#""v1",null,"u","t","r"]"#),
     ] {
         let written = Entry {
             user: user.map(Arc::from),
             tag: tag.map(Arc::from),
+            response_id: id.map(Arc::from),
             ..entry(3)
         };
         let line = serde_json::to_string(&written).unwrap();

@@ -20,6 +20,7 @@ mod item;
 mod keep;
 mod line;
 mod made;
+mod makers;
 mod open;
 mod recent;
 mod refused;
@@ -46,6 +47,8 @@ use crate::usage::{Money, Usage};
 pub use hold::{Hold, Settling};
 use inner::Inner;
 pub use made::{KeyDigest, KeyError, Keys, MadeKey};
+pub use makers::Maker;
+use makers::Makers;
 pub use open::OpenError;
 pub use recent::{Recent, recent};
 pub use refused::Refused;
@@ -215,6 +218,8 @@ pub struct Entry {
     pub user: Option<Arc<str>>,
     /// To what it is charged further, as the caller says.
     pub tag: Option<Arc<str>>,
+    /// By which id its provider keeps the response, if it is one.
+    pub response_id: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -313,7 +318,8 @@ impl Ledger {
             );
         }
         let state = State::new(settings, store.hour, store.number);
-        let inner = Arc::new(Inner::new(settings, state, safe));
+        let makers = store.makers().map_err(|why| store.says(why))?;
+        let inner = Arc::new(Inner::new(settings, state, safe, makers));
         let threads = Mutex::new(writer::start(&inner, store)?);
         let place = settings.store.clone();
         Ok(Self(Arc::new(House {
@@ -334,7 +340,8 @@ impl Ledger {
             seats: 0,
             backlog: 0,
         };
-        let inner = Inner::new(&settings, State::new(&settings, 0, 0), Safe::Never);
+        let state = State::new(&settings, 0, 0);
+        let inner = Inner::new(&settings, state, Safe::Never, Makers::default());
         inner.stop(Stop::Now);
         Self(Arc::new(House {
             place: settings.store,
@@ -382,6 +389,11 @@ impl Ledger {
         now: SystemTime,
     ) -> Result<Box<Hold>, Refused> {
         Hold::make(&self.0.inner, accounts, amount, now).await
+    }
+
+    /// Who made a response, if it is known: of the last hundred thousand it is.
+    pub fn maker(&self, response_id: &str) -> Option<Maker> {
+        self.0.inner.makers().get(response_id)
     }
 
     /// How an account stands. None before it was first read: of many budgets that is when they are first spent from, else

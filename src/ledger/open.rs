@@ -104,6 +104,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("from_1.sql"),
     include_str!("from_2.sql"),
     include_str!("from_3.sql"),
+    include_str!("from_4.sql"),
 ];
 /// The latest version of the schema.
 fn latest() -> i64 {

@@ -12,6 +12,7 @@ use super::book::share;
 use super::chunk::Chunk;
 use super::due::{ADD_SPENT, Due};
 use super::item::{Amount, Draw, Granted, Item, Settled};
+use super::makers::{self, Makers};
 use super::open::{OpenError, because, migrate, open_file};
 use super::sums::Sums;
 use super::tail::{self, Safe, Tail};
@@ -178,8 +179,10 @@ impl Store {
                     number = settled.number;
                     bytes += settled.text.len();
                     chunk.add(settled, &tx)?;
-                    let entries = settled.entries.iter();
-                    entries.for_each(|entry| sums.count(entry, settled.hour));
+                    for entry in &settled.entries {
+                        sums.count(entry, settled.hour);
+                        makers::write(&tx, entry)?;
+                    }
                     settled.cuts.iter().for_each(|cut| sums.cut(cut));
                 }
                 Item::Back(cut) => sums.cut(cut),
@@ -204,6 +207,16 @@ impl Store {
         self.hour = self.hour.max(hour);
         self.number = self.number.max(number);
         Ok(answers)
+    }
+
+    /// Who made which response, as far as it is known.
+    pub(super) fn makers(&self) -> rusqlite::Result<Makers> {
+        makers::read(&self.conn)
+    }
+
+    /// What SQLite says of it.
+    pub(super) fn says(&self, why: rusqlite::Error) -> OpenError {
+        because(self.path.as_deref(), why)
     }
 
     /// Whether some of what is due is to be brought into the sums.

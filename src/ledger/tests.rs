@@ -70,6 +70,7 @@ pub(super) fn entry(cost: u64) -> Entry {
         prices: "v1".into(),
         user: None,
         tag: None,
+        response_id: None,
     }
 }
 

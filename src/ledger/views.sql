@@ -63,7 +63,8 @@ SELECT (chunk.id << 24) + one.key AS id,
        one.value ->> 13 AS prices,
        one.value ->> 14 AS scope,
        one.value ->> 15 AS user,
-       one.value ->> 16 AS tag
+       one.value ->> 16 AS tag,
+       one.value ->> 17 AS response_id
 FROM chunk, json_each(chunk.entries) AS one;
 
 -- For people: one row for each try that was billed, and for what each crash was charged.
@@ -80,7 +81,7 @@ SELECT id,
        CASE WHEN input IS NULL THEN NULL ELSE coalesce(searches, 0) END AS searches,
        CASE WHEN cost IS NULL THEN NULL
             ELSE printf('%d.%09d', cost / 1000000000, cost % 1000000000) END AS usd,
-       estimated, "end", prices
+       estimated, "end", prices, response_id
 FROM entry;
 
 -- For people: what was spent on each day, also on days whose entries are no longer kept.

@@ -25,7 +25,7 @@ pub(super) fn acted_on(
         let some = passage.rules_for.iter().map(|(_, rules)| &**rules);
         some.chain([&*passage.rules])
     });
-    let rules = rules.chain(models.values().map(|route| &route.rules));
+    let rules = rules.chain(models.values().map(|route| &*route.rules));
     let ours = ACTED_ON.into_iter().chain(demand::acted_on());
     let theirs = rules.flat_map(Rules::names).map(Box::from);
     theirs.chain(ours.map(Box::from)).collect()

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use super::Stored;
+
 /// What the client called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -27,6 +29,8 @@ pub enum Endpoint {
     Moderations,
     /// `POST /v1/rerank`
     Rerank,
+    /// `GET /v1/responses/{id}` and what else is asked of a response that is stored
+    Response,
     /// `GET /v1/models`
     Models,
     /// `GET /v1/models/{id}`
@@ -167,7 +171,7 @@ impl About {
 }
 
 /// All of them, in the order of [`Endpoint`].
-const ALL: [About; 18] = [
+const ALL: [About; 19] = [
     About::writes(
         Endpoint::ChatCompletions,
         "chat_completions",
@@ -219,6 +223,7 @@ const ALL: [About; 18] = [
         Kind::Moderation,
     ),
     About::judges(Endpoint::Rerank, "rerank", "/rerank", Kind::Rerank),
+    About::of_ours(Endpoint::Response, "responses", "/responses"),
     About::of_ours(Endpoint::Models, "models", "/models"),
     About::of_ours(Endpoint::Model, "models", "/models"),
     About::of_ours(Endpoint::Voices, "voices", "/audio/voices"),
@@ -255,6 +260,10 @@ fn asking() -> impl Iterator<Item = &'static About> {
 impl Endpoint {
     /// Reads a request line. Each path of `/v1` also goes without it.
     pub fn of(method: &Method, path: &str) -> Result<Self, NoEndpoint> {
+        if let Some(stored) = Stored::at(path) {
+            let takes = NoEndpoint::Method(stored.methods());
+            return stored.takes(method).then_some(Self::Response).ok_or(takes);
+        }
         let path = path.strip_prefix("/v1").unwrap_or(path);
         let endpoint = match path {
             "/health/live" => Self::Live,
@@ -397,6 +406,14 @@ mod tests {
         assert_eq!(of(Method::GET, "/v1/models"), Ok(Endpoint::Models));
         assert_eq!(of(Method::GET, "/audio/voices"), Ok(Endpoint::Voices));
         assert_eq!(of(Method::GET, "/v1/audio/voices/a/b"), Ok(Endpoint::Voice));
+        assert_eq!(
+            of(Method::GET, "/v1/responses/resp_1"),
+            Ok(Endpoint::Response)
+        );
+        assert_eq!(
+            of(Method::POST, "/v1/responses/resp_1"),
+            Err(NoEndpoint::Method("GET, DELETE"))
+        );
         assert_eq!(of(Method::GET, "/health"), Ok(Endpoint::Live));
         assert_eq!(of(Method::GET, "/health/live"), Ok(Endpoint::Live));
         assert_eq!(

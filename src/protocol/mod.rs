@@ -12,6 +12,7 @@ mod opening;
 mod parts;
 mod skim;
 mod sse;
+mod stored;
 mod stream;
 mod tokens;
 mod typed;
@@ -28,6 +29,7 @@ pub use demand::Demand;
 pub use endpoint::{ASKING, Endpoint, Form, Gives, Kind, NoEndpoint, Whole};
 pub use error::ErrorBody;
 pub use opening::opening;
+pub use stored::Stored;
 
 /// Every wire format there is. A battery of tests runs over all of them.
 pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];
@@ -150,10 +152,12 @@ pub struct Ending {
 }
 
 /// What a whole answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The usage, if it tells.
     pub usage: Option<Usage>,
+    /// The id by which a response can be gone on from.
+    pub response_id: Option<Box<str>>,
     /// It is an error in the clothes of an answer.
     pub is_error: bool,
 }
@@ -177,6 +181,9 @@ pub trait Decoder: Send {
 
     /// What the error said that ended the stream before its first content.
     fn error(&mut self) -> Option<ErrorBody>;
+
+    /// The id by which a response can be gone on from, if it has passed.
+    fn response_id(&self) -> Option<&str>;
 }
 
 /// What a [`Decoder`] has seen so far.
@@ -221,6 +228,9 @@ pub trait Skimmer: Send {
     /// The usage, if it has passed.
     fn usage(&self) -> Option<Usage>;
 
+    /// The id by which a response can be gone on from, if it has passed.
+    fn response_id(&self) -> Option<&str>;
+
     /// Whether what has passed is a whole answer.
     fn is_complete(&self) -> bool;
 }
@@ -233,6 +243,10 @@ impl Skimmer for Opaque {
     fn feed(&mut self, _: &[u8]) {}
 
     fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    fn response_id(&self) -> Option<&str> {
         None
     }
 

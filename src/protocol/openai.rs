@@ -107,6 +107,7 @@ impl Protocol for OpenAi {
             };
         (is_error || skim.is_complete()).then(|| Reading {
             usage: skim.usage(),
+            response_id: skim.response_id().map(Box::from),
             is_error,
         })
     }

@@ -29,14 +29,34 @@ pub(super) struct Skim {
     value: Option<Vec<u8>>,
     broken: bool,
     usage: Option<Usage>,
-    /// The member that tells a unit of its own, and which.
-    tells: Option<(&'static [u8], Unit)>,
-    /// How many of that it told.
+    /// The member that tells something besides, and what.
+    tells: Option<(&'static [u8], Tells)>,
+    /// How many of a unit of its own it told.
     own: Option<u64>,
+    response_id: Option<Box<str>>,
+}
+
+/// What a member tells, beside the usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tells {
+    /// How many of a unit that is no token.
+    Count(Unit),
+    /// By which id it can be gone on from.
+    Id,
 }
 
 /// The longest value that is read, in bytes.
 const LONGEST_VALUE: usize = 16 << 10;
+
+/// The longest id that is kept, in bytes: `OpenAI`'s have fewer than a hundred.
+const LONGEST_ID: usize = 256;
+
+/// An id of a response. None: it is none, or one that nobody would write.
+pub(super) fn id(raw: &RawValue) -> Option<Box<str>> {
+    let id = serde_json::from_str::<Cow<'_, str>>(raw.get()).ok()?;
+    let is_plain = !id.is_empty() && id.len() <= LONGEST_ID && !id.contains(char::is_control);
+    is_plain.then(|| id.into())
+}
 
 /// The start of a member's name: enough to know the one that matters from all others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,9 +84,10 @@ impl Skim {
             tells: match endpoint {
                 // With `response_format` = `verbose_json`.
                 Endpoint::Transcriptions | Endpoint::Translations => {
-                    Some((b"duration", Unit::Seconds))
+                    Some((b"duration", Tells::Count(Unit::Seconds)))
                 }
-                Endpoint::Rerank => Some((b"meta", Unit::Searches)),
+                Endpoint::Rerank => Some((b"meta", Tells::Count(Unit::Searches))),
+                Endpoint::Responses => Some((b"id", Tells::Id)),
                 _ => None,
             },
             ..Self::default()
@@ -126,7 +147,7 @@ impl Skim {
         if self.name.is(b"usage") {
             let tokens = serde_json::from_slice::<Tokens<'_>>(value).ok();
             // Who ranks may tell nothing but the whole.
-            let ranks = self.tells.is_some_and(|(_, unit)| unit == Unit::Searches);
+            let ranks = matches!(self.tells, Some((_, Tells::Count(Unit::Searches))));
             let whole = tokens.as_ref().and_then(Tokens::only_total);
             let whole = whole.filter(|_| ranks).map(|input| Usage {
                 input,
@@ -135,12 +156,15 @@ impl Skim {
             self.usage = tokens.and_then(Tokens::usage).or(whole).or(self.usage);
             return;
         }
-        let raw = serde_json::from_slice::<&RawValue>(value).ok();
-        let told = self.tells.zip(raw).and_then(|((_, unit), raw)| match unit {
-            Unit::Searches => searches(raw),
-            _ => seconds(raw),
-        });
-        self.own = told.or(self.own);
+        let Ok(raw) = serde_json::from_slice::<&RawValue>(value) else {
+            return;
+        };
+        match self.tells {
+            Some((_, Tells::Count(Unit::Searches))) => self.own = searches(raw).or(self.own),
+            Some((_, Tells::Count(_))) => self.own = seconds(raw).or(self.own),
+            Some((_, Tells::Id)) => self.response_id = id(raw).or(self.response_id.take()),
+            None => {}
+        }
     }
 }
 
@@ -204,12 +228,8 @@ impl Skimmer for Skim {
     }
 
     fn usage(&self) -> Option<Usage> {
-        let own = self
-            .tells
-            .zip(self.own)
-            .map(|((_, unit), count)| (unit, count));
-        match own {
-            Some((unit, count)) => {
+        match (self.tells, self.own) {
+            (Some((_, Tells::Count(unit))), Some(count)) => {
                 let usage = self.usage.unwrap_or_default();
                 let told = usage.units(unit);
                 // What is told in the usage itself is what is billed.
@@ -219,8 +239,12 @@ impl Skimmer for Skim {
                     usage.with(unit, count)
                 })
             }
-            None => self.usage,
+            _ => self.usage,
         }
+    }
+
+    fn response_id(&self) -> Option<&str> {
+        self.response_id.as_deref()
     }
 
     fn is_complete(&self) -> bool {

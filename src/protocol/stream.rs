@@ -22,13 +22,18 @@ pub(super) trait Eye: Send {
 
     /// What the error said that ended the stream before its first content.
     fn error(&mut self) -> Option<ErrorBody>;
+
+    /// The id by which a response can be gone on from. Of a chat nobody can.
+    fn response_id(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Reads a stream.
 pub(super) struct Stream<E> {
     scanner: Scanner,
     /// The pieces of an event that is not complete.
-    held: SmallVec<[Bytes; 2]>,
+    held: SmallVec<[Bytes; 1]>,
     /// What was found last is not for the client.
     hidden: bool,
     eye: E,
@@ -117,6 +122,10 @@ impl<E: Eye> Decoder for Stream<E> {
         self.eye.progress()
     }
 
+    fn response_id(&self) -> Option<&str> {
+        self.eye.response_id()
+    }
+
     fn error(&mut self) -> Option<ErrorBody> {
         self.eye.error()
     }
@@ -124,7 +133,7 @@ impl<E: Eye> Decoder for Stream<E> {
 
 /// Gives out what was held and a part of the piece.
 fn give(
-    held: &mut SmallVec<[Bytes; 2]>,
+    held: &mut SmallVec<[Bytes; 1]>,
     piece: &Bytes,
     range: std::ops::Range<usize>,
     out: &mut Pieces,

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use std::sync::LazyLock;
 
 use super::openai::{Chat, WORDS, says_error};
+use super::skim;
 use super::stream::{Eye, Stream};
 use super::tokens::{self, object};
 use super::{Decoder, Ended, Ending, ErrorBody, Progress};
@@ -106,10 +107,12 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// What matters of a response as it is at its end.
+/// What matters of a response, as it is at its beginning and at its end.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Response<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     #[serde(borrow)]
     status: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -149,6 +152,7 @@ struct Typed {
     is_chat: bool,
     /// An image is finished, and none has been begun since.
     is_painted: bool,
+    response_id: Option<Box<str>>,
 }
 
 impl Typed {
@@ -161,6 +165,7 @@ impl Typed {
             chat: Chat::new(ends),
             is_chat: false,
             is_painted: false,
+            response_id: None,
         }
     }
 
@@ -180,6 +185,7 @@ impl Typed {
     /// Reads an event.
     fn read(&mut self, event: &Event<'_>, means: Means, data: &[u8], is_error: bool) {
         let response: Response<'_> = object(event.response);
+        self.response_id = response.id.and_then(skim::id).or(self.response_id.take());
         let has_failed = means == Means::Failure || (means == Means::End && response.has_failed());
         let heard = has_failed || says_error(event.error);
         let told = || response.usage.or(event.usage).and_then(tokens::usage);
@@ -271,6 +277,10 @@ impl Eye for Typed {
 
     fn progress(&self) -> &Progress {
         self.chat.progress()
+    }
+
+    fn response_id(&self) -> Option<&str> {
+        self.response_id.as_deref()
     }
 
     fn error(&mut self) -> Option<ErrorBody> {

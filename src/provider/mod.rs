@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue};
 use crate::protocol::Protocol;
 pub use dropped::Dropped;
 pub use rules::Rules;
-pub use site::{Origin, Site};
+pub use site::{Below, Origin, Site};
 
 /// The built-in providers, in the very words of `gateway.toml`.
 pub const PRESETS: &str = include_str!("presets.toml");

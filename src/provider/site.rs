@@ -128,7 +128,24 @@ pub enum WrongUrl {
     Query,
 }
 
+/// Where something lies below an endpoint.
+#[derive(Debug)]
+pub struct Below {
+    /// In the form that a request line of HTTP/1.1 has: whole for a proxy that reads it.
+    pub uri: Uri,
+    /// Whole.
+    pub absolute: Uri,
+}
+
 impl Origin {
+    /// Where something lies below an endpoint. None: nowhere, or that would be no URI.
+    pub fn below(&self, endpoint: Endpoint, rest: &str) -> Option<Below> {
+        match self {
+            Self::Echo => None,
+            Self::Site(site) => site.below(endpoint, rest),
+        }
+    }
+
     /// What tells one from another.
     pub fn key(&self) -> Arc<str> {
         match self {
@@ -324,6 +341,15 @@ impl Site {
             Some(via) if !via.tunnels => self.absolute(endpoint),
             _ => nth(&self.relative, endpoint),
         }
+    }
+
+    /// Where something lies below an endpoint. None: that would be no URI.
+    fn below(&self, endpoint: Endpoint, rest: &str) -> Option<Below> {
+        let read = |uri: &Uri| format!("{uri}{rest}").parse().ok();
+        Some(Below {
+            uri: read(self.uri(endpoint))?,
+            absolute: read(self.absolute(endpoint))?,
+        })
     }
 
     /// Where an endpoint lies, whole.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::shortened;
 use crate::admission::Caller;
+use crate::envelope::Envelope;
+use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::protocol::Endpoint;
 use crate::rejection::Rejection;
@@ -26,6 +28,32 @@ pub(super) fn destination(
         return Err(Rejection::WrongKind { model, kind });
     }
     Ok(route)
+}
+
+/// The same route, but for those who do not keep what a request goes on from. What is not known of a response, or is said in
+/// some other way, is for the provider to judge.
+pub(super) fn onward(
+    ledger: &Ledger,
+    caller: &Caller,
+    (endpoint, envelope): (Endpoint, &Envelope),
+    route: Arc<Route>,
+) -> Result<Arc<Route>, Rejection> {
+    if endpoint != Endpoint::Responses {
+        return Ok(route);
+    }
+    let Some(id) = envelope.string("previous_response_id") else {
+        return Ok(route);
+    };
+    let Some(maker) = ledger.maker(&id) else {
+        return Ok(route);
+    };
+    if !caller.owns(&maker.key, maker.team.as_ref()) {
+        return Err(Rejection::NoPrevious(shortened(&id)));
+    }
+    route.at(&maker.provider).ok_or(Rejection::KeptElsewhere {
+        model: route.meters.name.as_ref().into(),
+        maker: maker.model.as_ref().into(),
+    })
 }
 
 /// Why a model without targets has none.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::asked::{Manner, wants_stream};
-use super::destination::{destination, nobody};
+use super::destination::{destination, nobody, onward};
 use super::funds::{self, Taken, Wanted};
 use super::instead::{Hops, Turned};
 use super::{admit, model, own, whole};
@@ -122,6 +122,8 @@ async fn walk(
     if route.targets.is_empty() {
         return Err(nobody(&route, &asked));
     }
+    let ledger = &gateway.state.ledger;
+    let route = onward(ledger, caller, (question.endpoint, &envelope), route)?;
 
     let deadline = patience.unwrap_or(route.deadline).min(route.deadline);
     found.insert("deadline_ms".into(), millis(deadline).into());
@@ -180,6 +182,7 @@ async fn models(
                 "held_usd": held.map(usd),
                 "hedge": hedged(route, &decision),
                 "skipped": route.skipped,
+                "kept_at": route.keeper.as_deref(),
                 "targets": targets(route, wanted.call, &decision, unsent),
             }));
         }

@@ -96,10 +96,15 @@ impl Hops {
         let next = name.as_ref().and_then(|name| plan.models.get(name));
         let helps =
             |next: &&Arc<Route>| !next.targets.is_empty() && next.is_for_other(endpoint).is_none();
-        match next.filter(helps) {
+        // What it goes on from is kept where it was.
+        let next = next.filter(helps).and_then(|next| match &route.keeper {
+            Some(keeper) => next.at(keeper),
+            None => Some(Arc::clone(next)),
+        });
+        match next {
             Some(next) => {
                 self.0.push(why);
-                Ok(Arc::clone(next))
+                Ok(next)
             }
             None => Err(rejection),
         }

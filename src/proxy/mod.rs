@@ -10,6 +10,7 @@ pub mod explain;
 mod funds;
 mod instead;
 mod own;
+mod stored;
 mod twins;
 mod voices;
 mod wait;
@@ -39,7 +40,7 @@ use crate::telemetry::{End, Record, RequestId};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{Manner, wants_stream};
 pub use catalogue::unescape;
-use destination::{destination, nobody};
+use destination::{destination, nobody, onward};
 pub use discover::discover;
 use funds::{Taken, Wanted};
 use instead::{Hops, Turned};
@@ -150,6 +151,7 @@ where
             response::relay(answer, permit, tab, record, finisher, alive)
         }
         Ok(Answered::Said(said)) => response::say(*said, record),
+        Ok(Answered::PassedOn(told, permit)) => response::pass_on(*told, record, permit),
         Err(rejection) => refuse(rejection, record),
     }
 }
@@ -164,7 +166,9 @@ where
         Ok(Answered::Relayed(answer, permit, tab)) => {
             response::go_on(answer.body, permit, tab, record, asking.finisher())
         }
-        Ok(Answered::Said(said)) => response::say(*said, record).into_body(),
+        Ok(Answered::Said(said) | Answered::PassedOn(said, _)) => {
+            response::say(*said, record).into_body()
+        }
         Err(rejection) => {
             let end = match rejection {
                 Rejection::ShuttingDown => End::Shutdown,
@@ -235,6 +239,7 @@ where
 enum Answered {
     Relayed(Box<Answer>, Option<Permit>, Box<Tab>),
     Said(Box<Response<Bytes>>),
+    PassedOn(Box<Response<Bytes>>, Option<Permit>),
 }
 
 impl Answered {
@@ -288,6 +293,7 @@ where
             let caller = identify(gateway, &plan, &head.headers, record)?;
             voices::one(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
         }
+        Endpoint::Response => stored::ask(worker, &plan, head, record).await,
         Endpoint::Usage => {
             let caller = identify(gateway, &plan, &head.headers, record)?;
             Ok(Answered::said(own::usage(gateway, &caller, record).await))
@@ -338,6 +344,7 @@ where
     if route.targets.is_empty() {
         return Err(nobody(&route, &model));
     }
+    route = onward(&gateway.state.ledger, caller, (endpoint, &envelope), route)?;
 
     // May it pass, may it be paid, and who answers? What a model cannot take, another may.
     let client_id = record.client_id.clone();
@@ -371,9 +378,10 @@ where
     };
 
     // What did it cost? Of an answer that is still to come, its end will tell.
-    if let AnswerBody::Whole(bytes, usage) = &answer.body {
+    if let AnswerBody::Whole(bytes, reading) = &answer.body {
         tab.pass(bytes.len());
-        let (entered, settled) = tab.ends(End::Complete, *usage);
+        reading.response_id.iter().for_each(|id| tab.is_kept_as(id));
+        let (entered, settled) = tab.ends(End::Complete, reading.usage);
         record.enters(entered);
         settled.await;
     }
@@ -487,6 +495,6 @@ fn refuse(rejection: Rejection, mut record: Box<Record>) -> Response<Body> {
     *response.headers_mut() = told.headers;
     match told.code {
         Some(_) => response::say(response, record),
-        None => response::pass_on(response, record),
+        None => response::pass_on(response, record, None),
     }
 }

@@ -187,18 +187,31 @@ fn amount(money: Money) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.get(..text.len() - left)?).ok()
 }
 
-/// A provider's error, in one piece, and the request is over.
-pub fn pass_on(mut told: Response<Bytes>, record: Box<Record>) -> Response<Body> {
-    strip(told.headers_mut());
-    say(told, record)
+/// What a provider said, in one piece, and the request is over.
+pub fn pass_on(
+    mut told: Response<Bytes>,
+    record: Box<Record>,
+    permit: Option<Permit>,
+) -> Response<Body> {
+    let headers = told.headers_mut();
+    strip(headers);
+    headers.remove(header::CONTENT_LENGTH);
+    if let Some(permit) = &permit {
+        limits::tell(&permit.left, headers);
+    }
+    ends(told, record, permit)
 }
 
 /// Words of our own, in one piece, and the request is over.
-pub fn say(told: Response<Bytes>, mut record: Box<Record>) -> Response<Body> {
+pub fn say(told: Response<Bytes>, record: Box<Record>) -> Response<Body> {
+    ends(told, record, None)
+}
+
+fn ends(told: Response<Bytes>, mut record: Box<Record>, permit: Option<Permit>) -> Response<Body> {
     let (mut head, bytes) = told.into_parts();
     record.status = head.status.as_u16();
     sign(&mut head.headers, &record);
-    Response::from_parts(head, whole(bytes, record, None))
+    Response::from_parts(head, whole(bytes, record, permit))
 }
 
 fn whole(bytes: Bytes, mut record: Box<Record>, permit: Option<Permit>) -> Body {

@@ -164,6 +164,14 @@ impl Reader {
             Self::Stream(decoder, _) => decoder.progress().usage,
         }
     }
+
+    /// The id of a response, if it was told.
+    fn response_id(&self) -> Option<&str> {
+        match self {
+            Self::Long(skimmer) => skimmer.response_id(),
+            Self::Stream(decoder, _) => decoder.response_id(),
+        }
+    }
 }
 
 impl Flow {
@@ -330,9 +338,17 @@ impl Flow {
         self.is_over = true;
         self.end = Some(end);
         self.record.end.get_or_insert(end);
+        self.knows_id();
         let (entered, settling) = self.tab.ends(end, self.reader.usage());
         self.record.enters(entered);
         self.settling = Some(settling);
+    }
+
+    /// Before it is entered: who goes on from it goes where it is kept.
+    fn knows_id(&mut self) {
+        if let Some(id) = self.reader.response_id() {
+            self.tab.is_kept_as(id);
+        }
     }
 
     fn feed(&mut self, piece: Bytes) {
@@ -434,6 +450,7 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         if !self.is_over {
+            self.knows_id();
             let entered = self.tab.abandon(self.reader.usage());
             self.record.enters(entered);
             self.record.ends_early(self.tab.presence().absence());

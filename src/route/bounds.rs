@@ -214,7 +214,7 @@ fn rewritten(
     envelope: &Envelope,
 ) -> Result<Option<Demand>, Refused> {
     let (mut edits, mut dropped) = (envelope.edit(), Dropped::default());
-    for rules in [&route.rules, &*target.rules] {
+    for rules in [&*route.rules, &*target.rules] {
         rules.apply(endpoint, &mut edits, &mut dropped)?;
     }
     let demand = match target.terms.own_price {
@@ -254,9 +254,10 @@ mod tests {
             strategy: crate::route::Strategy::default(),
             hedge: None,
             deadline: std::time::Duration::ZERO,
-            rules: crate::provider::Rules::default(),
+            rules: Arc::default(),
             instead: crate::route::Instead::default(),
             skipped: Vec::new(),
+            keeper: None,
             allowance: Arc::default(),
             meters: crate::telemetry::metrics::Metrics::new().route("fast"),
         };

@@ -47,11 +47,13 @@ pub struct Route {
     /// From a request's arrival to the first content, over all tries and pauses.
     pub deadline: Duration,
     /// What is changed for every target, before its provider's own rules.
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
     /// Which models are asked instead, where its targets cannot take a request.
     pub instead: Instead,
     /// Targets that cannot be asked, and why: for the message when nobody is left.
     pub skipped: Vec<String>,
+    /// The one provider whose targets may be asked: it keeps what a request goes on from. None: all may.
+    pub keeper: Option<Arc<str>>,
     /// A second target is asked where the first takes too long. In a box: few models have that.
     pub hedge: Option<Box<Hedge>>,
     /// What may be retried of its requests.
@@ -160,6 +162,23 @@ impl Route {
     /// What it is for, if that is something else than what is asked of it.
     pub fn is_for_other(&self, endpoint: Endpoint) -> Option<Kind> {
         self.kind.filter(|kind| endpoint.kind() != Some(*kind))
+    }
+
+    /// The same, but for the targets of other providers than the one that keeps what a request goes on from. None: it has none.
+    pub fn at(&self, keeper: &Arc<str>) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            kind: self.kind,
+            targets: self.targets.at(keeper)?,
+            strategy: self.strategy.clone(),
+            deadline: self.deadline,
+            rules: Arc::clone(&self.rules),
+            instead: self.instead.clone(),
+            skipped: self.skipped.clone(),
+            keeper: Some(Arc::clone(keeper)),
+            hedge: self.hedge.clone(),
+            allowance: Arc::clone(&self.allowance),
+            meters: Arc::clone(&self.meters),
+        }))
     }
 
     /// The target that is asked when all rest: of those that fail the one whose rest is over first. It may be tried before

@@ -72,23 +72,33 @@ impl From<Vec<Target>> for Targets {
     fn from(mut all: Vec<Target>) -> Self {
         // Those of one tier stay in the order in which they are written.
         all.sort_by_key(|target| target.tier);
-        let mut kinds: Vec<(usize, Terms)> = Vec::new();
-        let mut kind_of = Vec::new();
-        for (n, target) in all.iter_mut().enumerate() {
-            let mut known = kinds.iter().enumerate();
-            match known.find(|(_, (_, terms))| terms.binds_like(&target.terms)) {
-                Some((kind, (_, terms))) => {
-                    // One price in memory: each look at another one is a look at memory that nobody has at hand.
-                    target.terms.price.clone_from(&terms.price);
-                    kind_of.push(kind);
-                }
-                None => {
-                    kind_of.push(kinds.len());
-                    kinds.push((n, target.terms.clone()));
-                }
+        let mut kinds: Vec<Terms> = Vec::new();
+        for target in &mut all {
+            match kinds.iter().find(|terms| terms.binds_like(&target.terms)) {
+                // One price in memory: each look at another one is a look at memory that nobody has at hand.
+                Some(terms) => target.terms.price.clone_from(&terms.price),
+                None => kinds.push(target.terms.clone()),
             }
         }
-        let all: Vec<Arc<Target>> = all.into_iter().map(Arc::new).collect();
+        Self::of(all.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl Targets {
+    /// Of these, in the order in which they are asked.
+    fn of(all: Vec<Arc<Target>>) -> Self {
+        let mut kinds: Vec<usize> = Vec::new();
+        let kind_of = all.iter().enumerate().map(|(n, target)| {
+            let is_like = |first: &usize| {
+                let first = all.get(*first);
+                first.is_some_and(|first| first.terms.binds_like(&target.terms))
+            };
+            kinds.iter().position(is_like).unwrap_or_else(|| {
+                kinds.push(n);
+                kinds.len() - 1
+            })
+        });
+        let kind_of: Vec<usize> = kind_of.collect();
         let chunks = all.chunk_by(|one, other| one.tier == other.tier);
         let mut start = 0;
         let ranges = chunks.map(|chunk| {
@@ -99,16 +109,21 @@ impl From<Vec<Target>> for Targets {
         let tiers = ranges.map(|range| Tier::of(&all, range, &kind_of));
         Self {
             tiers: tiers.collect(),
-            kinds: kinds.into_iter().map(|(n, _)| n).collect(),
+            kinds,
             healths: all.iter().map(|it| Arc::clone(&it.health)).collect(),
             is_limited: all.iter().any(|target| target.gate.is_some()),
             is_metered: all.iter().any(|target| target.terms.account.is_some()),
             all,
         }
     }
-}
 
-impl Targets {
+    /// Those of one provider alone. None: there are none.
+    pub(super) fn at(&self, provider: &str) -> Option<Self> {
+        let its = self.iter().filter(|it| *it.provider.name == *provider);
+        let its: Vec<Arc<Target>> = its.cloned().collect();
+        (!its.is_empty()).then(|| Self::of(its))
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Arc<Target>> {
         self.all.iter()

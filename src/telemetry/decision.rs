@@ -82,6 +82,9 @@ pub struct Decision {
     /// In which order its targets are asked.
     #[serde(default)]
     pub strategy: Cow<'static, str>,
+    /// The one provider that could be asked, for it keeps what the request went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Box<str>>,
     /// Chance: with the same number the same is decided.
     pub seed: Number,
     /// By what the request belongs together with others: numbers that stand for texts.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::ledger::Entry;
 use crate::protocol::{Endpoint, Form, Gives, Whole};
-use crate::route::BYTES_PER_TOKEN;
+use crate::route::{BYTES_PER_TOKEN, Target};
+use crate::telemetry::End;
 use crate::usage::{Price, Unit, Usage};
 
 /// Who asks, and what for: what every entry of a request says.
@@ -39,6 +41,30 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Its try at a target, as it is entered if all ends now.
+    pub(super) fn entry(&self, attempt: u32, target: &Target) -> Entry {
+        let version = target.terms.price.as_ref().map(|price| &price.version);
+        Entry {
+            request: Arc::clone(&self.request),
+            attempt,
+            at: self.at,
+            api: self.endpoint.name().into(),
+            key: Arc::clone(&self.key),
+            team: self.team.clone(),
+            model: Arc::clone(&self.model),
+            target: Arc::clone(&target.name),
+            provider: Arc::clone(&target.provider.name),
+            usage: None,
+            cost: None,
+            estimated: true,
+            end: End::ClientGone.name().into(),
+            prices: version.map_or_else(|| "".into(), Arc::clone),
+            user: self.user.clone(),
+            tag: self.tag.clone(),
+            response_id: None,
+        }
+    }
+
     /// The most output that it may have, in tokens, for all that is known of it alone.
     pub(super) fn most(&self) -> u64 {
         match self.endpoint.gives() {

@@ -378,7 +378,7 @@ async fn one(
     record: &mut Record,
 ) -> Result<Box<Answer>, Box<Failed>> {
     let is_pressed = call.is_hurried || tab.tries() > 1;
-    let fail = |cause| failed(target, is_pressed, cause);
+    let fail = |cause| failed(&target.name, is_pressed, cause);
     let refuse = |refused: Refused| Failure {
         target: Arc::clone(&target.name),
         cause: Cause::Refused(refused),
@@ -389,13 +389,7 @@ async fn one(
     let tell = |mut judged: Judged| {
         // Who has no chats has nothing that it could be asked for again.
         judged.said.lacks_endpoint &= call.endpoint != Endpoint::ChatCompletions;
-        Failure {
-            target: Arc::clone(&target.name),
-            cause: Cause::Status(Box::new(judged.said)),
-            fault: judged.fault,
-            retry: judged.retry,
-            wait: judged.wait,
-        }
+        judged.failure(&target.name)
     };
     let provider = &target.provider;
     let (mut edits, mut dropped) = (call.envelope.edit(), Dropped::default());
@@ -448,9 +442,9 @@ async fn one(
 
 /// What did not come to an answer, though the target said nothing against it. It `is_pressed` if it did not have all the
 /// time that its route gives.
-fn failed(target: &Target, is_pressed: bool, cause: Cause) -> Failure {
+pub(super) fn failed(target: &Arc<str>, is_pressed: bool, cause: Cause) -> Failure {
     Failure {
-        target: Arc::clone(&target.name),
+        target: Arc::clone(target),
         fault: match cause {
             Cause::Clock(Clock::Deadline) if is_pressed => Fault::Client,
             _ => Fault::Provider,

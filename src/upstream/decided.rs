@@ -31,6 +31,7 @@ pub(super) fn of(route: &Route, call: &Call<'_>, tab: &Tab) -> Decision {
     Decision {
         model: (*route.meters.name).into(),
         strategy: route.strategy.name().into(),
+        keeper: route.keeper.as_deref().map(Into::into),
         seed: Number(asks.seed),
         marks: marks.collect(),
         demand: bounds.map_or(Value::Null, |bounds| bounds.json()),

@@ -1,11 +1,12 @@
 //! The body of an answer, on its way in: pieces as they come, under the clocks of its try.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -82,6 +83,18 @@ impl Inflow {
             Source::Memory(pieces) => pieces.is_empty(),
             Source::Link { body, .. } => body.is_end_stream(),
         }
+    }
+
+    /// All that comes, up to so many bytes. None: it is longer.
+    pub(super) async fn whole(mut self, most: u64) -> Result<Option<Bytes>, Broken> {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = poll_fn(|cx| self.poll_piece(cx)).await {
+            whole.extend_from_slice(&piece?);
+            if whole.len() as u64 > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(whole.freeze()))
     }
 
     /// The next piece; none after the last.

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Inflow, Said};
+use super::{AnswerBody, Begun, Broken, Call, Cause, Exchange, Failure, Inflow, Said};
 use crate::protocol::{
-    Ended, Ending, Endpoint, ErrorBody, Opaque, Pieces, Progress, Skimmer, Whole,
+    Ended, Ending, Endpoint, ErrorBody, Opaque, Pieces, Progress, Reading, Skimmer, Whole,
 };
 use crate::provider::Provider;
 use crate::provider::errors::{self, Fault, Retry};
@@ -26,7 +27,7 @@ use crate::usage::Usage;
 const HELD: usize = 64 << 10;
 
 /// The longest list of models that is read, in bytes: OpenRouter's has about a megabyte.
-const LONGEST_LIST: usize = 16 << 20;
+const LONGEST_LIST: u64 = 16 << 20;
 
 /// An error of the provider's, read and judged.
 pub(super) struct Judged {
@@ -34,6 +35,19 @@ pub(super) struct Judged {
     pub(super) fault: Fault,
     pub(super) retry: Retry,
     pub(super) wait: Option<Duration>,
+}
+
+impl Judged {
+    /// What went wrong with a try.
+    pub(super) fn failure(self, target: &Arc<str>) -> Failure {
+        Failure {
+            target: Arc::clone(target),
+            cause: Cause::Status(Box::new(self.said)),
+            fault: self.fault,
+            retry: self.retry,
+            wait: self.wait,
+        }
+    }
 }
 
 /// Why a success is none.
@@ -205,7 +219,7 @@ async fn whole(
     match hold(&mut inflow).await? {
         Held::All(body) => match provider.protocol.read(endpoint, &body) {
             Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
-            Some(reading) => Ok(AnswerBody::Whole(body, reading.usage)),
+            Some(reading) => Ok(AnswerBody::Whole(body, reading)),
             None => Err(NO_JSON.into()),
         },
         Held::Part(pieces) => {
@@ -241,7 +255,7 @@ async fn text(
     match hold(&mut inflow).await? {
         Held::All(body) => match provider.protocol.read(endpoint, &body) {
             Some(reading) if reading.is_error => Err(in_clothes(provider, body, reading.usage)),
-            reading => Ok(AnswerBody::Whole(body, reading.and_then(|it| it.usage))),
+            reading => Ok(AnswerBody::Whole(body, reading.unwrap_or_default())),
         },
         Held::Part(pieces) => Ok(long(pieces, inflow, Box::new(Opaque))),
     }
@@ -272,7 +286,7 @@ async fn sound(
         let piece = piece?;
         if !piece.is_empty() {
             if inflow.is_over() {
-                return Ok(AnswerBody::Whole(piece, None));
+                return Ok(AnswerBody::Whole(piece, Reading::default()));
             }
             let pieces = Pieces::from_iter([piece]);
             return Ok(long(pieces, inflow, Box::new(Opaque)));
@@ -397,15 +411,9 @@ async fn no_stream(provider: &Provider, endpoint: Endpoint, mut inflow: Inflow) 
 }
 
 /// Reads a list of models: longer than an answer that is held may be, but not without bound.
-pub(super) async fn list(mut inflow: Inflow) -> Result<Bytes, Cause> {
-    let mut whole = BytesMut::new();
-    while let Some(piece) = poll_fn(|cx| inflow.poll_piece(cx)).await {
-        whole.extend_from_slice(&piece?);
-        if whole.len() > LONGEST_LIST {
-            return Err(Cause::Nonsense("its list has no end"));
-        }
-    }
-    Ok(whole.freeze())
+pub(super) async fn list(inflow: Inflow) -> Result<Bytes, Cause> {
+    let whole = inflow.whole(LONGEST_LIST).await?;
+    whole.ok_or(Cause::Nonsense("its list has no end"))
 }
 
 enum Held {

@@ -13,6 +13,7 @@ mod failure;
 mod hedge;
 mod inflow;
 mod judge;
+mod kept;
 mod link;
 mod pool;
 mod presence;
@@ -37,17 +38,17 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::envelope::{Envelope, Rope};
-use crate::protocol::{Decoder, Endpoint, Pieces, Skimmer, Voice};
+use crate::protocol::{Decoder, Endpoint, Pieces, Reading, Skimmer, Voice};
 use crate::provider::{Origin, Provider, echo};
 use crate::route::{Asks, Bounds, Target};
 use crate::telemetry::RequestId;
-use crate::usage::Usage;
 pub use asked::Asked;
 pub use clock::Clock;
 use clock::{Clocks, Phase};
 use connect::Connector;
 pub use failure::{Cause, Failure, Said};
 pub use inflow::{Broken, Inflow};
+pub use kept::{Coming, Kept};
 use link::{Link, Unsent};
 pub use presence::Presence;
 use rehearsal::Rehearsal;
@@ -118,9 +119,9 @@ pub struct Answer {
 
 /// The body of an answer, as far as it was read to be sure of it.
 pub enum AnswerBody {
-    /// Read to its end, with the usage it tells.
-    Whole(Bytes, Option<Usage>),
-    /// Longer than is held, with what reads the usage while it passes.
+    /// Read to its end, with what it tells.
+    Whole(Bytes, Reading),
+    /// Longer than is held, with what reads it while it passes.
     Long(Box<Begun>, Box<dyn Skimmer>),
     /// A stream that has had its first content, with what knows what has passed.
     Stream(Box<Begun>, Box<dyn Decoder>),
@@ -212,6 +213,7 @@ impl Client {
             provider,
             method: Method::GET,
             endpoint,
+            below: None,
             times: provider.timeouts,
             given: &headers,
             id: None,
@@ -243,6 +245,7 @@ impl Client {
             provider: &target.provider,
             method: Method::POST,
             endpoint: call.endpoint,
+            below: None,
             times: target.timeouts(tab.is_loading()),
             given: call.headers,
             id: Some(call.client_id.clone()),

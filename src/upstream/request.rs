@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use super::{Cause, tunnel};
 use crate::envelope::Rope;
 use crate::protocol::{Endpoint, Form};
-use crate::provider::{Provider, Site, Timeouts};
+use crate::provider::{Below, Provider, Site, Timeouts};
 
 /// Where the id of a request goes: the client's own, or else ours.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
@@ -15,6 +15,8 @@ pub(super) struct Ask<'a> {
     pub(super) provider: &'a Provider,
     pub(super) method: Method,
     pub(super) endpoint: Endpoint,
+    /// Where it lies below that of the endpoint. None: it lies there.
+    pub(super) below: Option<&'a Below>,
     /// The clocks of the try.
     pub(super) times: Timeouts,
     /// The client's headers, of which some are passed on.
@@ -31,12 +33,15 @@ impl Ask<'_> {
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = HeaderMap::with_capacity(12);
         let headers = request.headers_mut();
-        let uri = if is_shared {
-            // HTTP/2 has the host in the URI.
-            site.absolute(self.endpoint)
-        } else {
+        if !is_shared {
             headers.insert(header::HOST, site.authority.clone());
-            site.uri(self.endpoint)
+        }
+        // HTTP/2 has the host in the URI.
+        let uri = match (self.below, is_shared) {
+            (None, true) => site.absolute(self.endpoint),
+            (None, false) => site.uri(self.endpoint),
+            (Some(below), true) => &below.absolute,
+            (Some(below), false) => &below.uri,
         };
         if let Some(via) = site.via.as_ref().filter(|via| !via.tunnels)
             && let Some(authorization) = &via.authorization

@@ -16,7 +16,7 @@ use super::hedge::{Outrun, Second};
 use super::turn::Chosen;
 use super::{Cause, Failure, Presence};
 use crate::admission::limits::{self, Charge, Feeling, Limited};
-use crate::ledger::{Account, Entry, Hold, Settling};
+use crate::ledger::{Account, Hold, Settling};
 use crate::protocol::Progress;
 use crate::provider::unfit::Unfit;
 use crate::route::health::{Blame, Trial};
@@ -244,31 +244,14 @@ impl Tab {
         if self.is_rehearsed {
             return Ok(());
         }
-        let entry = self.entry(target);
-        self.hold.begin(entry);
+        self.hold.begin(self.asked.entry(self.attempt, target));
         Ok(())
     }
 
-    /// The try under way, as it would be entered if all ended now.
-    fn entry(&self, target: &Target) -> Entry {
-        let version = target.terms.price.as_ref().map(|price| &price.version);
-        Entry {
-            request: Arc::clone(&self.asked.request),
-            attempt: self.attempt,
-            at: self.asked.at,
-            api: self.asked.endpoint.name().into(),
-            key: Arc::clone(&self.asked.key),
-            team: self.asked.team.clone(),
-            model: Arc::clone(&self.asked.model),
-            target: Arc::clone(&target.name),
-            provider: Arc::clone(&target.provider.name),
-            usage: None,
-            cost: None,
-            estimated: true,
-            end: End::ClientGone.name().into(),
-            prices: version.map_or_else(|| "".into(), Arc::clone),
-            user: self.asked.user.clone(),
-            tag: self.asked.tag.clone(),
+    /// The response has this id, by which its provider keeps it.
+    pub fn is_kept_as(&mut self, id: &str) {
+        if let Some(entry) = self.hold.current() {
+            entry.response_id = Some(id.into());
         }
     }
 

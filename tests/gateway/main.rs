@@ -23,6 +23,7 @@ mod decisions;
 mod hedge;
 mod queue;
 mod endpoints;
+mod onward;
 mod errors;
 mod kinds;
 mod clocks;
