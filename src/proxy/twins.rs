@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
@@ -47,7 +47,7 @@ where
 {
     let plan = worker.gateway.plan();
     // What is not carried out twice by being sent twice has no twins.
-    let is_asked = request.method() == Method::POST && opened.endpoint.is_ok();
+    let is_asked = opened.endpoint.is_ok_and(|it| it.number().is_some());
     if !is_asked || plan.limits.twins.replay.is_zero() {
         return alone(worker, request, opened).await;
     }

@@ -166,6 +166,15 @@ const openai = () => {
       assert.deepEqual([response.output_text, responseUsage(response.usage)], [SAID, USED.words]);
     },
 
+    "a response that is kept": async () => {
+      const first = await responses.create({ model: "talk", input: prompt });
+      const second = await responses.create({ model: "talk", input: prompt, previous_response_id: first.id });
+      assert.deepEqual([second.output_text, second.previous_response_id], [SAID, first.id]);
+      assert.equal((await responses.retrieve(first.id)).output_text, SAID);
+      await responses.delete(first.id);
+      await assert.rejects(responses.retrieve(first.id), NotFoundError);
+    },
+
     "a response that is parsed": async () => {
       const asked = { model: "talk", input: prompt, text: { format: zodTextFormat(Facts, "facts") } };
       const response = await responses.parse(asked);

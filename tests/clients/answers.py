@@ -229,6 +229,23 @@ def a_stream_of_a_response():
 
 
 @of("openai")
+def a_response_that_is_kept():
+    import openai
+
+    responses = openai_client().responses
+    first = responses.create(model="talk", input="hello")
+    second = responses.create(model="talk", input="hello", previous_response_id=first.id)
+    equal((second.output_text, second.previous_response_id), (SAID, first.id), "what goes on from it")
+    equal(responses.retrieve(first.id).output_text, SAID, "the same once more")
+    equal([item.content[0].text for item in responses.input_items.list(first.id)], ["hello"], "what it was made from")
+    responses.delete(first.id)
+    with fails(openai.NotFoundError, status_code=404):
+        responses.retrieve(first.id)
+    with fails(openai.BadRequestError, code="previous_response_not_found", param="previous_response_id"):
+        responses.create(model="talk", input="hello", previous_response_id=first.id)
+
+
+@of("openai")
 def a_response_that_is_parsed():
     from pydantic import BaseModel
 

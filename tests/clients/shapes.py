@@ -14,6 +14,7 @@ python-multipart, which most servers in Python use. Beside that:
 import base64
 import hashlib
 import io
+import itertools
 import json
 import os
 import struct
@@ -173,8 +174,16 @@ def chat(handler, model, body):
 # --- responses --------------------------------------------------------------------------------------------------------
 
 
+# Those that are kept, by their ids, and the numbers of those to come.
+KEPT, NUMBERS = {}, itertools.count()
+
+
 def responses(handler, model, body):
     given = body["input"]
+    previous = body.get("previous_response_id")
+    if previous is not None and previous not in KEPT:
+        raise Wrong(f"Previous response with id '{previous}' not found.", "previous_response_id", "previous_response_not_found")
+    id = f"resp_{next(NUMBERS)}"
     answered = isinstance(given, list) and given[-1].get("type") == "function_call_output"
     form = (body.get("text") or {}).get("format") or {"type": "text"}
     want = wanted(body, answered, form["type"])
@@ -185,11 +194,11 @@ def responses(handler, model, body):
 
     def response(status, items, usage):
         return {
-            "id": "resp_1", "object": "response", "created_at": 1771000000, "status": status, "background": False,
+            "id": id, "object": "response", "created_at": 1771000000, "status": status, "background": False,
             "error": None, "incomplete_details": None, "instructions": body.get("instructions"), "max_output_tokens": None,
             "max_tool_calls": None, "model": model, "output": items, "parallel_tool_calls": True,
-            "previous_response_id": None, "reasoning": {"effort": None, "summary": None}, "service_tier": "default",
-            "store": False, "temperature": 1.0, "text": {"format": form, "verbosity": "medium"}, "tool_choice": "auto",
+            "previous_response_id": previous, "reasoning": {"effort": None, "summary": None}, "service_tier": "default",
+            "store": body.get("store", True), "temperature": 1.0, "text": {"format": form, "verbosity": "medium"}, "tool_choice": "auto",
             "tools": body.get("tools") or [], "top_logprobs": 0, "top_p": 1.0, "truncation": "disabled", "usage": usage,
             "user": None, "metadata": {},
         }
@@ -203,8 +212,9 @@ def responses(handler, model, body):
                   "arguments": arguments} for n, (id, name, arguments) in enumerate(CALLS)]
     else:
         items = [{"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part(text)]}]
+    KEPT[id] = response("completed", items, usage)
     if not body.get("stream"):
-        return handler.json(response("completed", items, usage))
+        return handler.json(KEPT[id])
 
     def events():
         yield "response.created", {"response": response("in_progress", [], None)}
@@ -404,7 +414,24 @@ class Handler(BaseHTTPRequestHandler):
 
         self.pieces("text/event-stream; charset=utf-8", written())
 
+    def kept(self):
+        id, _, rest = self.path.removeprefix("/v1/responses/").partition("/")
+        return id, rest, KEPT.get(id)
+
+    def do_DELETE(self):
+        id, _, response = self.kept()
+        KEPT.pop(id, None)
+        if response is None:
+            return self.json({"error": {"message": f"Response with id '{id}' not found.", "type": "invalid_request_error",
+                                        "param": None, "code": None}}, 404)
+        self.json({"id": id, "object": "response", "deleted": True})
+
     def do_GET(self):
+        id, rest, response = self.kept()
+        if response is not None:
+            items = [{"id": "msg_0", "type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}]
+            items = {"object": "list", "data": items, "first_id": "msg_0", "last_id": "msg_0", "has_more": False}
+            return self.json(items if rest == "input_items" else response)
         with LOCK:
             books = {"/billed": BILLED, "/complaints": COMPLAINTS}.get(self.path)
             self.json(books if books is not None else {"error": "nothing here"}, 200 if books is not None else 404)

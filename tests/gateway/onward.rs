@@ -270,10 +270,10 @@ async fn what_is_held_is_the_most_where_it_may_go() {
     assert!(held[0] > 300.0 && held[1] < 0.01, "{held:?}");
 }
 
-/// Asks for what is kept.
+/// Asks for what is kept, as clients do who send what they post again.
 async fn kept(gateway: &Gateway, method: Method, name: &str, path: &str) -> Answer {
     let key = format!("Bearer sk-{name}");
-    let headers = [("authorization", &*key)];
+    let headers = [("authorization", &*key), ("idempotency-key", "k")];
     let sent = client::send(gateway.address, method, path, &headers, "");
     client::whole(sent.await).await
 }
