@@ -7,33 +7,9 @@ use http::Method;
 use crate::cli::{Served, folder_with, tollgate};
 use crate::support::books::{Books, Entry};
 use crate::support::client::{self, Answer, open};
+use crate::support::form::{BOUNDARY, form, type_of, type_of_form};
 use crate::support::money::{budget, key, of, strict};
 use crate::support::{Act, Gateway, Provider, completion, until};
-
-/// The boundary of every form here.
-const BOUNDARY: &str = "b0undary";
-
-/// A form with a file, some texts and a model.
-fn form(file: &[u8], texts: &[(&str, &str)]) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut part = |head: &str, content: &[u8]| {
-        let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; {head}\r\n\r\n");
-        body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    };
-    let head = "name=\"file\"; filename=\"a.mp3\"\r\nContent-Type: audio/mpeg";
-    part(head, file);
-    for (name, text) in texts {
-        part(&format!("name=\"{name}\""), text.as_bytes());
-    }
-    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-    body
-}
-
-fn type_of_form() -> String {
-    format!("multipart/form-data; boundary={BOUNDARY}")
-}
 
 async fn sends(gateway: &Gateway, path: &str, kind: &str, body: Vec<u8>) -> Answer {
     let headers = [("authorization", "Bearer sk-ann"), ("content-type", kind)];
@@ -43,11 +19,7 @@ async fn sends(gateway: &Gateway, path: &str, kind: &str, body: Vec<u8>) -> Answ
 
 /// What is asked: a path, and a body that is a form where it does not begin with a brace.
 async fn asks(gateway: &Gateway, path: &str, body: &[u8]) -> Answer {
-    let kind = match body.first() {
-        Some(b'{') => "application/json".to_owned(),
-        _ => type_of_form(),
-    };
-    sends(gateway, path, &kind, body.to_vec()).await
+    sends(gateway, path, &type_of(body), body.to_vec()).await
 }
 
 fn sound(bytes: &[u8]) -> Act {

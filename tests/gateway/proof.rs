@@ -1,36 +1,32 @@
 //! Budgets cannot be overspent: shown through the whole gateway, with crowds, clocks that jump and limits that change.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
+use tollgate::protocol::Endpoint;
 use tollgate::usage::Money;
 
-use crate::support::biller::{Biller, Bills, Case, Crowd, Does, Seen};
+use crate::support::biller::{Bill, Biller, Bills, Case, Crowd, Does, PIECE, Seen};
 use crate::support::books::{Books, Entry, by_hour};
 use crate::support::money::{COST, budget, key, priced, question, streamed, strict};
+use crate::support::services::{By, SERVICES, Service, Used, models};
 use crate::support::{
     Act, Answer, DONE, FINISH, Gateway, Hands, Provider, USAGE, ask, chat, chat_stream, client,
     completion, delta, until,
 };
 
-/// In billionths of a dollar: what a token costs, in and out.
-const INPUT: u64 = 1_000;
-const OUTPUT: u64 = 5_000;
-const PRICE: &str = "price = { input = 1, output = 5 }";
-
-const DOLLAR: u64 = 1_000_000_000;
-
-fn configuration(biller: &Biller, more: &str) -> String {
-    let targets = format!("{{ to = \"p/m\", {PRICE} }}, {{ to = \"q/m\", {PRICE} }}");
+fn configuration(biller: &Biller, limit: u64, more: &str) -> String {
     format!(
-        "{}[models.fast]\ntargets = [{targets}]\n[ledger]\nsettle_wait = \"30s\"\n{more}",
-        biller.providers("")
+        "{}{}[ledger]\nsettle_wait = \"30s\"\n{more}",
+        biller.providers(""),
+        models(&["p", "q"], limit)
     )
 }
 
-/// What a request with this limit on its output may cost: its bytes and the template's tokens, and its output.
-fn bound(limit: u64) -> u64 {
-    let length = Case::of(0).body(limit).len() as u64;
-    (length + 256) * INPUT + limit * OUTPUT
+/// The most that any request with this limit on its output may cost.
+fn most_of_all(limit: u64) -> u64 {
+    let bounds = SERVICES.iter().map(|service| service.bound(limit));
+    bounds.max().unwrap()
 }
 
 /// What a refusal says that was left, in billionths.
@@ -40,39 +36,58 @@ fn left(refused: &Answer) -> u64 {
     Money::parse(left.unwrap()).unwrap().0
 }
 
+/// Compares an entry with what the provider billed for that try, if it has read it.
+fn compare_one(row: &Entry, bill: Option<&Bill>, limit: u64) {
+    let service = Service::of(&row.api, &row.model);
+    let (bound, guess) = (service.bound(limit), service.guess(limit));
+    let entered = Used {
+        input: row.input,
+        output: row.output,
+        own: service.own(row.units),
+    };
+    let cost = match row.estimated && service.by == By::Most {
+        // How much there was is not to be seen: all that was held.
+        true => bound,
+        false => service.cost(entered),
+    };
+    assert_eq!(row.cost, Some(cost), "{row:?}");
+    assert!(cost <= bound, "more than was held: {row:?}");
+    match bill.and_then(|bill| Some((bill, bill.used?))) {
+        Some((bill, used)) if !row.estimated => {
+            assert!(bill.told, "{row:?} {bill:?}");
+            assert_eq!(entered, used, "{row:?}");
+        }
+        // Its input, what it takes besides, and what had passed: not more than was said.
+        Some((bill, Used { output, .. })) => {
+            let got = (entered.input, entered.own);
+            assert_eq!(got, (guess.input, guess.own), "{row:?}");
+            assert!(entered.output <= output, "{row:?} {bill:?}");
+        }
+        // It went out, and its client left before the provider had read it, or before its no was heard.
+        None => {
+            let got = (&*row.end, row.estimated, entered);
+            assert_eq!(got, ("client_gone", true, guess), "{row:?}");
+        }
+    }
+}
+
 /// Compares each entry with what the provider billed for that try, and gives the entries of each request.
 fn compare<'r>(rows: &'r [Entry], bills: &Bills, limit: u64) -> HashMap<&'r str, Vec<&'r Entry>> {
     let mut of_request: HashMap<&str, Vec<&Entry>> = HashMap::new();
-    let guess = Case::of(0).body(limit).len().div_ceil(4) as u64;
     for row in rows {
-        let cost = row.input * INPUT + row.output * OUTPUT;
-        assert_eq!(row.cost, Some(cost), "{row:?}");
-        assert!(cost <= bound(limit), "more than was held: {row:?}");
         let tries = bills.get(&row.request);
         let bill = tries.and_then(|tries| tries.get(&row.attempt));
-        match bill.and_then(|bill| Some((bill, bill.tokens?))) {
-            Some((bill, tokens)) if !row.estimated => {
-                assert!(bill.told, "{row:?} {bill:?}");
-                assert_eq!((row.input, row.output), tokens, "{row:?}");
-            }
-            // Its input, and what had passed: not more than was said.
-            Some((bill, (_, said))) => {
-                assert_eq!(row.input, guess, "{row:?}");
-                assert!(row.output <= said, "{row:?} {bill:?}");
-            }
-            // It went out, and its client left before the provider had read it, or before its no was heard.
-            None => {
-                let got = (&*row.end, row.estimated, row.input, row.output);
-                assert_eq!(got, ("client_gone", true, guess, 0), "{row:?}");
-            }
-        }
+        compare_one(row, bill, limit);
         of_request.entry(&row.request).or_default().push(row);
     }
     for (request, tries) in bills {
         let entered = of_request.get(&**request).map_or(&[][..], Vec::as_slice);
         for (attempt, bill) in tries {
+            let billed = bill.used.map_or(0, |used| bill.service.cost(used));
+            let bound = bill.service.bound(limit);
+            assert!(billed <= bound, "more than was held: {request} {bill:?}");
             let times = entered.iter().filter(|row| row.attempt == *attempt).count();
-            let is_once = match bill.tokens {
+            let is_once = match bill.used {
                 Some(_) => times == 1,
                 None => times <= 1,
             };
@@ -82,58 +97,115 @@ fn compare<'r>(rows: &'r [Entry], bills: &Bills, limit: u64) -> HashMap<&'r str,
     of_request
 }
 
+/// All that the provider has billed, whether it told that or not.
+fn billed(bills: &Bills) -> u64 {
+    let tries = bills.values().flat_map(BTreeMap::values);
+    let costs = tries.filter_map(|bill| Some(bill.service.cost(bill.used?)));
+    costs.sum()
+}
+
 /// Compares what a client saw with the entries of its request.
 fn compare_seen(case: &Case, seen: &Seen, entries: &HashMap<&str, Vec<&Entry>>) {
     let of = |request: &str| entries.get(request).map_or(&[][..], Vec::as_slice);
+    let (service, stream) = (case.service, case.stream);
     let answer = match seen {
         Seen::Whole(answer) => answer,
         // It pays at least for what it has seen, unless it left before it had heard that it was answered.
-        Seen::Left(Some(request), tokens) if case.stream && *tokens > 0 => {
+        Seen::Left(Some(request), pieces) if stream && *pieces > 0 => {
             let last = of(request).last().unwrap();
-            assert!(last.output >= *tokens, "{last:?} {case:?} {tokens}");
+            let is_paid = last.output >= *pieces || !service.shows_tokens();
+            assert!(is_paid, "{last:?} {case:?} {pieces}");
             return;
         }
         Seen::Left(..) | Seen::Broken => return,
     };
     let entries = of(answer.header("x-request-id").unwrap());
     let text = answer.text();
-    let is_complete = answer.status == 200 && (!case.stream || text.ends_with(DONE));
-    if is_complete {
+    if answer.status == 200 && case.is_whole(&text) {
         let last = entries.last().unwrap();
         let got = (&*last.end, last.estimated);
-        assert_eq!(got, ("complete", false), "{case:?}");
-        if !case.stream {
+        assert_eq!(got, ("complete", !service.tells(stream)), "{case:?}");
+        let told = answer.header("x-tollgate-cost-usd");
+        // Sound goes out before anybody knows.
+        let is_told = !stream && service.endpoint != Endpoint::Speech;
+        assert!(told.is_some() || !is_told, "{case:?}");
+        if let Some(told) = told {
             let cost = Money(entries.iter().filter_map(|row| row.cost).sum());
-            let told = answer.header("x-tollgate-cost-usd").unwrap();
             assert_eq!(told, cost.to_string(), "{case:?}");
         }
     } else if answer.status == 200 {
         assert_eq!(case.does, Does::Cuts, "{text}");
-        let (last, seen) = (entries.last().unwrap(), text.matches(r#""x"}"#).count());
+        let last = entries.last().unwrap();
+        let seen = match service.shows_tokens() {
+            true => text.matches(PIECE).count() as u64,
+            false => 0,
+        };
         let got = (&*last.end, last.estimated, last.output);
-        assert_eq!(got, ("truncated", true, seen as u64), "{case:?}");
+        assert_eq!(got, ("truncated", true, seen), "{case:?}");
     } else {
         assert_ne!(answer.status, 503, "{text}");
     }
 }
 
-/// Ten thousand requests for a dollar that suffices for some of them.
+/// How often requests of each service ended in one of these ways.
+fn times(rows: &[Entry], ends: &[&str]) -> [usize; SERVICES.len()] {
+    SERVICES.map(|service| {
+        let is_of = |row: &&Entry| Service::of(&row.api, &row.model) == service;
+        let ended = rows.iter().filter(is_of);
+        ended.filter(|row| ends.contains(&&*row.end)).count()
+    })
+}
+
+#[test]
+fn every_endpoint_that_asks_a_model_is_proven() {
+    for endpoint in Endpoint::asking() {
+        let is_there = SERVICES.iter().any(|it| it.endpoint == endpoint);
+        assert!(is_there, "{}", endpoint.name());
+    }
+}
+
+/// Alone, each is let in as long as it fits, and no longer: the dearest first. Gives what is left then.
+async fn asks_alone(gateway: &Gateway, limit: u64) -> u64 {
+    let mut last = 0;
+    let mut services = SERVICES;
+    services.sort_by_key(|service| Reverse(service.bound(limit)));
+    for service in services {
+        let is_plain = |case: &Case| case.service == service && case.does == Does::Answers;
+        let alone = (10_000..20_000).map(Case::of).find(is_plain).unwrap();
+        last = loop {
+            let answer = alone.ask(gateway.address, limit).await;
+            if answer.status != 200 {
+                break left(&answer);
+            }
+        };
+        assert!(last < service.bound(limit), "{service:?} {last}");
+    }
+    last
+}
+
+/// Ten thousand requests, of every endpoint in turn, for a dollar that suffices for some of them.
 #[tokio::test]
 async fn ten_thousand_requests_of_which_many_are_left_spend_no_more_than_a_dollar() {
     const LIMIT: u64 = 50;
+    const BUDGET: u64 = 1_000_000_000;
     // As many as fit, however little each of them gives back.
-    const FIRST: u64 = 1_000;
-    assert!(FIRST * bound(LIMIT) < DOLLAR && 2_000 * bound(LIMIT) > DOLLAR);
+    const FIRST: usize = 1_000;
+    // More than fit ask at once.
+    const CROWD: usize = 2_000;
+    let bounds = (0..).map(|number| Case::of(number).service.bound(LIMIT));
+    assert!(bounds.clone().take(FIRST).sum::<u64>() < BUDGET);
+    assert!(bounds.take(CROWD).sum::<u64>() > BUDGET);
     let biller = Biller::new().await;
-    let gateway = Gateway::start(&configuration(&biller, &key("ann", &strict("1")))).await;
-    let crowd = Crowd::of(2_000, gateway.address, "sk-ann", LIMIT);
-    let mut all = crowd.ask(0..FIRST).await;
+    let ann = key("ann", &strict("1"));
+    let gateway = Gateway::start(&configuration(&biller, LIMIT, &ann)).await;
+    let crowd = Crowd::of(CROWD, gateway.address, "sk-ann", LIMIT);
+    let mut all = crowd.ask(0..FIRST as u64).await;
     for (case, seen) in &all {
         if let Seen::Whole(answer) = seen {
             assert_ne!(answer.status, 429, "{case:?}: {}", answer.text());
         }
     }
-    all.extend(crowd.ask(FIRST..10_000).await);
+    all.extend(crowd.ask(FIRST as u64..10_000).await);
     let books = Books::of(&gateway).await;
     let (rows, bills) = (books.rows(), biller.bills());
     let entries = compare(&rows, &bills, LIMIT);
@@ -144,31 +216,37 @@ async fn ten_thousand_requests_of_which_many_are_left_spend_no_more_than_a_dolla
             && answer.status == 429
         {
             assert_eq!(answer.code(), "budget_exceeded");
-            assert!(left(answer) < bound(LIMIT), "{}", answer.text());
+            let bound = case.service.bound(LIMIT);
+            assert!(left(answer) < bound, "{}", answer.text());
             refused += 1;
         }
     }
     let of_end = |end: &str| rows.iter().filter(|row| row.end == end).count();
     let counts = ["complete", "client_gone", "truncated", "reset"].map(of_end);
     assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    for (ends, least) in [
+        (&["complete"][..], 50),
+        (&["client_gone"], 0),
+        (&["truncated", "reset"], 5),
+    ] {
+        let times = times(&rows, ends);
+        assert!(
+            times.iter().all(|count| *count > least),
+            "{ends:?} {times:?}"
+        );
+    }
     assert!(refused > 1_000, "{refused}");
-    // Alone, it is let in as long as it fits, and no longer.
-    let is_plain = |case: &Case| case.does == Does::Answers;
-    let alone = (10_000..20_000).map(Case::of).find(is_plain).unwrap();
-    let refused = loop {
-        let answer = ask(&gateway, alone.body(LIMIT)).await;
-        if answer.status != 200 {
-            break answer;
-        }
-    };
+    let last = asks_alone(&gateway, LIMIT).await;
     let books = Books::of(&gateway).await;
     let sum: u64 = books.rows().iter().filter_map(|row| row.cost).sum();
     for (scope, name) in [(0, "ann"), (3, "total")] {
         assert_eq!(books.spent(scope, name).values().sum::<u64>(), sum);
     }
-    assert!(sum <= DOLLAR);
-    assert_eq!(left(&refused), DOLLAR - sum);
-    assert!(DOLLAR - sum < bound(LIMIT));
+    // Guesses are, on the whole, no less than what was billed.
+    let bills = biller.bills();
+    assert!(sum <= BUDGET && billed(&bills) <= BUDGET);
+    assert_eq!(last, BUDGET - sum);
+    assert!(SERVICES.iter().all(|it| BUDGET - sum < it.bound(LIMIT)));
     assert!(books.is_whole());
 }
 
@@ -186,7 +264,7 @@ fn limited(biller: &Biller, limits: Limits, more: &str) -> String {
     let budgets: Vec<String> = budgets.collect();
     let ann = key("ann", &format!("team = \"t\"\n{}", budgets[0]));
     let rest = format!("[teams.t]\n{}[total]\n{}{more}", budgets[1], budgets[2]);
-    configuration(biller, &(ann + &rest))
+    configuration(biller, MOST, &(ann + &rest))
 }
 
 const HOUR: u64 = 3_600;
@@ -234,7 +312,7 @@ impl Course<'_> {
             let accounts = ledger.observe().accounts;
             let mut full = accounts
                 .iter()
-                .filter(|it| it.spent.0 + bound(MOST) > it.budget.limit.0);
+                .filter(|it| it.spent.0 + most_of_all(MOST) > it.budget.limit.0);
             full.next().is_some()
         };
         for _ in 0..1_000 {
@@ -321,6 +399,8 @@ async fn limits_hold_while_windows_turn_and_limits_change() {
     for (case, seen) in &all {
         compare_seen(case, seen, &entries);
     }
+    let times = times(&rows, &["complete"]);
+    assert!(times.iter().all(|count| *count > 0), "{times:?}");
     let mut full = 0;
     for (scope, name, per) in SCOPES {
         let spent = books.spent(scope, name);
@@ -332,7 +412,7 @@ async fn limits_hold_while_windows_turn_and_limits_change() {
         for (start, spent) in windows {
             let most = most[&(scope, start)];
             assert!(spent <= most, "{name} {start}: {spent} of {most}");
-            full += usize::from(spent + bound(MOST) > most);
+            full += usize::from(spent + most_of_all(MOST) > most);
         }
     }
     assert!(full > 2, "limits are reached in {full} windows");

@@ -1,5 +1,5 @@
 //! A provider that notes what it bills, request by request, and a crowd of clients of whom some leave. What each request
-//! is like goes by its number alone, so that a failure can be repeated.
+//! is like, and where it is asked, goes by its number alone, so that a failure can be repeated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,8 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::client::Answer;
-use super::{CHAT, DONE, FINISH, delta};
+use super::answers::{events, whole};
+use super::client::{self, Answer};
+use super::form::type_of;
+use super::services::{SERVICES, Service, Used, number_in};
 
 /// What a provider does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub enum Leaves {
     Never,
     /// After so many milliseconds, whatever has come.
     After(u64),
-    /// When it has seen so many tokens.
+    /// When it has seen so many pieces of content.
     Having(u64),
 }
 
@@ -54,6 +56,8 @@ pub enum Leaves {
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub number: u64,
+    /// Where it is asked: each request somewhere else than the one before.
+    pub service: Service,
     pub stream: bool,
     pub does: Does,
     /// Tokens that are billed, if the request allows as much output.
@@ -72,7 +76,8 @@ impl Case {
             (seed >> 33) % below
         };
         let _ = random(2);
-        let does = match random(14) {
+        let service = SERVICES[usize::try_from(number).unwrap() % SERVICES.len()];
+        let does = match random(15) {
             0..=6 => Does::Answers,
             7..=9 => Does::Dawdles,
             10 => Does::Fails,
@@ -82,34 +87,55 @@ impl Case {
         };
         Self {
             number,
-            stream: random(2) == 0,
+            service,
+            stream: random(2) == 0 && service.endpoint.streams(),
             does,
             input: 1 + random(60),
             output: 1 + random(50),
             leaves: match random(6) {
-                0 => Leaves::After(1 + random(30)),
+                // Whether a machine is fast or slow, some of them leave in the middle.
+                0 => Leaves::After(1 << random(11)),
                 1 => Leaves::Having(random(20)),
                 _ => Leaves::Never,
             },
         }
     }
 
-    /// Its body, as long as every other of the same limit.
-    pub fn body(&self, limit: u64) -> String {
-        let (number, stream) = (self.number, self.stream);
-        let blank = if stream { " " } else { "" };
-        format!(
-            r#"{{"model":"fast","stream":{stream}{blank},"max_tokens":{limit},"messages":[{{"role":"user","content":"{number:07}"}}]}}"#
-        )
+    /// Its body, as long as every other of the same service and limit.
+    pub fn body(&self, limit: u64) -> Vec<u8> {
+        let model = self.service.by.model();
+        self.service.body(model, self.number, limit, self.stream)
+    }
+
+    /// What it takes, if it is answered to the end.
+    fn used(&self) -> Used {
+        self.service.used(self.input, self.output, self.stream)
+    }
+
+    /// Whether this is all of its answer, a success that has come to an end: none of ours ends so.
+    pub fn is_whole(&self, text: &str) -> bool {
+        let last = || events(self.service, self.used()).closing.pop().unwrap();
+        !self.stream || text.ends_with(&last())
+    }
+
+    /// Asks it as ann, and reads the whole answer.
+    pub async fn ask(&self, address: SocketAddr, limit: u64) -> Answer {
+        let body = self.body(limit);
+        let kind = type_of(&body);
+        let headers = [("authorization", "Bearer sk-ann"), ("content-type", &*kind)];
+        let path = self.service.path();
+        client::whole(client::send(address, Method::POST, &path, &headers, body).await).await
     }
 }
 
 /// What a provider knows of one try that it got.
 #[derive(Clone, Copy, Debug)]
 pub struct Bill {
-    /// Tokens; none if it has said no.
-    pub tokens: Option<(u64, u64)>,
-    /// Whether it has told them.
+    /// Where it was asked.
+    pub service: Service,
+    /// What it bills; none if it has said no.
+    pub used: Option<Used>,
+    /// Whether it has told that, as far as it tells it at all.
     pub told: bool,
 }
 
@@ -127,9 +153,10 @@ struct Note<'n> {
 }
 
 impl Notes {
-    fn open(&self, id: &str, attempt: u64) -> Note<'_> {
+    fn open(&self, id: &str, attempt: u64, service: Service) -> Note<'_> {
         let bill = Bill {
-            tokens: None,
+            service,
+            used: None,
             told: false,
         };
         let mut notes = self.0.lock().unwrap();
@@ -148,13 +175,13 @@ impl Notes {
 
 impl Note<'_> {
     /// Bills this from now on.
-    fn bill(&self, input: u64, output: u64, told: bool) {
+    fn bill(&self, used: Used, told: bool) {
         let mut notes = self.notes.0.lock().unwrap();
         let bill = notes
             .get_mut(&self.id)
             .and_then(|tries| tries.get_mut(&self.attempt));
         let bill = bill.unwrap();
-        (bill.tokens, bill.told) = (Some((input, output)), told);
+        (bill.used, bill.told) = (Some(used), told);
     }
 }
 
@@ -203,12 +230,13 @@ impl Biller {
         }
     }
 
-    /// Two providers that are one, so that what fails at the first is tried at the second, without a pause.
+    /// Two providers that are one, so that what fails at the first is tried at the second, without a pause. However slow the
+    /// machine is, nobody hears of a stream before it has begun.
     pub fn providers(&self, more: &str) -> String {
         let address = self.address;
         let provider = |name, path| {
             format!(
-                "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/{path}/v1\"\nhttp2 = true\ntries = 1\ncooldown = \"0s\"\n{more}\n"
+                "[providers.{name}]\npreset = \"openai-compatible\"\nbase_url = \"http://{address}/{path}/v1\"\nhttp2 = true\ntries = 1\ncooldown = \"0s\"\nkeepalive = \"0s\"\n{more}\n"
             )
         };
         provider("p", 1) + &provider("q", 2)
@@ -239,64 +267,84 @@ async fn answer(
         body.flow_control().release_capacity(piece.len())?;
         whole.extend_from_slice(&piece);
     }
-    let asked: serde_json::Value = serde_json::from_slice(&whole).unwrap();
-    let number = asked["messages"][0]["content"].as_str().unwrap();
-    let case = Case::of(number.parse().unwrap());
-    let output = case.output.min(asked["max_tokens"].as_u64().unwrap());
+    let case = Case::of(number_in(&whole));
     let id = head.headers["x-client-request-id"].to_str().unwrap();
     // The second provider is asked what the first did not answer.
-    let attempt = if head.uri.path().starts_with("/1/") {
-        1
-    } else {
-        2
+    let (attempt, path) = match head.uri.path().strip_prefix("/1") {
+        Some(path) => (1, path),
+        None => (2, &head.uri.path()[2..]),
     };
-    let note = notes.open(id, attempt);
+    assert_eq!(path, case.service.path());
+    // A request may allow less than there would be.
+    let case = Case {
+        output: case.output.min(limit_in(&case, &whole)),
+        ..case
+    };
+    let note = notes.open(id, attempt, case.service);
     let is_first = attempt == 1;
     match case.does {
         Does::Refuses => return say(&mut respond, 400, &error("no")),
         Does::Fails if is_first => return say(&mut respond, 500, &error("not now")),
         Does::Breaks if is_first => {
-            note.bill(case.input, 0, false);
+            note.bill(nothing_said(case.used()), false);
             respond.send_reset(Reason::INTERNAL_ERROR);
             return Ok(());
         }
         _ => {}
     }
-    if case.stream {
-        return stream(respond, &case, output, &note).await;
+    match case.stream {
+        true => stream(respond, &case, &note).await,
+        false => at_once(respond, &case, &note).await,
     }
+}
+
+/// The limit on output in a body, as far as there is one.
+fn limit_in(case: &Case, body: &[u8]) -> u64 {
+    if !case.service.is_limited() {
+        return u64::MAX;
+    }
+    let asked: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let mut limits = ["max_tokens", "max_output_tokens"]
+        .iter()
+        .filter_map(|name| asked[name].as_u64());
+    limits.next().unwrap()
+}
+
+/// What is billed before there is any output.
+fn nothing_said(used: Used) -> Used {
+    Used { output: 0, ..used }
+}
+
+/// An answer in one piece.
+async fn at_once(
+    mut respond: SendResponse<Bytes>,
+    case: &Case,
+    note: &Note<'_>,
+) -> Result<(), h2::Error> {
+    let used = case.used();
     // It bills the whole, also if nobody waits for it any more.
-    note.bill(case.input, output, false);
+    note.bill(used, false);
     if case.does == Does::Dawdles {
         tokio::select! {
             reset = poll_fn(|cx| respond.poll_reset(cx)) => return reset.map(drop),
             () = sleep(Duration::from_millis(case.number % 60)) => {}
         }
     }
-    let text = format!(
-        r#"{{"object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"x"}},"finish_reason":"stop"}}],{}}}"#,
-        usage(case.input, output)
-    );
+    let (kind, text) = whole(case.service, used);
+    let (first, rest) = text.split_at(text.len() / 2);
+    let mut stream = respond.send_response(head_of(200, kind), false)?;
+    stream.send_data(first.to_owned().into(), false)?;
     if case.does == Does::Cuts {
-        let mut half = respond.send_response(head_of(200, "application/json"), false)?;
-        half.send_data(text[..text.len() / 2].to_owned().into(), false)?;
         sleep(Duration::from_millis(2)).await;
-        half.send_reset(Reason::INTERNAL_ERROR);
+        stream.send_reset(Reason::INTERNAL_ERROR);
         return Ok(());
     }
-    note.bill(case.input, output, true);
-    say(&mut respond, 200, &text)
+    note.bill(used, true);
+    stream.send_data(rest.to_owned().into(), true)
 }
 
 fn error(message: &str) -> String {
-    format!(r#"{{"error":{{"message":"{message}","type":"x","param":null,"code":null}}}}"#)
-}
-
-fn usage(input: u64, output: u64) -> String {
-    let total = input + output;
-    format!(
-        r#""usage":{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{total}}}"#
-    )
+    format!(r#"{{"error":{{"message":"{message}","type":"none","param":null,"code":null}}}}"#)
 }
 
 fn head_of(status: u16, kind: &str) -> Response<()> {
@@ -311,23 +359,28 @@ fn say(respond: &mut SendResponse<Bytes>, status: u16, text: &str) -> Result<(),
     stream.send_data(text.to_owned().into(), true)
 }
 
-/// A token an event. What is said is billed, whether or not it arrives.
+/// What is said is billed, whether or not it arrives.
 async fn stream(
     mut respond: SendResponse<Bytes>,
     case: &Case,
-    output: u64,
     note: &Note<'_>,
 ) -> Result<(), h2::Error> {
     let mut stream = respond.send_response(head_of(200, "text/event-stream"), false)?;
     let pause = (case.does == Does::Dawdles).then_some(Duration::from_millis(2));
-    let said = match case.does {
-        Does::Cuts => output / 2,
-        _ => output,
-    };
-    note.bill(case.input, 0, false);
-    for n in 1..=said {
-        note.bill(case.input, n, false);
-        send(&mut stream, delta("x"), pause).await?;
+    let used = case.used();
+    let mut events = events(case.service, used);
+    let all = events.content.len();
+    if case.does == Does::Cuts {
+        events.content.truncate(all / 2);
+    }
+    note.bill(nothing_said(used), false);
+    for event in events.opening {
+        send(&mut stream, event, pause).await?;
+    }
+    for (n, event) in (1..).zip(events.content) {
+        let output = used.output * n / all as u64;
+        note.bill(Used { output, ..used }, false);
+        send(&mut stream, event, pause).await?;
     }
     if case.does == Does::Cuts {
         // Not before the gateway can have read what was said.
@@ -335,10 +388,12 @@ async fn stream(
         stream.send_reset(Reason::INTERNAL_ERROR);
         return Ok(());
     }
-    note.bill(case.input, output, true);
-    let told = format!("data: {{\"choices\":[],{}}}\n\n", usage(case.input, output));
-    send(&mut stream, FINISH.to_owned() + &told, pause).await?;
-    stream.send_data(DONE.into(), true)
+    note.bill(used, true);
+    let last = events.closing.pop().unwrap();
+    for event in events.closing {
+        send(&mut stream, event, pause).await?;
+    }
+    stream.send_data(last.into(), true)
 }
 
 async fn send(
@@ -363,9 +418,12 @@ pub enum Seen {
     Whole(Answer),
     /// The connection broke: who sees too many of its streams reset ends it, and all that are on it.
     Broken,
-    /// So many tokens, then it left. It may have heard by then what we call its request.
+    /// So many pieces of content, then it left. It may have heard by then what we call its request.
     Left(Option<String>, u64),
 }
+
+/// What each piece of an answer's content has in it, and nothing else has.
+pub const PIECE: &str = r#""x""#;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -462,11 +520,11 @@ impl Crowd {
 
 async fn one(line: &Line, key: &str, case: &Case, limit: u64) -> Seen {
     let sender = line.sender().await;
-    let address = line.address;
-    let request = Request::post(format!("http://{address}{CHAT}"))
+    let (address, path, body) = (line.address, case.service.path(), case.body(limit));
+    let request = Request::post(format!("http://{address}{path}"))
         .header("authorization", format!("Bearer {key}"))
-        .header("content-type", "application/json")
-        .body(Full::new(case.body(limit).into()))
+        .header("content-type", type_of(&body))
+        .body(Full::new(body.into()))
         .unwrap();
     let (mut name, mut tokens) = (None, 0);
     let hearing = hear(sender, request, case.leaves, (&mut name, &mut tokens));
@@ -500,7 +558,7 @@ async fn hear(
         };
         whole.extend_from_slice(&piece.into_data().unwrap_or_default());
         // Events may come in halves.
-        *tokens = String::from_utf8_lossy(&whole).matches(r#""x"}"#).count() as u64;
+        *tokens = String::from_utf8_lossy(&whole).matches(PIECE).count() as u64;
         if head.status == 200 && matches!(leaves, Leaves::Having(enough) if *tokens >= enough) {
             return None;
         }

@@ -12,12 +12,17 @@ use super::{Gateway, until};
 pub struct Entry {
     pub request: String,
     pub attempt: u64,
+    /// What was called, and the model that was asked for.
+    pub api: String,
+    pub model: String,
     pub key: String,
     /// Hours since 1970.
     pub hour: u64,
     pub end: String,
     pub input: u64,
     pub output: u64,
+    /// Characters, seconds, pictures and searches.
+    pub units: [u64; 4],
     /// In billionths of a dollar.
     pub cost: Option<u64>,
     pub estimated: bool,
@@ -57,6 +62,12 @@ impl Books {
             "coalesce(output, 0)",
             "cost",
             "estimated",
+            "api",
+            "model",
+            "coalesce(characters, 0)",
+            "coalesce(seconds, 0)",
+            "coalesce(images, 0)",
+            "coalesce(searches, 0)",
         ];
         self.all(&columns.join(", "), |row| {
             let number = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
@@ -70,6 +81,9 @@ impl Books {
                 output: number(6)?,
                 cost: row.get::<_, Option<i64>>(7)?.map(i64::unsigned_abs),
                 estimated: row.get(8)?,
+                api: row.get(9)?,
+                model: row.get(10)?,
+                units: [number(11)?, number(12)?, number(13)?, number(14)?],
             })
         })
     }

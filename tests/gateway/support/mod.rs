@@ -1,8 +1,10 @@
 //! What the chapters speak with: a gateway in process, providers that can do anything, a client that sees everything.
 
+pub mod answers;
 pub mod biller;
 pub mod books;
 pub mod client;
+pub mod form;
 pub mod frames;
 pub mod gateway;
 pub mod http2;
@@ -10,6 +12,7 @@ pub mod identity;
 pub mod money;
 pub mod provider;
 pub mod proxy;
+pub mod services;
 
 pub use client::{Answer, post};
 pub use gateway::{Gateway, Hands};
