@@ -1,25 +1,24 @@
 //! Money: what a request may cost is set aside before it goes, and what it cost is written before it ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::Method;
+
+use crate::support::answers::whole;
 use crate::support::books::Books;
-use crate::support::client::{self, post};
+use crate::support::client;
+use crate::support::form::type_of;
 use crate::support::money::{
     COST, PRICE, Row, asks, bound, budget, entered, estimate, fast, key, of, priced, question,
     spent,
 };
 use crate::support::provider::Received;
+use crate::support::services::{SERVICES, Service, Used};
 use crate::support::{
     Act, CHAT, DONE, FINISH, Gateway, Provider, USAGE, ask, chat, chat_stream, completion, delta,
     model, provider_at, until,
 };
-
-fn answer_of(prompt: u64, output: u64) -> Act {
-    let total = prompt + output;
-    Act::json(format!(
-        r#"{{"object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"x"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{output},"total_tokens":{total}}}}}"#
-    ))
-}
 
 #[tokio::test]
 async fn an_answer_has_its_entry_before_it_ends() {
@@ -692,85 +691,138 @@ fn random() -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// The first guarantee, under load: many at once, costs that nobody knows before, a third of the clients gone at some
-/// moment. What was billed is at most the budget, and what the ledger has is what was billed wherever that was told.
+/// A provider of one service, and the answers that it gives: each takes something else.
+struct Shop {
+    service: Service,
+    provider: Provider,
+    uses: Vec<Used>,
+}
+
+impl Shop {
+    async fn new(service: Service, random: &mut impl FnMut(u64) -> u64) -> Self {
+        let uses: Vec<Used> = (0..200)
+            .map(|_| service.used(1 + random(60), random(51), false))
+            .collect();
+        let acts = uses.iter().map(|used| {
+            let (kind, text) = whole(service, *used);
+            let kind = vec![("content-type", kind.to_owned())];
+            Act::Answer(200, kind, text.into_bytes())
+        });
+        let provider = Provider::new(acts).await;
+        Self {
+            service,
+            provider,
+            uses,
+        }
+    }
+
+    /// What it has billed. The last act is done again and again.
+    fn billed(&self) -> u64 {
+        let last = std::iter::repeat(&self.uses[self.uses.len() - 1]);
+        let uses = self.uses.iter().chain(last);
+        let bills = uses.map(|used| self.service.cost(*used));
+        bills.take(self.provider.count()).sum()
+    }
+}
+
+/// Asks as ann, at a model of its own for each service.
+async fn asks_of(address: SocketAddr, (n, service): (usize, Service)) -> client::Answer {
+    let body = service.body(&format!("m{n}"), 7, 50, false);
+    let kind = type_of(&body);
+    let headers = [("authorization", "Bearer sk-ann"), ("content-type", &*kind)];
+    let path = service.path();
+    let sent = client::send(address, Method::POST, &path, &headers, body);
+    client::whole(sent.await).await
+}
+
+/// Asks at one service after the other. How many are answered, and how many are refused; of those who leave nobody knows.
+async fn asks_at_all(address: SocketAddr, leaving: Vec<(usize, bool)>) -> (u64, u64) {
+    let (mut answered, mut refused) = (0, 0);
+    for (n, leaves) in leaving {
+        let asking = asks_of(address, (n, SERVICES[n]));
+        if leaves {
+            let _ = tokio::time::timeout(Duration::from_millis(3), asking).await;
+            continue;
+        }
+        match asking.await.status.as_u16() {
+            200 => answered += 1,
+            _ => refused += 1,
+        }
+    }
+    (answered, refused)
+}
+
+/// The first guarantee, under load: many at once, at every endpoint, costs that nobody knows before, a third of the clients
+/// gone at some moment. What was billed is at most the budget, and what the ledger has is what was billed wherever that
+/// was told.
 #[tokio::test]
 async fn a_budget_holds_whatever_happens() {
-    const REQUESTS: u64 = 3_000;
+    const REQUESTS: usize = 3_000;
+    const BUDGET: u64 = 400_000_000;
     // Without randomness of the machine's: a failure can be repeated.
     let mut random = random();
-    let usages: Vec<(u64, u64)> = (0..REQUESTS)
-        .map(|_| (1 + random(60), random(51)))
-        .collect();
-    let provider = Provider::new(
-        usages
-            .iter()
-            .map(|(input, output)| answer_of(*input, *output)),
-    )
-    .await;
-    let keys = key("ann", &format!("team = \"t\"\n{}", budget("1")))
-        + "[teams.t]\n"
-        + &budget("1")
-        + "\n[total]\n"
-        + &budget("1")
-        + "\n";
-    // Half a billionth of a dollar … as much as 0.000535 dollars a request: 3,000 are more than a dollar.
-    let text = priced(&provider, &keys).replace(PRICE, "price = { input = 1, output = 20 }");
+    let mut shops = Vec::new();
+    for service in SERVICES {
+        shops.push(Shop::new(service, &mut random).await);
+    }
+    let same = budget("0.4");
+    let mut text = key("ann", &format!("team = \"t\"\n{same}"));
+    text += &format!("[teams.t]\n{same}\n[total]\n{same}\n");
+    for (n, shop) in shops.iter().enumerate() {
+        let terms = shop.service.by.terms(50);
+        text += &of(&format!("p{n}"), &shop.provider, "");
+        text += &format!("[models.m{n}]\ntargets = [{{ to = \"p{n}/m\", {terms} }}]\n");
+    }
     let gateway = Gateway::with("max_in_flight = 20000\n", &text).await;
-    let leaving: Vec<bool> = (0..REQUESTS).map(|_| random(3) == 0).collect();
+    let leaving: Vec<(usize, bool)> = (0..REQUESTS)
+        .map(|n| (n % SERVICES.len(), random(3) == 0))
+        .collect();
     let mut clients = tokio::task::JoinSet::new();
     for chunk in leaving.chunks(30) {
-        let (chunk, address) = (chunk.to_vec(), gateway.address);
-        clients.spawn(async move {
-            let (mut answered, mut refused) = (0_u64, 0_u64);
-            for leaves in chunk {
-                let asking = post(address, "/chat/completions", "sk-ann", question(50));
-                if leaves {
-                    let _ = tokio::time::timeout(Duration::from_millis(3), asking).await;
-                    continue;
-                }
-                match asking.await.status.as_u16() {
-                    200 => answered += 1,
-                    _ => refused += 1,
-                }
-            }
-            (answered, refused)
-        });
+        clients.spawn(asks_at_all(gateway.address, chunk.to_vec()));
     }
     let counts = clients.join_all().await;
     let answered: u64 = counts.iter().map(|count| count.0).sum();
     let refused: u64 = counts.iter().map(|count| count.1).sum();
     until("nothing is under way", || gateway.in_flight() == 0).await;
     // With nothing under way they are let in until there is less left than one may cost.
-    while asks(&gateway, "ann", question(50)).await.status == 200 {}
-    let rows = entered(&gateway);
+    for asked in SERVICES.into_iter().enumerate() {
+        while asks_of(gateway.address, asked).await.status == 200 {}
+    }
+    let rows = Books::of(&gateway).await.rows();
     let sum: u64 = rows.iter().filter_map(|row| row.cost).sum();
     for (scope, name) in [(0, "ann"), (1, "t"), (3, "total")] {
         assert_eq!(spent(&gateway, scope, name).await, sum, "{name}");
     }
-    assert!(sum <= 1_000_000_000, "{sum}");
-    // What a request may cost: its bytes and the template's tokens, and 50 of output.
-    let hold = (question(50).len() as u64 + 256) * 1_000 + 50 * 20_000;
+    assert!(sum <= BUDGET, "{sum}");
+    // What a request may cost, whichever it is: what it takes at most, with 50 of output.
+    let bounds = SERVICES.map(|service| service.bound(50));
+    let is_spent = bounds.iter().all(|bound| BUDGET - sum < *bound);
     assert!(
-        refused > 0 && 1_000_000_000 - sum < hold,
+        refused > 0 && is_spent,
         "{refused} refused with {sum} spent"
     );
     let complete = rows.iter().filter(|row| row.end == "complete").count() as u64;
     assert!(complete >= answered, "{complete} {answered}");
-    let sent = provider.count();
-    // The last act is done again and again.
-    let acts = usages
-        .iter()
-        .chain(std::iter::repeat(&usages[usages.len() - 1]));
-    let bills = acts.map(|(input, output)| input * 1_000 + output * 20_000);
-    let billed: u64 = bills.take(sent).sum();
-    let told: Vec<u64> = rows
-        .iter()
-        .filter(|row| !row.estimated)
-        .filter_map(|row| row.cost)
-        .collect();
-    assert!(told.len() <= sent && told.iter().sum::<u64>() <= billed);
-    assert_eq!(counted(&gateway), entered_tokens(&gateway));
+    for (n, shop) in shops.iter().enumerate() {
+        let sent = shop.provider.count();
+        let own = rows.iter().filter(|row| row.model == format!("m{n}"));
+        let told = own.filter(|row| !row.estimated);
+        let told: Vec<u64> = told.filter_map(|row| row.cost).collect();
+        let (service, billed) = (shop.service, shop.billed());
+        assert!(sent > 0 && told.is_empty() != service.tells(false));
+        assert!(told.len() <= sent, "{service:?}");
+        assert!(told.iter().sum::<u64>() <= billed, "{service:?}");
+    }
+    let counted = ["input", "output"].map(|kind| {
+        let of_model = |n| {
+            let line =
+                format!(r#"tollgate_tokens_total{{kind="{kind}",model="m{n}",target="p{n}/m"}}"#);
+            gateway.metric(&line)
+        };
+        (0..SERVICES.len()).map(of_model).sum::<f64>()
+    });
+    assert_eq!(counted, entered_tokens(&gateway));
 }
 
 #[test]
