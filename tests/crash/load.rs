@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::form::type_of;
+use crate::services::{SERVICES, Service};
+
 /// How many ask at once.
 const CLIENTS: usize = 12;
 
@@ -54,7 +57,7 @@ fn ask_on(port: u16, stop: &AtomicBool, seen: &mut Vec<String>) -> Option<()> {
         if stop.load(Ordering::Acquire) {
             break;
         }
-        writer.write_all(request.as_bytes()).ok()?;
+        writer.write_all(request).ok()?;
         let (status, id) = answer(&mut reader)?;
         match status {
             200 => seen.push(id),
@@ -66,37 +69,20 @@ fn ask_on(port: u16, stop: &AtomicBool, seen: &mut Vec<String>) -> Option<()> {
     Some(())
 }
 
-/// One request for each endpoint that asks a model, chats between them.
-fn requests() -> Vec<String> {
-    const FORM: &str = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nx\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nfast\r\n--b--\r\n";
-    let request = |path: &str, kind: &str, body: &str| {
-        format!(
-            "POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-ann\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+/// One request for each endpoint that asks a model, by each of its kinds of price, chats between them.
+fn requests() -> Vec<Vec<u8>> {
+    let request = |service: &Service| {
+        let (path, body) = (service.path(), service.body("fast", 7, 20, false));
+        let kind = type_of(&body);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-ann\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
             body.len()
-        )
+        );
+        [head.into_bytes(), body].concat()
     };
-    let json = |path: &str, rest: &str| {
-        let body = format!(r#"{{"model":"fast",{rest}}}"#);
-        request(path, "application/json", &body)
-    };
-    let chat = || {
-        let messages = r#""max_tokens":20,"messages":[{"role":"user","content":"h"}]"#;
-        json("chat/completions", messages)
-    };
-    let form = |path: &str| request(path, "multipart/form-data; boundary=b", FORM);
-    let others = [
-        json("completions", r#""max_tokens":20,"prompt":"h""#),
-        json("embeddings", r#""input":"h""#),
-        json("responses", r#""max_output_tokens":20,"input":"h""#),
-        json("audio/speech", r#""input":"h""#),
-        form("audio/transcriptions"),
-        form("audio/translations"),
-        json("images/generations", r#""prompt":"h","n":2"#),
-        form("images/edits"),
-        json("moderations", r#""input":"h""#),
-        json("rerank", r#""query":"h","documents":["h"]"#),
-    ];
-    others.into_iter().flat_map(|it| [chat(), it]).collect()
+    let [chat, others @ ..] = &SERVICES;
+    let others = others.iter().map(request);
+    others.flat_map(|it| [request(chat), it]).collect()
 }
 
 /// The status and the id of a whole answer.

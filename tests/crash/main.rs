@@ -16,10 +16,19 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a check that fails panics and says what it saw"
+    unreachable_pub,
+    reason = "a check that fails panics and says what it saw, and what is asked is asked elsewhere, too"
 )]
 
+#[path = "../gateway/support/form.rs"]
+mod form;
 mod load;
+#[path = "../gateway/support/services.rs"]
+#[allow(
+    dead_code,
+    reason = "the chapters of tests/gateway need the rest of it"
+)]
+mod services;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
