@@ -143,7 +143,7 @@ pub enum Rejection {
     UnknownKey(#[from] UnknownKey),
     /// Nobody knows what it may cost, and its caller has a budget.
     #[error(
-        "no target of this model has a price, or the request points at what cannot be measured: callers with a budget need both; see docs/budgets.md"
+        "no target of this model has a price, or the request points at what is not in it (an earlier response, a picture's URL) and no target has a `context`: callers with a budget need both; see docs/budgets.md"
     )]
     Unpriced,
     /// The body was not read.

@@ -45,8 +45,9 @@ pub(super) async fn answer(ask: &Ask, body: Bytes) -> Answer {
 pub fn question(text: &[u8]) -> Result<Question, String> {
     let written: Written<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let path = written.endpoint.as_deref().unwrap_or(USUAL);
-    let endpoint = Endpoint::of(&Method::POST, path);
-    let endpoint = endpoint.map_err(|_| format!("`endpoint`: nothing is posted to `{path}`"))?;
+    let endpoint = Endpoint::of(&Method::POST, path).ok();
+    let endpoint = endpoint.filter(|endpoint| endpoint.number().is_some());
+    let endpoint = endpoint.ok_or_else(|| format!("`endpoint`: no model is asked at `{path}`"))?;
     let mut headers = HeaderMap::new();
     for (name, value) in &written.headers {
         let wrong = |what| format!("`headers`: `{name}` is no {what} of a header");

@@ -31,7 +31,7 @@ KEY = "sk-provider-5d41402abc4b2a76"
 # What a model is for; what it costs, in dollars as in a gateway's configuration; what else its target says. Some prices are
 # no whole billionths, so that it shows where what is rounded.
 MODELS = {
-    "talk": ("chat", {"input": "0.0375", "cached": "0.00375", "output": "0.1255"}, ""),
+    "talk": ("chat", {"input": "0.0375", "cached": "0.00375", "output": "0.1255"}, "context = 100000"),
     "vector": ("embedding", {"input": "0.0205", "output": "0"}, ""),
     "speak": ("speech", {"characters": "15"}, ""),
     "speak-by-token": ("speech", {"input": "0.6", "output": "12.0005"}, "context = 2000, max_output = 2000"),

@@ -294,7 +294,11 @@ async fn a_question_that_is_none_is_answered_with_what_is_wrong() {
         (r#"{"modle": "x"}"#, "unknown field `modle`"),
         (
             r#"{"model": "x", "endpoint": "/v1/models"}"#,
-            "nothing is posted to",
+            "no model is asked at",
+        ),
+        (
+            r#"{"model": "x", "endpoint": "/v1/responses/resp_1/cancel"}"#,
+            "no model is asked at",
         ),
         (
             r#"{"model": "x", "headers": {"a b": "c"}}"#,
@@ -464,7 +468,7 @@ async fn the_command_asks_the_gateway_that_runs_and_else_works_it_out() {
     let (code, _, wrong) = explain(&["--endpoint", "/v1/nothing"]);
     assert_eq!(code, 1);
     assert!(
-        wrong.contains("nothing is posted to `/v1/nothing`"),
+        wrong.contains("no model is asked at `/v1/nothing`"),
         "{wrong}"
     );
 }
