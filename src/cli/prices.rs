@@ -17,7 +17,7 @@ use crate::plan::money::{IMPORTED, book, is_free};
 use crate::provider;
 use crate::usage::book::{Book, Entry};
 use crate::usage::import::{Format, Imported};
-use crate::usage::{KINDS, Kinds, Rates};
+use crate::usage::{KINDS, Kinds, Pictures, Rates};
 
 /// A longer list, in bytes, is none: the longest there is has 3 MiB.
 const LONGEST: u64 = 64 << 20;
@@ -262,10 +262,17 @@ fn whole(section: &str, model: &str, entry: &Entry) -> Vec<String> {
     let tiers = entry.price.tiers.iter();
     let tiers = tiers.map(|tier| (format!("above {} tokens", tier.above), tier.rates));
     for (name, rates) in std::iter::once(("price".to_owned(), entry.price.base)).chain(tiers) {
+        // What depends on what pictures are like is told beside.
+        let but = entry
+            .price
+            .pictures
+            .as_ref()
+            .map(|_| Kinds::named("images"));
+        let stated = rates.stated().without(but.unwrap_or_default());
         // What costs nothing that is no token is not billed at all, unless it is stated.
         let is_told = |kind: &str| {
             let kind = Kinds::named(kind);
-            !kind.among(Kinds::tokens().and(rates.stated())).is_empty()
+            !kind.among(Kinds::tokens().and(stated)).is_empty()
         };
         let each = KINDS.into_iter().zip(rates.all());
         let each = each.filter(|(kind, _)| is_told(kind));
@@ -273,6 +280,8 @@ fn whole(section: &str, model: &str, entry: &Entry) -> Vec<String> {
         let each: Vec<String> = each.collect();
         lines.push(format!("{name}: {}", each.join(", ")));
     }
+    let pictures = entry.price.pictures.as_ref();
+    lines.extend(pictures.map(|pictures| format!("images: {}", drawn(pictures))));
     for (name, limit) in [("context", entry.context), ("max_output", entry.max_output)] {
         let limit = limit.map_or_else(|| "not known".to_owned(), |limit| limit.to_string());
         lines.push(format!("{name}: {limit}"));
@@ -281,6 +290,13 @@ fn whole(section: &str, model: &str, entry: &Entry) -> Vec<String> {
         lines.push("may think before it answers".to_owned());
     }
     lines
+}
+
+/// What pictures cost by what they are like.
+fn drawn(pictures: &Pictures) -> String {
+    let each = pictures.all().iter();
+    let each = each.map(|(of, rate)| format!("{of} {}", rate.written("images")));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// What is different, each as `input 2.50 → 3.00`.
@@ -307,6 +323,13 @@ fn changes(old: &Entry, new: &Entry) -> Vec<String> {
             thresholds(old),
             thresholds(new)
         ));
+    }
+    let images = |entry: &Entry| match &entry.price.pictures {
+        Some(pictures) => drawn(pictures),
+        None => "not by size and quality".to_owned(),
+    };
+    if old.price.pictures != new.price.pictures {
+        changes.push(format!("images [{}] → [{}]", images(old), images(new)));
     }
     let text = |limit: Option<u64>| {
         limit.map_or_else(|| "not known".to_owned(), |limit| limit.to_string())

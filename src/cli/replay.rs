@@ -191,10 +191,16 @@ fn costs(logged: &Logged, route: Option<&Route>, after: &str) -> Option<(Money, 
     // What a provider says itself that it bills, another one would not.
     let billed = logged.billed_usd.as_deref();
     let billed = billed.filter(|_| answered(logged) == Some(after));
-    let usage = Usage::of(counts, billed.and_then(|usd| Money::parse(usd).ok()));
+    let usage = Usage {
+        look: logged.look,
+        ..Usage::of(counts, billed.and_then(|usd| Money::parse(usd).ok()))
+    };
     let mut targets = route?.targets.iter();
     let target = targets.find(|target| &*target.name == after)?;
-    Some((old, target.terms.price.as_ref()?.cost(&usage)))
+    let price = target.terms.price.as_ref()?;
+    // Of pictures that it does not speak of nobody knows what they would cost.
+    let is_known = usage.images == 0 || usage.cost.is_some() || price.draws(usage.look);
+    is_known.then(|| (old, price.cost(&usage)))
 }
 
 /// Decides a request again.

@@ -7,7 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 
 use super::value;
 
@@ -177,9 +178,40 @@ impl<'de> Deserialize<'de> for Store {
 pub struct Price {
     /// For prompts of more than so many tokens, the whole request.
     pub tiers: Vec<Tier>,
+    /// What one picture costs, by its size and quality: `1024x1024`, `hd`, `1024x1024/hd`, or `any`.
+    #[serde(deserialize_with = "images")]
+    pub images: Option<BTreeMap<String, Written>>,
     /// By class: `input`, `output`, `cached` … What is not given costs what its nearest relative costs.
     #[serde(flatten)]
     pub rates: BTreeMap<String, Written>,
+}
+
+/// What a picture costs whatever it is like is a price of `any`.
+fn images<'de, D: Deserializer<'de>>(d: D) -> Result<Option<BTreeMap<String, Written>>, D::Error> {
+    struct Either;
+    impl<'de> Visitor<'de> for Either {
+        type Value = BTreeMap<String, Written>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number such as 0.04, or one for each size and quality, such as { \"1024x1024/hd\" = 0.08 }")
+        }
+        fn visit_u64<E: Error>(self, n: u64) -> Result<Self::Value, E> {
+            self.visit_str(&n.to_string())
+        }
+        fn visit_i64<E: Error>(self, n: i64) -> Result<Self::Value, E> {
+            self.visit_str(&n.to_string())
+        }
+        fn visit_f64<E: Error>(self, n: f64) -> Result<Self::Value, E> {
+            Written::deserialize(n.into_deserializer()).map(|one| [("any".to_owned(), one)].into())
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            let one = Written::deserialize(text.into_deserializer());
+            one.map(|one| [("any".to_owned(), one)].into())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            BTreeMap::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+    d.deserialize_any(Either).map(Some)
 }
 
 /// Rates for long prompts.

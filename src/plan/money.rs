@@ -15,7 +15,7 @@ use crate::ledger::{Budget, Durability, Per, Place, Scope, Settings};
 use crate::provider::site::Base;
 use crate::route::Terms;
 use crate::usage::book::Book;
-use crate::usage::{Decimal, KINDS, Money, Price, Rate, Rates, Stated, Tier};
+use crate::usage::{Decimal, KINDS, Look, Money, Pictures, Price, Rate, Rates, Stated, Tier};
 
 /// What entries name as the source of a price that the configuration states.
 const OWN: &str = "gateway.toml";
@@ -94,6 +94,9 @@ pub fn ledger(config: &Config, folder: &Path) -> Settings {
     }
 }
 
+/// The class whose price may depend on what is made.
+const IMAGES: &str = "images";
+
 impl Compiler<'_> {
     /// The list of prices: the built-in one, under what was imported beside the configuration.
     pub(super) fn book(&mut self) -> Book {
@@ -164,7 +167,11 @@ impl Compiler<'_> {
 
     /// The price that is written for a target.
     pub(super) fn price(&mut self, at: &[&str], written: &money::Price) -> Option<Price> {
-        let stated = self.stated(at, &written.rates)?;
+        let mut stated = self.stated(at, &written.rates)?;
+        let mut pictures = None;
+        if let Some(images) = &written.images {
+            pictures = self.pictures(at, images)?.state(&mut stated);
+        }
         let Some(base) = Rates::of(&stated) else {
             self.flaw(
                 at.iter().copied(),
@@ -177,6 +184,13 @@ impl Compiler<'_> {
             let n = n.to_string();
             let at: Vec<&str> = at.iter().copied().chain(["tiers", &n]).collect();
             let rates = self.stated(&at, &tier.rates)?;
+            if pictures.is_some() && tier.rates.contains_key(IMAGES) {
+                let at = at.iter().copied().chain([IMAGES]);
+                let message = "is not there where a picture's price depends on its size or quality: that is the same for every \
+                               length of the prompt";
+                self.flaw(at, message);
+                return None;
+            }
             tiers.push(Tier {
                 above: tier.above,
                 // What both sides state is there.
@@ -186,8 +200,32 @@ impl Compiler<'_> {
         Some(Price {
             base,
             tiers,
+            pictures,
             version: OWN.into(),
         })
+    }
+
+    /// What pictures cost by what they are like.
+    fn pictures(&mut self, at: &[&str], written: &BTreeMap<String, Written>) -> Option<Pictures> {
+        let at: Vec<&str> = at.iter().copied().chain([IMAGES]).collect();
+        let flaws = self.flaws.len();
+        let mut each = BTreeMap::new();
+        for (of, Written(text)) in written {
+            // One number is not written as a table.
+            let key = (written.len() > 1).then_some(of.as_str());
+            let at = at.iter().copied().chain(key);
+            match (Look::key(of), Rate::parse(IMAGES, text)) {
+                (Err(wrong), _) => self.flaw(at, wrong.to_string()),
+                (_, Err(wrong)) => self.flaw(at, format!("`{text}` {wrong}")),
+                (Ok(look), Ok(rate)) => drop(each.insert(look, rate)),
+            }
+        }
+        if written.is_empty() {
+            let message = "names no price: write one number for all, or one for each size and quality, such as { \"1024x1024\" = \
+                           0.04, \"1024x1024/hd\" = 0.08 }";
+            self.flaw(at, message);
+        }
+        (self.flaws.len() == flaws).then(|| Pictures::of(each))?
     }
 
     fn stated(&mut self, at: &[&str], written: &BTreeMap<String, Written>) -> Option<Stated> {

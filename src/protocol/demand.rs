@@ -11,7 +11,7 @@ use super::parts::Parts;
 use super::units::Own;
 use super::{Endpoint, Gives};
 use crate::envelope::Members;
-use crate::usage::{Decimal, Unit};
+use crate::usage::Decimal;
 
 /// What a provider's template puts around messages, in tokens: gpt-oss's has about 70.
 const TEMPLATE: u64 = 256;
@@ -51,7 +51,7 @@ const BILLING: [&str; 10] = [
 ];
 
 /// Members that a bound depends on, besides those that every request is read for.
-const BOUNDING: [&str; 12] = [
+const BOUNDING: [&str; 14] = [
     "best_of",
     "conversation",
     "documents",
@@ -62,7 +62,9 @@ const BOUNDING: [&str; 12] = [
     "prediction",
     "previous_response_id",
     "prompt",
+    "quality",
     "query",
+    "size",
     "tools",
 ];
 
@@ -71,18 +73,22 @@ pub fn counts(name: &str) -> bool {
     BILLING.contains(&name) || BOUNDING.contains(&name)
 }
 
+/// Whether a member says which pictures are made, or how many: a request without it asks for others.
+pub fn draws(name: &str) -> bool {
+    matches!(name, "n" | "quality" | "size")
+}
+
 /// Every member that this room acts on: none of them may be disguised.
 pub fn acted_on() -> impl Iterator<Item = &'static str> {
     let limits = LIMITS.into_iter().chain(OF_RESPONSES);
     limits.chain(BILLING).chain(BOUNDING)
 }
 
-/// A unit that is no token, and how many a request takes of it, where its answer does not say.
-pub fn own(endpoint: Endpoint, body: &impl Members) -> Option<(Unit, u64)> {
+/// What a request asks for that is no token. None: tokens alone.
+pub fn own(endpoint: Endpoint, body: &impl Members) -> Option<Own> {
     // Most take none, and are not looked into.
     let answers = || number(body, "n").ok().flatten().unwrap_or(1);
-    let own = Own::of(endpoint, body, answers)?;
-    Some((own.unit, own.likely))
+    Own::of(endpoint, body, answers)
 }
 
 /// What a request asks for.
@@ -210,15 +216,9 @@ impl Demand {
         self.gives_any
     }
 
-    /// A unit that is no token, and how many it takes at most. None of the first: tokens alone. None of the second: nobody
-    /// knows.
-    pub fn unit(&self) -> Option<(Unit, Option<u64>)> {
-        self.own.map(|own| (own.unit, own.most))
-    }
-
-    /// A unit that is no token, and how many it probably takes.
-    pub fn probable(&self) -> Option<(Unit, u64)> {
-        self.own.map(|own| (own.unit, own.likely))
+    /// What it asks for that is no token. None: tokens alone.
+    pub fn own(&self) -> Option<Own> {
+        self.own
     }
 
     /// How many tokens each choice may have if all together may have so many.

@@ -30,6 +30,7 @@ pub use endpoint::{ASKING, Endpoint, Form, Gives, Kind, NoEndpoint, Whole};
 pub use error::ErrorBody;
 pub use opening::opening;
 pub use stored::Stored;
+pub use units::Own;
 
 /// Every wire format there is. A battery of tests runs over all of them.
 pub const ALL: &[&dyn Protocol] = &[&openai::OpenAi];

@@ -105,8 +105,16 @@ impl Protocol for OpenAi {
                 // What speaks of an error and cannot be read in one way, for a member twice, is no answer.
                 Err(_) => skim.is_complete() || is_error_list(body),
             };
+        // What pictures would have been like says of no error that it took something.
+        let has_taken = |usage: &Usage| {
+            *usage
+                != Usage {
+                    look: usage.look,
+                    ..Usage::default()
+                }
+        };
         (is_error || skim.is_complete()).then(|| Reading {
-            usage: skim.usage(),
+            usage: skim.usage().filter(|usage| !is_error || has_taken(usage)),
             response_id: skim.response_id().map(Box::from),
             is_error,
         })

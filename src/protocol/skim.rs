@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::tokens::{Tokens, searches, seconds};
+use super::units::look;
 use super::{Endpoint, Skimmer};
-use crate::usage::{Unit, Usage};
+use crate::usage::{Look, Unit, Usage};
 
 /// Finds `usage` at the top level of an object of any length, with bounded memory, and whether the object was complete; of some
-/// answers also what tells their unit that is no token. It checks as little as that takes: an answer is the provider's to
+/// answers also what tells their unit that is no token, or what their pictures are like. It checks as little as that takes: an answer is the provider's to
 /// write, and the client's to read.
 #[derive(Debug, Default)]
 #[expect(
@@ -29,20 +30,38 @@ pub(super) struct Skim {
     value: Option<Vec<u8>>,
     broken: bool,
     usage: Option<Usage>,
-    /// The member that tells something besides, and what.
-    tells: Option<(&'static [u8], Tells)>,
-    /// How many of a unit of its own it told.
+    tells: Tells,
+    /// How many of its unit it told.
     own: Option<u64>,
+    /// What it told its pictures to be like.
+    look: Look,
     response_id: Option<Box<str>>,
 }
 
-/// What a member tells, beside the usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an answer tells beside `usage`.
+#[derive(Clone, Copy, Debug, Default)]
 enum Tells {
-    /// How many of a unit that is no token.
-    Count(Unit),
+    /// Nothing that matters.
+    #[default]
+    Nothing,
+    /// In one member, how much it took of a unit.
+    Count(&'static [u8], Unit),
+    /// What its pictures are like.
+    Look,
     /// By which id it can be gone on from.
     Id,
+}
+
+impl Tells {
+    /// Whether a member has some of it.
+    fn is_in(self, name: &Name) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Count(own, _) => name.is(own),
+            Self::Id => name.is(b"id"),
+            Self::Look => name.is(b"size") || name.is(b"quality"),
+        }
+    }
 }
 
 /// The longest value that is read, in bytes.
@@ -84,11 +103,12 @@ impl Skim {
             tells: match endpoint {
                 // With `response_format` = `verbose_json`.
                 Endpoint::Transcriptions | Endpoint::Translations => {
-                    Some((b"duration", Tells::Count(Unit::Seconds)))
+                    Tells::Count(b"duration", Unit::Seconds)
                 }
-                Endpoint::Rerank => Some((b"meta", Tells::Count(Unit::Searches))),
-                Endpoint::Responses => Some((b"id", Tells::Id)),
-                _ => None,
+                Endpoint::Rerank => Tells::Count(b"meta", Unit::Searches),
+                Endpoint::ImageGenerations | Endpoint::ImageEdits => Tells::Look,
+                Endpoint::Responses => Tells::Id,
+                _ => Tells::Nothing,
             },
             ..Self::default()
         }
@@ -96,7 +116,7 @@ impl Skim {
 
     /// Whether the member that is under way matters.
     fn matters(&self) -> bool {
-        self.name.is(b"usage") || self.tells.is_some_and(|(name, _)| self.name.is(name))
+        self.name.is(b"usage") || self.tells.is_in(&self.name)
     }
 
     /// Reads on within a string: to its end, to an escape, or to the end of the text. How many bytes that were.
@@ -147,7 +167,7 @@ impl Skim {
         if self.name.is(b"usage") {
             let tokens = serde_json::from_slice::<Tokens<'_>>(value).ok();
             // Who ranks may tell nothing but the whole.
-            let ranks = matches!(self.tells, Some((_, Tells::Count(Unit::Searches))));
+            let ranks = matches!(self.tells, Tells::Count(_, Unit::Searches));
             let whole = tokens.as_ref().and_then(Tokens::only_total);
             let whole = whole.filter(|_| ranks).map(|input| Usage {
                 input,
@@ -160,10 +180,23 @@ impl Skim {
             return;
         };
         match self.tells {
-            Some((_, Tells::Count(Unit::Searches))) => self.own = searches(raw).or(self.own),
-            Some((_, Tells::Count(_))) => self.own = seconds(raw).or(self.own),
-            Some((_, Tells::Id)) => self.response_id = id(raw).or(self.response_id.take()),
-            None => {}
+            Tells::Nothing => {}
+            Tells::Count(_, unit) => {
+                let told = match unit {
+                    Unit::Searches => searches(raw),
+                    _ => seconds(raw),
+                };
+                self.own = told.or(self.own);
+            }
+            Tells::Look => {
+                let raw = Some(raw.get().as_bytes());
+                let told = match self.name.is(b"size") {
+                    true => look(raw, None),
+                    false => look(None, raw),
+                };
+                self.look = told.over(self.look);
+            }
+            Tells::Id => self.response_id = id(raw).or(self.response_id.take()),
         }
     }
 }
@@ -228,17 +261,17 @@ impl Skimmer for Skim {
     }
 
     fn usage(&self) -> Option<Usage> {
+        let known = || self.usage.unwrap_or_default();
         match (self.tells, self.own) {
-            (Some((_, Tells::Count(unit))), Some(count)) => {
-                let usage = self.usage.unwrap_or_default();
-                let told = usage.units(unit);
-                // What is told in the usage itself is what is billed.
-                Some(if told > 0 {
-                    usage
-                } else {
-                    usage.with(unit, count)
-                })
-            }
+            // What is told in the usage itself is what is billed.
+            (Tells::Count(_, unit), Some(count)) => match known().units(unit) {
+                0 => Some(known().with(unit, count)),
+                _ => self.usage,
+            },
+            (Tells::Look, _) if !self.look.is_any() => Some(Usage {
+                look: self.look,
+                ..known()
+            }),
             _ => self.usage,
         }
     }

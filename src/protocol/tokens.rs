@@ -362,6 +362,7 @@ pub(super) mod tests {
         seconds: 0,
         images: 0,
         searches: 0,
+        look: crate::usage::Look::ANY,
         cost: None,
     };
 

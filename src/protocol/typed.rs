@@ -14,8 +14,9 @@ use super::openai::{Chat, WORDS, says_error};
 use super::skim;
 use super::stream::{Eye, Stream};
 use super::tokens::{self, object};
+use super::units::look;
 use super::{Decoder, Ended, Ending, ErrorBody, Progress};
-use crate::usage::Usage;
+use crate::usage::{Look, Usage};
 
 /// A reader for one such stream. How it ends is the same with every provider, and there is nothing to be hidden.
 pub(super) fn decoder() -> Box<dyn Decoder> {
@@ -103,6 +104,11 @@ struct Event<'a> {
     response: Option<&'a RawValue>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    /// Images, as are their qualities.
+    #[serde(borrow)]
+    size: Option<&'a RawValue>,
+    #[serde(borrow)]
+    quality: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
 }
@@ -133,6 +139,20 @@ impl Event<'_> {
         let pieces = [self.delta, self.audio, self.audio_data, self.text];
         let mut pieces = pieces.into_iter().flatten();
         pieces.any(|piece| !matches!(piece.get(), "\"\"" | "[]" | "{}"))
+    }
+}
+
+impl Event<'_> {
+    /// What a picture took, with what it is like. None: it tells neither.
+    fn drawn(&self, told: Option<Usage>) -> Option<Usage> {
+        let [size, quality] = [self.size, self.quality].map(|raw| Some(raw?.get().as_bytes()));
+        match look(size, quality) {
+            Look::ANY => told,
+            look => Some(Usage {
+                look,
+                ..told.unwrap_or_default()
+            }),
+        }
     }
 }
 
@@ -205,7 +225,7 @@ impl Typed {
         };
         if means == Means::Image {
             // Each tells what it took. Another may be yet to come, so that this is not all.
-            progress.usage = match (progress.usage, told()) {
+            progress.usage = match (progress.usage, event.drawn(told())) {
                 (Some(all), Some(this)) => Some(sum(all, this)),
                 (all, this) => all.or(this),
             };
@@ -295,7 +315,10 @@ fn sum(one: Usage, other: Usage) -> Usage {
         *count = count.saturating_add(more);
     }
     let costs = one.cost.zip(other.cost);
-    Usage::of(counts, costs.map(|(one, other)| one.plus(other)))
+    Usage {
+        look: one.look.common(other.look),
+        ..Usage::of(counts, costs.map(|(one, other)| one.plus(other)))
+    }
 }
 
 /// An event's type, if it is its first member or its last, as nearly everybody has it. No text and nothing within the event

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Endpoint;
 use crate::envelope::{Members, parse_string};
-use crate::usage::Unit;
+use crate::usage::{Look, Quality, Size, Unit};
 
 /// So many bytes of sound are a second at the least: Opus, at its lowest bit rate, has 6 kbit/s (RFC 6716, 2.1.1).
 const LEAST_PER_SECOND: u64 = 750;
@@ -22,12 +22,16 @@ const DOCUMENT_TOKENS: u64 = 500;
 
 /// What a request asks for of a unit that is no token.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub(super) struct Own {
-    pub(super) unit: Unit,
+pub struct Own {
+    /// Which.
+    pub unit: Unit,
     /// At most so many. None: nobody knows.
-    pub(super) most: Option<u64>,
+    pub most: Option<u64>,
     /// So many, where the answer does not say.
-    pub(super) likely: u64,
+    pub likely: u64,
+    /// What the pictures are to be like that it asks for.
+    #[serde(default, skip_serializing_if = "Look::is_any")]
+    pub look: Look,
 }
 
 impl Own {
@@ -36,6 +40,7 @@ impl Own {
             unit,
             most: count,
             likely: count.unwrap_or(0),
+            look: Look::ANY,
         }
     }
 
@@ -53,14 +58,29 @@ impl Own {
                     unit: Unit::Seconds,
                     most: Some(length.div_ceil(LEAST_PER_SECOND)),
                     likely: length.div_ceil(PROBABLY_PER_SECOND),
+                    look: Look::ANY,
                 })
             }
-            Endpoint::ImageGenerations | Endpoint::ImageEdits => {
-                Some(Self::exactly(Unit::Images, Some(answers())))
-            }
+            Endpoint::ImageGenerations | Endpoint::ImageEdits => Some(Self {
+                look: look(body.value("size"), body.value("quality")),
+                ..Self::exactly(Unit::Images, Some(answers()))
+            }),
             Endpoint::Rerank => Some(searches(body)),
             _ => None,
         }
+    }
+}
+
+/// What pictures are like, by the members that say so: texts of JSON, or a form's.
+pub(super) fn look(size: Option<&[u8]>, quality: Option<&[u8]>) -> Look {
+    let text = |value: &[u8]| match parse_string(value) {
+        Some(text) => text.into_owned(),
+        None => String::from_utf8_lossy(value).into_owned(),
+    };
+    let given = |value: Option<&[u8]>| value.filter(|value| *value != b"null").map(text);
+    Look {
+        size: given(size).map_or(Size::Any, |text| Size::read(&text)),
+        quality: given(quality).map_or(Quality::Any, |text| Quality::read(&text)),
     }
 }
 
@@ -80,6 +100,7 @@ fn searches(body: &impl Members) -> Own {
             unit: Unit::Searches,
             most: None,
             likely: 1,
+            look: Look::ANY,
         };
     };
     let parts = list.iter().map(|document| {
@@ -91,6 +112,7 @@ fn searches(body: &impl Members) -> Own {
         unit: Unit::Searches,
         most: Some(parts.div_ceil(DOCUMENTS).max(1)),
         likely: (list.len() as u64).div_ceil(DOCUMENTS).max(1),
+        look: Look::ANY,
     }
 }
 
@@ -124,6 +146,30 @@ mod tests {
     #[test]
     fn pictures_are_counted_by_the_answers() {
         assert_eq!(own(Endpoint::ImageGenerations, "{}").most, Some(3));
+    }
+
+    #[test]
+    fn what_pictures_are_to_be_like_is_read_from_json_and_from_forms() {
+        let asked = |body: &str| own(Endpoint::ImageGenerations, body).look.to_string();
+        for (body, want) in [
+            ("{}", "any"),
+            (r#"{"size":null,"quality":"auto"}"#, "any"),
+            (r#"{"size":"1024x1792","quality":"hd"}"#, "1024x1792/hd"),
+            (r#"{"size":"1024\u00781792"}"#, "1024x1792"),
+            (r#"{"size":"2K","quality":1}"#, "unknown/unknown"),
+            (r#"{"size":["1024x1024"]}"#, "unknown"),
+            (r#"{"size":""}"#, "unknown"),
+        ] {
+            assert_eq!(asked(body), want, "{body}");
+        }
+        // A form's are texts as they are.
+        assert_eq!(
+            look(Some(b"1024x1024"), Some(b"low")).to_string(),
+            "1024x1024/low"
+        );
+        assert_eq!(look(Some(b"auto"), Some(b"\xff")).to_string(), "unknown");
+        let spoken = own(Endpoint::Speech, r#"{"input":"a","size":"1024x1024"}"#);
+        assert!(spoken.look.is_any());
     }
 
     #[test]

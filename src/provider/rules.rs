@@ -111,7 +111,7 @@ impl Rules {
         names.chain(given).chain(clamped).map(String::as_str)
     }
 
-    /// Whether a request may ask for more after them than before. Of the limits on output that is no matter: they are
+    /// Whether a request may ask for more after them than before, or for other pictures. Of the limits on output that is no matter: they are
     /// held to in the end.
     pub fn may_ask_for_more(&self) -> bool {
         // What is no text adds nothing that a model reads.
@@ -120,7 +120,11 @@ impl Rules {
         let mut roles = self.messages.roles.iter();
         let is_longer = |(old, new): &(String, Bytes)| new.len() > old.len() + "\"\"".len();
         given.any(|(name, value)| demand::counts(name) || is_text(value))
-            || self.rename.iter().any(|(_, to)| demand::counts(to))
+            || self
+                .rename
+                .iter()
+                .any(|(from, to)| demand::counts(to) || demand::draws(from))
+            || self.drop.iter().any(|name| demand::draws(name))
             || self.clamp.iter().any(|(name, _)| demand::counts(name))
             || roles.any(is_longer)
     }

@@ -12,9 +12,9 @@ use crate::admission::{Caller, Permit, note};
 use crate::gateway::Gateway;
 use crate::ledger::{Account, Hold, Refused};
 use crate::plan::Plan;
-use crate::protocol::{demand, least};
+use crate::protocol::least;
 use crate::rejection::Rejection;
-use crate::route::{Bounds, Route, Terms};
+use crate::route::{Bounds, Owns, Route, Terms};
 use crate::telemetry::Record;
 use crate::upstream::{Asked, Call, Tab};
 use crate::usage::Money;
@@ -62,13 +62,14 @@ pub(super) async fn open(
         true => Some(Bounds::new(route, endpoint, envelope, cap)?),
         false => None,
     };
-    let (mut probable, own) = (0, demand::own(endpoint, envelope));
+    let (mut probable, owns) = (0, Owns::of(route, endpoint, envelope));
     if !caller.gates.is_empty() || route.targets.is_limited {
         probable = match &bounds {
             Some(bounds) => bounds.probable(envelope),
             None => Bounds::guess(endpoint, envelope, cap),
         };
         // Its body may have taken its time.
+        let own = owns.as_ref().map(|owns| owns.counted());
         let left = taken.charge.take(probable, own, Instant::now())?;
         if let Some(permit) = &mut taken.permit {
             permit.left = left;
@@ -93,7 +94,7 @@ pub(super) async fn open(
         model: Arc::clone(model),
         tries: record.tries,
         length: envelope.length(),
-        own,
+        owns,
         probable,
         least,
         at: now,

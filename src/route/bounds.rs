@@ -4,13 +4,13 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use smallvec::SmallVec;
 
+use super::owns::as_sent;
 use super::{Route, Target, Terms};
-use crate::envelope::Envelope;
+use crate::envelope::{Edits, Envelope};
 use crate::protocol::demand::Boundless;
 use crate::protocol::{Demand, Endpoint};
-use crate::provider::Dropped;
 use crate::provider::rules::Refused;
-use crate::usage::{Money, Most, Unit};
+use crate::usage::{Look, Money, Most, Unit};
 
 /// A caller with a budget is not sent away for want of output, if there is as much as this, in tokens.
 const FLOOR: u64 = 64;
@@ -98,8 +98,8 @@ impl Bounds {
 
     fn likely(demand: &Demand, envelope: &Envelope, each: u64) -> u64 {
         // Sound and pictures are long, and little of it is in tokens.
-        let input = match demand.probable() {
-            Some((Unit::Seconds | Unit::Images, _)) => 0,
+        let input = match demand.own().map(|own| own.unit) {
+            Some(Unit::Seconds | Unit::Images) => 0,
             _ => envelope.length().div_ceil(BYTES_PER_TOKEN),
         };
         let output = match demand.gives_any() {
@@ -139,10 +139,12 @@ impl Bounds {
     /// The most that one try at a target may use.
     pub fn most(&self, terms: &Terms) -> Option<Most> {
         let demand = self.demand(terms)?;
+        let own = demand.own();
         Some(Most {
             input: demand.input(terms.context),
             output: self.output(terms),
-            unit: demand.unit(),
+            unit: own.map(|own| (own.unit, own.most)),
+            look: own.map_or(Look::ANY, |own| own.look),
         })
     }
 
@@ -205,23 +207,18 @@ impl Terms {
     }
 }
 
-/// What is asked of a target whose rules may change that: its body is read as it will be sent, before the limits on its
-/// output, which are held to whatever becomes of them. None: it has no bound. Refused: it will not be sent at all.
+/// What is asked of a target whose rules may change that. None: it has no bound. Refused: it will not be sent at all.
 fn rewritten(
     route: &Route,
     target: &Target,
     endpoint: Endpoint,
     envelope: &Envelope,
 ) -> Result<Option<Demand>, Refused> {
-    let (mut edits, mut dropped) = (envelope.edit(), Dropped::default());
-    for rules in [&*route.rules, &*target.rules] {
-        rules.apply(endpoint, &mut edits, &mut dropped)?;
-    }
-    let demand = match target.terms.own_price {
-        true => Demand::at_a_price(endpoint, &edits),
-        false => Demand::of(endpoint, &edits),
+    let read = |edits: &Edits<'_>| match target.terms.own_price {
+        true => Demand::at_a_price(endpoint, edits),
+        false => Demand::of(endpoint, edits),
     };
-    Ok(demand.ok())
+    Ok(as_sent(route, target, endpoint, envelope, read)?.ok())
 }
 
 #[cfg(test)]
@@ -239,6 +236,7 @@ mod tests {
             price: Some(Arc::new(Price {
                 base: Rates::of(&stated).unwrap(),
                 tiers: Vec::new(),
+                pictures: None,
                 version: "test".into(),
             })),
             ..Terms::default()

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{End, Outcome, Record};
-use crate::usage::{KINDS, Money, Most};
+use crate::usage::{KINDS, Look, Money, Most};
 
 /// What is noted of one request while it is answered.
 #[derive(Clone, Debug)]
@@ -63,6 +63,9 @@ pub struct Logged {
     tries: u32,
     /// The tokens of the try that was entered last, by their kinds.
     pub usage: Option<BTreeMap<Box<str>, u64>>,
+    /// What the pictures of that try are like, as far as anybody says.
+    #[serde(default, skip_serializing_if = "Look::is_any")]
+    pub look: Look,
     /// What the provider itself said that it costs.
     pub billed_usd: Option<Box<str>>,
     /// What that try cost.
@@ -220,6 +223,7 @@ impl Decided {
             target: record.target.as_deref().map(Into::into),
             tries: record.tries,
             usage,
+            look: record.usage.map_or(Look::ANY, |usage| usage.look),
             billed_usd: record.usage.and_then(|usage| usage.cost).map(usd),
             paid_usd: self.paid.map(usd),
             cost_usd: record.cost.map(usd),

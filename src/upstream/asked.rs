@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::ledger::Entry;
-use crate::protocol::{Endpoint, Form, Gives, Whole};
-use crate::route::{BYTES_PER_TOKEN, Target};
+use crate::protocol::{Endpoint, Form, Gives, Own, Whole};
+use crate::route::{BYTES_PER_TOKEN, Owns, Target};
 use crate::telemetry::End;
 use crate::usage::{Price, Unit, Usage};
 
@@ -26,8 +26,8 @@ pub struct Asked {
     pub tries: u32,
     /// The length of the body, in bytes.
     pub length: u64,
-    /// What it takes that is no token, and how much of that where its answer does not say.
-    pub own: Option<(Unit, u64)>,
+    /// What it takes that is no token. None: tokens alone.
+    pub owns: Option<Box<Owns>>,
     /// The tokens that it will probably use.
     pub probable: u64,
     /// The tokens of input that it has at least.
@@ -73,7 +73,7 @@ impl Asked {
         }
     }
 
-    /// What it will have used after so many tokens and bytes of an answer, where that says nothing itself. Of sound and
+    /// The tokens that it will have used after so many tokens and bytes of an answer, where that says nothing itself. Of sound and
     /// pictures the bytes tell nothing of tokens.
     pub(super) fn estimate(&self, said: u64, passed: u64) -> Usage {
         let input = match self.endpoint.form() {
@@ -86,32 +86,23 @@ impl Asked {
             Gives::Nothing => false,
         };
         let shown = if is_text { passed / BYTES_PER_TOKEN } else { 0 };
-        let usage = Usage {
+        Usage {
             input,
             output: said.max(shown),
             ..Usage::default()
-        };
-        match self.own {
-            Some((unit, count)) => usage.with(unit, count),
-            None => usage,
         }
     }
 
-    /// What was used by an answer that says so, with what it took besides.
-    pub(super) fn whole(&self, told: Usage, price: Option<&Price>) -> Usage {
-        match self.own {
-            Some((unit, count)) if is_exact(unit) || self.lacks(&told, price) => {
-                told.with(unit, count)
-            }
-            _ => told,
-        }
+    /// What it takes that is no token, as it is sent to a target: by the number that this has if its rules may change that.
+    pub(super) fn own(&self, rewrites: Option<usize>) -> Option<Own> {
+        self.owns.as_ref()?.at(rewrites)
     }
 
     /// What limits count of what was used: tokens, and how much of what is no token. Where an answer is silent about that it has
     /// used what it was let in for: a limit that providers need not tell of would be none.
     pub(super) fn counts(&self, usage: &Usage) -> (u64, u64) {
         let own = self
-            .own
+            .share()
             .map_or(0, |(unit, likely)| match usage.units(unit) {
                 0 => likely,
                 told => told,
@@ -119,33 +110,13 @@ impl Asked {
         (usage.tokens(), own)
     }
 
-    /// Whether an answer does not say how much it took of what its price is by, so that this is a guess.
-    pub(super) fn lacks(&self, told: &Usage, price: Option<&Price>) -> bool {
-        let own = self.own.map(|(unit, _)| unit);
-        own.is_some_and(|unit| {
-            let is_billed = price.is_some_and(|price| price.states(unit));
-            !is_exact(unit) && is_billed && told.units(unit) == 0
-        })
-    }
-
-    /// What it takes of what its price is by, where that was known from the start and nothing else is billed.
-    pub(super) fn known(&self, price: Option<&Price>) -> Option<Usage> {
-        let (unit, count) = self.own.filter(|(unit, _)| is_exact(*unit))?;
-        let is_all = price.is_some_and(|price| price.states(unit) && !price.is_of(None));
-        is_all.then(|| Usage::default().with(unit, count))
+    /// What is taken of limits for what is no token.
+    pub(super) fn share(&self) -> Option<(Unit, u64)> {
+        Some(self.owns.as_ref()?.counted())
     }
 
     /// Whether it may have more output than is to be seen, which costs something: sound and pictures do not show their tokens.
     pub(super) fn is_unseen(&self, price: Option<&Price>) -> bool {
-        self.endpoint.gives() == Gives::Any && price.is_some_and(|price| price.is_of(None))
-    }
-}
-
-/// Whether a request itself says how many it takes. How long sound is, and into how many searches documents are cut, is for
-/// the provider to say.
-fn is_exact(unit: Unit) -> bool {
-    match unit {
-        Unit::Characters | Unit::Images => true,
-        Unit::Seconds | Unit::Searches => false,
+        self.endpoint.gives() == Gives::Any && price.is_some_and(Price::is_of_tokens)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Asked;
+use super::taken::Taken;
 use crate::admission::limits::{Charge, Feeling, Gate, Slots};
 use crate::route::health::Trial;
 use crate::telemetry::Entered;
@@ -14,6 +15,8 @@ use crate::usage::{Money, Price, Usage};
 /// What the try under way costs, for all that is known.
 pub(super) struct Bill {
     pub(super) price: Option<Arc<Price>>,
+    /// Its target's number, if the rules of that may change what is asked for.
+    pub(super) rewrites: Option<usize>,
     /// What it may cost at most. None: nobody has a budget, or nobody knows.
     pub(super) bound: Option<Money>,
     /// The most input that the model takes, in tokens.
@@ -63,22 +66,20 @@ impl Bill {
         told: Option<Usage>,
         is_complete: bool,
     ) -> (Entered, bool) {
-        // A price of something else says nothing of this, but where its provider says what it costs.
-        let unit = asked.own.map(|(unit, _)| unit);
-        let says_cost = told.is_some_and(|told| told.cost.is_some());
-        let price = self.price.as_deref();
-        let price = price.filter(|price| says_cost || price.is_of(unit));
-        let estimate = match asked.known(price) {
+        let own = asked.own(self.rewrites);
+        let taken = Taken::new(own, self.price.as_deref(), told.as_ref());
+        let price = taken.price;
+        let estimate = match taken.known() {
             // Whose price is by the piece has tokens that nobody counts.
             Some(known) => known,
-            None => asked.estimate(self.said, self.passed),
+            None => taken.likely(asked.estimate(self.said, self.passed)),
         };
         let estimate = Usage {
             input: estimate.input.min(self.context),
             output: estimate.output.min(self.most),
             ..estimate
         };
-        let told = told.map(|told| (told, asked.whole(told, price)));
+        let told = told.map(|told| (told, taken.whole(told)));
         // An answer may tell all but what is billed.
         let billed = told.filter(|(_, whole)| price.is_none_or(|price| price.is_told_by(whole)));
         let cost = match billed {
@@ -86,8 +87,8 @@ impl Bill {
             None => self.guess(price, &estimate),
         };
         let is_guess = match billed {
-            Some((told, _)) => asked.lacks(&told, price),
-            None => !(is_complete && asked.known(price).is_some()),
+            Some((told, _)) => taken.lacks(&told),
+            None => !(is_complete && taken.known().is_some() && taken.is_certain()),
         };
         let usage = told.map_or(estimate, |(_, whole)| whole);
         (Entered { usage, cost }, is_guess)

@@ -22,6 +22,7 @@ pub mod rehearsal;
 mod request;
 mod resolve;
 mod share;
+mod taken;
 pub mod tab;
 mod turn;
 mod tunnel;

@@ -197,7 +197,7 @@ impl Tab {
         };
         let (mut slots, mut charge) = entered.map_err(Cause::Limited)?;
         slots.set_used(false);
-        let charged = charge.take(self.asked.probable, self.asked.own, now);
+        let charged = charge.take(self.asked.probable, self.asked.share(), now);
         charged.map_err(Cause::Limited)?;
         let (mut bound, mut most) = (None, self.asked.most());
         if let Some(bounds) = &self.bounds {
@@ -226,6 +226,7 @@ impl Tab {
         }
         self.bill = Some(Bill {
             price: terms.price.clone(),
+            rewrites: terms.rewrites,
             bound,
             context: terms.context.unwrap_or(u64::MAX),
             most,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{KINDS, Kinds, Price, Rate, Rates, Stated, Tier};
+use super::{KINDS, Kinds, Look, Pictures, Price, Rate, Rates, Stated, Tier};
 
 /// What is known of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl List {
         models.insert(model.to_owned(), entry);
     }
 
-    fn find(&self, section: &str, model: &str) -> Option<&Entry> {
+    pub(super) fn find(&self, section: &str, model: &str) -> Option<&Entry> {
         self.sections.get(section)?.get(model)
     }
 
@@ -274,13 +274,19 @@ fn entry(raw: &RawValue, version: &Arc<str>) -> Result<Entry, String> {
             _ => return Err(unknown(name)),
         }
     }
-    let stated = stated(&members)?;
+    let (mut stated, mut pictures) = (stated(&members)?, None);
+    if let Some(raw) = members.get(IMAGES).filter(|raw| is_table(raw)) {
+        pictures = drawn(raw)?.state(&mut stated);
+    }
     let base = Rates::of(&stated).ok_or(NO_RATES)?;
-    let tiers = tiers.into_iter().map(|raw| tier(raw, &stated));
+    let tiers = tiers
+        .into_iter()
+        .map(|raw| tier(raw, &stated, pictures.as_ref()));
     Ok(Entry {
         price: Price {
             base,
             tiers: tiers.collect::<Result<_, _>>()?,
+            pictures,
             version: Arc::clone(version),
         },
         context,
@@ -289,11 +295,16 @@ fn entry(raw: &RawValue, version: &Arc<str>) -> Result<Entry, String> {
     })
 }
 
-fn tier(raw: &RawValue, base: &Stated) -> Result<Tier, String> {
+fn tier(raw: &RawValue, base: &Stated, pictures: Option<&Pictures>) -> Result<Tier, String> {
     let members = members(raw)?;
     let known = |name: &&String| *name != "above" && !KINDS.contains(&name.as_str());
     if let Some(name) = members.keys().find(known) {
         return Err(unknown(name));
+    }
+    if members.contains_key(IMAGES) && pictures.is_some() {
+        return Err(format!(
+            "a tier has no `{IMAGES}` where those are priced by what they are like"
+        ));
     }
     let above = members
         .get("above")
@@ -315,25 +326,58 @@ pub(super) fn members(raw: &RawValue) -> Result<Members<'_>, String> {
     serde_json::from_str(raw.get()).map_err(|e| e.to_string())
 }
 
-/// The rates among an object's members: numbers, or strings of them.
+/// The class whose price may depend on what is made.
+const IMAGES: &str = "images";
+
+fn is_table(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// A rate: a number, or a string of one.
+fn rate(kind: &str, value: &RawValue) -> Result<Rate, String> {
+    let rate = Rate::parse(kind, value.get().trim_matches('"'));
+    rate.map_err(|e| format!("`{kind}` {e}"))
+}
+
+/// The rates among an object's members. What is no one rate is read elsewhere.
 fn stated(members: &Members<'_>) -> Result<Stated, String> {
     let mut stated = Stated::default();
     for (slot, kind) in stated.iter_mut().zip(KINDS) {
-        if let Some(value) = members.get(kind) {
-            let rate = Rate::parse(kind, value.get().trim_matches('"'));
-            *slot = Some(rate.map_err(|e| format!("`{kind}` {e}"))?);
+        let value = members.get(kind);
+        if let Some(value) = value.filter(|value| kind != IMAGES || !is_table(value)) {
+            *slot = Some(rate(kind, value)?);
         }
     }
     Ok(stated)
 }
 
+/// What pictures cost by what they are like.
+fn drawn(raw: &RawValue) -> Result<Pictures, String> {
+    let each = members(raw)?;
+    let each = each.iter().map(|(of, value)| {
+        let of = Look::key(of).map_err(|e| format!("`{IMAGES}`: {e}"))?;
+        Ok((of, rate(IMAGES, value)?))
+    });
+    let each = each.collect::<Result<_, String>>()?;
+    Pictures::of(each).ok_or_else(|| format!("`{IMAGES}` names no price"))
+}
+
 /// The members of an entry: what was stated, so that all of it is read again as it is.
 fn written(entry: &Entry) -> String {
-    let mut parts = rates(&entry.price.base);
+    let pictures = entry.price.pictures.as_ref();
+    // What depends on what pictures are like is written once, and as that.
+    let but = pictures.map_or_else(Kinds::default, |_| Kinds::named(IMAGES));
+    let mut parts = rates(&entry.price.base, but);
+    parts.extend(pictures.map(|pictures| {
+        let each = pictures.all().iter();
+        let each = each.map(|(of, rate)| format!("\"{of}\":\"{}\"", rate.written(IMAGES)));
+        format!("\"{IMAGES}\":{{{}}}", each.collect::<Vec<_>>().join(","))
+    }));
     if !entry.price.tiers.is_empty() {
         let tiers = entry.price.tiers.iter().map(|tier| {
-            let rates = rates(&tier.rates).join(",");
-            format!("{{\"above\":{},{rates}}}", tier.above)
+            let mut parts = vec![format!("\"above\":{}", tier.above)];
+            parts.extend(rates(&tier.rates, but));
+            format!("{{{}}}", parts.join(","))
         });
         parts.push(format!(
             "\"tiers\":[{}]",
@@ -349,9 +393,11 @@ fn written(entry: &Entry) -> String {
     parts.join(",")
 }
 
-fn rates(all: &Rates) -> Vec<String> {
+/// The rates that are stated, but for some.
+fn rates(all: &Rates, but: Kinds) -> Vec<String> {
     let each = KINDS.into_iter().zip(all.all());
-    let stated = each.filter(|(kind, _)| !all.stated().among(Kinds::named(kind)).is_empty());
+    let told = all.stated().without(but);
+    let stated = each.filter(|(kind, _)| !told.among(Kinds::named(kind)).is_empty());
     stated
         .map(|(kind, rate)| format!("\"{kind}\":\"{}\"", rate.written(kind)))
         .collect()
@@ -361,6 +407,7 @@ fn rates(all: &Rates) -> Vec<String> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::pictures::tests::some_pictures;
     use super::*;
     use crate::usage::{Money, Usage};
 
@@ -568,14 +615,22 @@ mod tests {
         fn a_list_is_read_as_it_is_written(
             (mut stated, ends) in (some_stated(), any::<(u64, u64)>()),
             tiers in proptest::collection::vec((any::<u64>(), some_stated()), 0..3),
+            pictures in proptest::option::of(some_pictures()),
             (context, max_output, reasoning, name) in (any::<Option<u64>>(), any::<Option<u64>>(), any::<bool>(), ".{0,8}"),
         ) {
             let mut list = List::new("made up");
             (stated[0], stated[6]) = (Some(Rate(ends.0)), Some(Rate(ends.1)));
+            let pictures: Option<Pictures> = pictures.and_then(|it| it.state(&mut stated));
             let base = Rates::of(&stated).unwrap();
+            let but_pictures = |tier: Stated| match pictures {
+                Some(_) => { let mut tier = tier; tier[12] = None; tier }
+                None => tier,
+            };
+            let tier = |(above, tier)| (above, but_pictures(tier));
+            let tiers = tiers.into_iter().map(tier);
             let tier = |(above, tier)| Tier { above, rates: Rates::over(&stated, &tier).unwrap() };
-            let tiers = tiers.into_iter().map(tier).collect();
-            let price = Price { base, tiers, version: Arc::clone(&list.version) };
+            let tiers = tiers.map(tier).collect();
+            let price = Price { base, tiers, pictures: pictures.clone(), version: Arc::clone(&list.version) };
             let entry = Entry { price, context, max_output, reasoning };
             list.insert("acme", &name, entry.clone());
             list.insert(&name, "anvil", entry);

@@ -5,14 +5,18 @@ pub mod book;
 mod decimal;
 pub mod import;
 mod kinds;
+mod look;
 mod money;
+mod pictures;
 mod price;
 
 use serde::{Deserialize, Serialize};
 
 pub use decimal::{Decimal, NoDecimal};
 pub use kinds::{Kinds, relative};
+pub use look::{Look, NoLook, Quality, Size};
 pub use money::Money;
+pub use pictures::Pictures;
 pub use price::{Most, NoRate, Price, Rate, Rates, Stated, Tier};
 
 /// The tokens of one answer, by how they are billed, and what else it took.
@@ -46,6 +50,8 @@ pub struct Usage {
     pub images: u32,
     /// Searches, as those who rank documents bill them.
     pub searches: u32,
+    /// What its pictures are like, as far as anybody says.
+    pub look: Look,
     /// What the provider itself says that the answer costs. It goes before every price.
     pub cost: Option<Money>,
 }
@@ -159,6 +165,7 @@ impl Usage {
             seconds: unit(seconds),
             images: unit(images),
             searches: unit(searches),
+            look: Look::ANY,
             cost,
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::kinds::power;
 use super::{
-    Decimal, INPUTS, KINDS, Kinds, Money, NoDecimal, TOKENS, UNITS, Unit, Usage, relative,
+    Decimal, INPUTS, KINDS, Kinds, Look, Money, NoDecimal, Pictures, TOKENS, UNITS, Unit, Usage,
+    relative,
 };
 
 /// What one token, or one of another unit, costs, in trillionths of a US dollar.
@@ -125,6 +126,14 @@ impl Rates {
         self.0.map(Rate)
     }
 
+    /// The same with another rate of a unit.
+    fn with(mut self, unit: Unit, rate: Rate) -> Self {
+        if let Some(slot) = self.0.get_mut(TOKENS + unit as usize) {
+            *slot = rate.0;
+        }
+        self
+    }
+
     /// The classes whose rates were stated; the others follow.
     pub fn stated(&self) -> Kinds {
         self.1
@@ -149,6 +158,9 @@ pub struct Most {
     pub output: Option<u64>,
     /// A unit of its own, and how many.
     pub unit: Option<(Unit, Option<u64>)>,
+    /// What the pictures are to be like that it asks for.
+    #[serde(default, skip_serializing_if = "Look::is_any")]
+    pub look: Look,
 }
 
 impl Most {
@@ -158,6 +170,7 @@ impl Most {
             input: Some(input),
             output: Some(output),
             unit: None,
+            look: Look::ANY,
         }
     }
 }
@@ -178,6 +191,9 @@ pub struct Price {
     pub base: Rates,
     /// For long prompts, in any order; of those that apply the one with the highest threshold counts.
     pub tiers: Vec<Tier>,
+    /// What a picture costs by its size and quality, whichever tier applies; the rate of the base is then the dearest. None: it
+    /// costs the same whatever it is like.
+    pub pictures: Option<Pictures>,
     /// Which list the price is of, for the record: each entry of the ledger names it.
     pub version: Arc<str>,
 }
@@ -188,6 +204,7 @@ impl Price {
         Self {
             base: Rates::default(),
             tiers: Vec::new(),
+            pictures: None,
             version: "free".into(),
         }
     }
@@ -195,7 +212,7 @@ impl Price {
     /// Whether nothing can cost anything.
     pub fn is_free(&self) -> bool {
         let (input, output, units) = self.dearest(u64::MAX);
-        input == 0 && output == 0 && units == [0; UNITS]
+        input == 0 && output == 0 && units == [0; UNITS] && self.pictures.is_none()
     }
 
     /// Whether output costs nothing while input does: it is a price of what gives none.
@@ -204,11 +221,35 @@ impl Price {
         input > 0 && output == 0
     }
 
-    /// Whether it says what a request costs that may have a unit of its own: by the token, or by that unit.
-    pub fn is_of(&self, unit: Option<Unit>) -> bool {
+    /// Whether it says what a request costs that may have a unit of its own, pictures of a look: by the token, or by that unit.
+    pub fn is_of(&self, unit: Option<Unit>, look: Look) -> bool {
         let own = unit.map(|unit| Kinds::named(unit.name()));
         let kinds = Kinds::tokens().and(own.unwrap_or_default());
-        !self.base.stated().among(kinds).is_empty() || self.is_free()
+        let is_drawn = || unit != Some(Unit::Images) || self.draws(look);
+        (!self.base.stated().among(kinds).is_empty() && is_drawn()) || self.is_free()
+    }
+
+    /// Whether it says what tokens cost.
+    pub fn is_of_tokens(&self) -> bool {
+        self.is_of(None, Look::ANY)
+    }
+
+    /// Whether it says what a picture of a look costs, if it says at all what pictures cost.
+    pub fn draws(&self, look: Look) -> bool {
+        let pictures = self.pictures.as_ref();
+        pictures.is_none_or(|pictures| pictures.most(look).is_some())
+    }
+
+    /// Whether all is known here that counts of a look.
+    pub fn understands(&self, look: Look) -> bool {
+        let pictures = self.pictures.as_ref();
+        pictures.is_none_or(|pictures| pictures.understands(look))
+    }
+
+    /// Whether all pictures of a look cost the same.
+    pub fn is_certain(&self, look: Look) -> bool {
+        let pictures = self.pictures.as_ref();
+        pictures.is_none_or(|pictures| pictures.is_certain(look))
     }
 
     /// Whether something was used of what it says the cost of, so that it can be reckoned by that.
@@ -239,7 +280,12 @@ impl Price {
         let tiers = self.tiers.iter().filter(|tier| prompt > tier.above);
         let tier = tiers.max_by_key(|tier| tier.above);
         let rates = tier.map_or(&self.base, |tier| &tier.rates);
-        let each = counts.iter().zip(&rates.0);
+        // Of a look without a price nobody knows better than that.
+        let drawn = self.pictures.as_ref().map(|pictures| {
+            let rate = pictures.most(usage.look);
+            rates.with(Unit::Images, rate.unwrap_or(pictures.dearest()))
+        });
+        let each = counts.iter().zip(&drawn.as_ref().unwrap_or(rates).0);
         money(each.fold(0, |sum, (count, rate)| {
             sum.saturating_add(product(*count, *rate))
         }))
@@ -252,12 +298,16 @@ impl Price {
     }
 
     fn pico(&self, most: &Most) -> Option<u128> {
-        if !self.is_of(most.unit.map(|(unit, _)| unit)) {
+        if !self.is_of(most.unit.map(|(unit, _)| unit), most.look) {
             return None;
         }
         let (input, output, units) = self.dearest(most.input.unwrap_or(u64::MAX));
         let tokens = [(most.input, input), (most.output, output)];
-        let own = most.unit.map(|(unit, count)| (count, unit.of(units)));
+        let drawn = || self.pictures.as_ref()?.most(most.look);
+        let own = most.unit.map(|(unit, count)| match unit {
+            Unit::Images => (count, drawn().map_or(unit.of(units), |rate| rate.0)),
+            _ => (count, unit.of(units)),
+        });
         let each = tokens.into_iter().chain(own);
         // Of what costs nothing nobody needs to know how much it is.
         let mut costly = each.filter(|(_, rate)| *rate > 0);
@@ -320,6 +370,7 @@ fn money(pico: u128) -> Money {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::pictures::tests::{pictures, some_look, some_pictures};
     use super::*;
 
     fn rates(input: u64, output: u64) -> Rates {
@@ -333,6 +384,7 @@ mod tests {
         Price {
             base,
             tiers,
+            pictures: None,
             version: "test".into(),
         }
     }
@@ -444,9 +496,9 @@ mod tests {
             Rates::of(&stated).map(|rates| price(rates, Vec::new()))
         };
         let by_character = of(&[(10, 15_000_000)]).unwrap();
-        assert!(by_character.is_of(Some(Unit::Characters)));
-        assert!(!by_character.is_of(Some(Unit::Seconds)));
-        assert!(!by_character.is_of(None), "a chat has none");
+        assert!(by_character.is_of(Some(Unit::Characters), Look::ANY));
+        assert!(!by_character.is_of(Some(Unit::Seconds), Look::ANY));
+        assert!(!by_character.is_of_tokens(), "a chat has none");
         let speech = |characters| Most {
             unit: Some((Unit::Characters, characters)),
             ..Most::tokens(100, 0)
@@ -484,6 +536,38 @@ mod tests {
             Some(Money::ZERO),
             "stated as such"
         );
+    }
+
+    #[test]
+    fn pictures_cost_what_they_are_like() {
+        let look = |text| Look::key(text).unwrap();
+        let drawn = drawn(pictures(&[("1024x1024", 40_000), ("1024x1024/hd", 80_000)]));
+        let most = |text| Most {
+            unit: Some((Unit::Images, Some(3))),
+            look: look(text),
+            ..Most::tokens(9, 0)
+        };
+        assert_eq!(drawn.bound(&most("1024x1024/low")), Some(Money(120)));
+        assert_eq!(drawn.bound(&most("1024x1024/hd")), Some(Money(240)));
+        assert_eq!(drawn.bound(&most("any")), Some(Money(240)), "the dearest");
+        assert_eq!(drawn.bound(&most("512x512")), None, "nobody knows");
+        assert!(drawn.states(Unit::Images) && !drawn.is_of_tokens());
+        assert!(!drawn.is_certain(Look::ANY) && drawn.is_certain(look("1024x1024/hd")));
+        let used = |text| Usage {
+            images: 2,
+            look: look(text),
+            ..Usage::default()
+        };
+        assert_eq!(drawn.cost(&used("1024x1024")), Money(160));
+        assert_eq!(drawn.cost(&used("1024x1024/low")), Money(80));
+        assert_eq!(drawn.cost(&used("512x512")), Money(160), "as nobody knows");
+        let nothing = Price {
+            pictures: Some(pictures(&[("low", 0)])),
+            ..price(drawn.base.with(Unit::Images, Rate(0)), Vec::new())
+        };
+        assert!(!nothing.is_free(), "of others nobody knows what they cost");
+        assert_eq!(nothing.bound(&most("low")), Some(Money::ZERO));
+        assert_eq!(nothing.bound(&most("hd")), None);
     }
 
     #[test]
@@ -584,8 +668,37 @@ mod tests {
         (some_rates(), tiers).prop_map(|(base, tiers)| price(base, tiers))
     }
 
+    /// A price by the picture, and nothing else.
+    fn drawn(pictures: Pictures) -> Price {
+        let mut stated = Stated::default();
+        stated[12] = Some(pictures.dearest());
+        Price {
+            pictures: Some(pictures),
+            ..price(Rates::of(&stated).unwrap(), Vec::new())
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn no_pictures_cost_more_than_their_bound(
+            all in some_pictures(), asked in some_look(), told in some_look(), images in 0..9_u32,
+        ) {
+            let (price, told) = (drawn(all), told.known());
+            let most = Most {
+                unit: Some((Unit::Images, Some(images.into()))),
+                look: asked,
+                ..Most::tokens(1, 1)
+            };
+            let agrees = told.over(asked) == asked.over(told);
+            prop_assert_eq!(price.bound(&most).is_some(), price.draws(asked));
+            let look = told.over(asked);
+            if let Some(bound) = price.bound(&most).filter(|_| agrees && price.draws(look)) {
+                let usage = Usage { images, look, ..Usage::default() };
+                prop_assert!(price.cost(&usage) <= bound);
+            }
+        }
 
         #[test]
         fn no_usage_costs_more_than_its_bound(
@@ -600,6 +713,7 @@ mod tests {
                 input: Some(counts[..INPUTS].iter().sum::<u64>() + more.0),
                 output: Some(counts[INPUTS..TOKENS].iter().sum::<u64>() + more.1),
                 unit: Some((Unit::Seconds, Some(u64::from(usage.seconds) + more.1))),
+                look: Look::ANY,
             };
             prop_assert!(price.cost(&usage) <= price.bound(&most).unwrap());
         }

@@ -18,7 +18,7 @@ async fn sends(gateway: &Gateway, path: &str, kind: &str, body: Vec<u8>) -> Answ
 }
 
 /// What is asked: a path, and a body that is a form where it does not begin with a brace.
-async fn asks(gateway: &Gateway, path: &str, body: &[u8]) -> Answer {
+pub async fn asks(gateway: &Gateway, path: &str, body: &[u8]) -> Answer {
     sends(gateway, path, &type_of(body), body.to_vec()).await
 }
 
@@ -36,12 +36,12 @@ fn plain(text: &str) -> Act {
 }
 
 /// A gateway with one model at a price, whom `ann` may ask.
-async fn priced(provider: &Provider, price: &str, ann: &str) -> Gateway {
+pub async fn priced(provider: &Provider, price: &str, ann: &str) -> Gateway {
     let model = format!("[models.m]\ntargets = [{{ to = \"p/m\", {price} }}]\n");
     Gateway::start(&[of("p", provider, ""), model, key("ann", ann)].concat()).await
 }
 
-fn entries(gateway: &Gateway) -> Vec<Entry> {
+pub fn entries(gateway: &Gateway) -> Vec<Entry> {
     Books::so_far(gateway).rows()
 }
 

@@ -24,6 +24,7 @@ mod hedge;
 mod queue;
 mod endpoints;
 mod onward;
+mod pictures;
 mod errors;
 mod kinds;
 mod clocks;

@@ -2,15 +2,14 @@
 //!
 //! What a list does not say, or says in a way that is not understood, is left out: it has no price then, and is not free.
 
+mod genai;
+mod litellm;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-
-use super::book::{Entry, List, Members, NoList, members};
-use super::{Decimal, KINDS, Most, Price, Rate, Rates, Stated, TOKENS, Tier, Unit};
+use super::book::{Entry, List, NoList};
+use super::{Pictures, Price, Rate, Rates, Stated, TOKENS, Tier};
 
 /// Whose list it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,61 +60,13 @@ impl Imported {
             left_out: 0,
         };
         match format {
-            Format::Litellm => imported.litellm(text)?,
-            Format::Genai => imported.genai(text, day)?,
+            Format::Litellm => litellm::read(&mut imported, text)?,
+            Format::Genai => genai::read(&mut imported, text, day)?,
         }
         if imported.list.entries().next().is_none() {
             return Err(NoList::new("", "no model in it has a price by the token"));
         }
         Ok(imported)
-    }
-
-    fn litellm(&mut self, text: &str) -> Result<(), NoList> {
-        let all: Members<'_> = serde_json::from_str(text).map_err(|e| NoList::new("", e))?;
-        for (key, raw) in &all {
-            // It tells what each field means.
-            if key == "sample_spec" {
-                continue;
-            }
-            let members = members(raw).unwrap_or_default();
-            let (section, model, is_prefixed) = litellm_name(key, &members);
-            // A model may be there with its provider's name before it and without; with it is the newer way.
-            if !is_prefixed && self.list.has(section, model) {
-                continue;
-            }
-            match litellm_entry(section, model, &members, &self.list) {
-                Some(entry) => self.list.insert(section, model, entry),
-                None => self.left_out += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn genai(&mut self, text: &str, day: &str) -> Result<(), NoList> {
-        let providers: Vec<Provider<'_>> =
-            serde_json::from_str(text).map_err(|e| NoList::new("", e))?;
-        for provider in &providers {
-            let section = renamed(&provider.id);
-            for model in &provider.models {
-                let Some(entry) = genai_entry(model, day, &self.list) else {
-                    self.left_out += 1;
-                    continue;
-                };
-                let names = model.r#match.map(|raw| equals(raw.get()));
-                for name in names.unwrap_or_default().iter().chain([&model.id]) {
-                    // Fireworks calls them by their whole path.
-                    let is_short = section == "fireworks" && !name.contains('/');
-                    let path = if is_short {
-                        "accounts/fireworks/models/"
-                    } else {
-                        ""
-                    };
-                    let name = format!("{path}{name}");
-                    self.list.insert(section, &name, entry.clone());
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -138,7 +89,12 @@ const MOST: Rate = Rate(1_000_000_000);
 const MOST_FOR_ONE: Rate = Rate(10_000_000_000_000);
 
 /// An entry of what a list states; none if that is no price, or nothing for nothing, as lists write what they do not know.
-fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<Entry> {
+fn entry(
+    stated: &Stated,
+    tiers: &BTreeMap<u64, Stated>,
+    pictures: Option<Pictures>,
+    list: &List,
+) -> Option<Entry> {
     let base = Rates::of(stated)?;
     if base.all() == Rates::default().all() {
         return None;
@@ -159,6 +115,7 @@ fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<
     let price = Price {
         base,
         tiers,
+        pictures,
         version: list.version(),
     };
     is_plausible.then_some(Entry {
@@ -169,271 +126,14 @@ fn entry(stated: &Stated, tiers: &BTreeMap<u64, Stated>, list: &List) -> Option<
     })
 }
 
-// ---- LiteLLM
-
-/// Its fields, in the order of [`KINDS`].
-const FIELDS: [&str; TOKENS] = [
-    "input_cost_per_token",
-    "cache_read_input_token_cost",
-    "cache_creation_input_token_cost",
-    "cache_creation_input_token_cost_above_1hr",
-    "input_cost_per_audio_token",
-    "input_cost_per_image_token",
-    "output_cost_per_token",
-    "output_cost_per_reasoning_token",
-    "output_cost_per_audio_token",
-    "output_cost_per_image_token",
-];
-
-/// What is answered by text, or by numbers.
-const MODES: [&str; 5] = ["chat", "completion", "embedding", "moderation", "responses"];
-
-/// What is billed by a unit of its own, and by which fields; of two that say the same the first.
-const BY_UNIT: [(&str, Unit, &[&str]); 4] = [
-    (
-        "audio_speech",
-        Unit::Characters,
-        &["input_cost_per_character"],
-    ),
-    (
-        "audio_transcription",
-        Unit::Seconds,
-        &["input_cost_per_second", "output_cost_per_second"],
-    ),
-    (
-        "image_generation",
-        Unit::Images,
-        &["output_cost_per_image", "input_cost_per_image"],
-    ),
-    ("rerank", Unit::Searches, &["input_cost_per_query"]),
-];
-
-/// What is billed by the search as well, and does not say so in its answers: tokens alone would be a wrong price.
-const BILLED_BESIDE: [&str; 4] = ["search-preview", "search-api", "deep-research", "-online"];
-
-/// The section, the model as its provider calls it, and whether the provider's name was before it.
-fn litellm_name<'k>(key: &'k str, members: &Members<'k>) -> (&'k str, &'k str, bool) {
-    let provider = string(members, "litellm_provider").unwrap_or_default();
-    let section = renamed(provider);
-    let prefixes = [provider, section].into_iter();
-    let mut bare = prefixes.filter_map(|prefix| key.strip_prefix(prefix)?.strip_prefix('/'));
-    bare.next()
-        .map_or((section, key, false), |model| (section, model, true))
-}
-
-/// A member that is a string without escapes.
-fn string<'r>(members: &Members<'r>, name: &str) -> Option<&'r str> {
-    serde_json::from_str(members.get(name)?.get()).ok()
-}
-
-fn litellm_entry(section: &str, model: &str, members: &Members<'_>, list: &List) -> Option<Entry> {
-    let mode = string(members, "mode")?;
-    let is_beside = BILLED_BESIDE.iter().any(|part| model.contains(part));
-    let by_unit = BY_UNIT.into_iter().find(|(name, ..)| *name == mode);
-    if section.is_empty() || !(MODES.contains(&mode) || by_unit.is_some()) || is_beside {
-        return None;
-    }
-    let mut stated = Stated::default();
-    if let Some((_, unit, fields)) = by_unit {
-        let is_told = |raw: &&RawValue| !matches!(raw.get(), "null" | "0" | "0.0");
-        let mut told = fields
-            .iter()
-            .filter_map(|field| members.get(*field).filter(|raw| is_told(raw)));
-        let rate = told.next().map(|raw| Rate::per_one(raw.get()));
-        // A rate that is none makes the whole of it unknown.
-        if let Some(rate) = rate {
-            let place = KINDS.iter().position(|kind| *kind == unit.name())?;
-            stated.get_mut(place)?.replace(rate.ok()?);
-        }
-    }
-    let mut tiers = BTreeMap::<u64, Stated>::new();
-    for (name, raw) in members {
-        if raw.get() == "null" {
-            continue;
-        }
-        for (kind, field) in FIELDS.into_iter().enumerate() {
-            let Some(rest) = name.strip_prefix(field) else {
-                continue;
-            };
-            let stated = match threshold(rest) {
-                _ if rest.is_empty() => &mut stated,
-                // xAI's begin at the threshold, all others' behind it.
-                Some(above) => {
-                    let above = above - u64::from(section == "xai");
-                    tiers.entry(above).or_default()
-                }
-                // A service tier's, or another unit's.
-                None => continue,
-            };
-            // A rate that is none makes the whole of it unknown.
-            let rate = Rate::per_one(raw.get()).ok()?;
-            stated.get_mut(kind)?.replace(rate);
-        }
-    }
-    let limit = |name: &str| -> Option<u64> {
-        let limit = serde_json::from_str(members.get(name)?.get()).ok()?;
-        (limit > 0).then_some(limit)
-    };
-    let reasoning = members.get("supports_reasoning");
-    Some(Entry {
-        context: limit("max_input_tokens"),
-        max_output: limit("max_output_tokens"),
-        reasoning: reasoning.is_some_and(|raw| raw.get() == "true"),
-        ..entry(&stated, &tiers, list)?
-    })
-}
-
-/// The tokens of `_above_200k_tokens`.
-fn threshold(rest: &str) -> Option<u64> {
-    let thousands = rest.strip_prefix("_above_")?.strip_suffix("k_tokens")?;
-    let tokens = thousands.parse::<u64>().ok()?.checked_mul(1000)?;
-    (tokens > 0).then_some(tokens)
-}
-
-// ---- genai-prices
-
-#[derive(Deserialize)]
-struct Provider<'a> {
-    id: String,
-    #[serde(borrow)]
-    models: Vec<Model<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Model<'a> {
-    id: String,
-    #[serde(borrow, default)]
-    r#match: Option<&'a RawValue>,
-    #[serde(default)]
-    context_window: Option<u64>,
-    #[serde(borrow)]
-    prices: &'a RawValue,
-}
-
-/// A price at certain times.
-#[derive(Deserialize)]
-struct Conditional<'a> {
-    #[serde(default)]
-    constraint: Option<Constraint>,
-    #[serde(borrow)]
-    prices: Members<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct Constraint {
-    start_date: Option<String>,
-    start_time: Option<IgnoredAny>,
-}
-
-/// A rate that changes with the length of the prompt.
-#[derive(Deserialize)]
-struct Tiered<'a> {
-    #[serde(borrow)]
-    base: &'a RawValue,
-    #[serde(borrow)]
-    tiers: Vec<Step<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Step<'a> {
-    start: u64,
-    #[serde(borrow)]
-    price: &'a RawValue,
-}
-
-/// Its fields, in the order of [`KINDS`].
-const MTOK: [&str; TOKENS] = [
-    "input_mtok",
-    "cache_read_mtok",
-    "cache_write_mtok",
-    "cache_write_1h_mtok",
-    "input_audio_mtok",
-    "input_image_mtok",
-    "output_mtok",
-    "output_reasoning_mtok",
-    "output_audio_mtok",
-    "output_image_mtok",
-];
-
-fn genai_entry(model: &Model<'_>, day: &str, list: &List) -> Option<Entry> {
-    let text = model.prices.get();
-    let entry = if text.starts_with('[') {
-        let all: Vec<Conditional<'_>> = serde_json::from_str(text).ok()?;
-        in_force(&all, day, list)?
-    } else {
-        priced(&members(model.prices).ok()?, list)?
-    };
-    Some(Entry {
-        context: model.context_window,
-        ..entry
-    })
-}
-
-/// Of prices that change by date that of the day; of those that change by the hour the dearest.
-fn in_force(all: &[Conditional<'_>], day: &str, list: &List) -> Option<Entry> {
-    let date = |one: &Conditional<'_>| one.constraint.as_ref()?.start_date.clone();
-    let by_hour = |one: &&Conditional<'_>| {
-        let constraint = one.constraint.as_ref();
-        constraint.is_some_and(|constraint| constraint.start_time.is_some())
-    };
-    let begun = |one: &&Conditional<'_>| date(one).is_none_or(|date| date.as_str() <= day);
-    let by_date = all.iter().filter(|one| !by_hour(one) && begun(one));
-    // The last of those that begin together.
-    let dated = by_date.max_by_key(|one| date(one));
-    let candidates = dated.into_iter().chain(all.iter().filter(by_hour));
-    let entries = candidates.map(|one| priced(&one.prices, list));
-    // One that is not understood might be the dearest.
-    let entries: Vec<Entry> = entries.collect::<Option<_>>()?;
-    let weight = |entry: &Entry| entry.price.bound(&Most::tokens(1_000_000, 1_000_000));
-    entries.into_iter().max_by_key(weight)
-}
-
-fn priced(members: &Members<'_>, list: &List) -> Option<Entry> {
-    let million = |raw: &RawValue| Decimal::parse(raw.get(), 6).ok()?.nearest().ok().map(Rate);
-    let mut stated = Stated::default();
-    let mut tiers = BTreeMap::<u64, Stated>::new();
-    for (kind, (slot, field)) in stated.iter_mut().zip(MTOK).enumerate() {
-        let Some(raw) = members.get(field).filter(|raw| raw.get() != "null") else {
-            continue;
-        };
-        if !raw.get().starts_with('{') {
-            *slot = Some(million(raw)?);
-            continue;
-        }
-        let tiered: Tiered<'_> = serde_json::from_str(raw.get()).ok()?;
-        *slot = Some(million(tiered.base)?);
-        for step in tiered.tiers {
-            let stated = tiers.entry(step.start).or_default();
-            stated.get_mut(kind)?.replace(million(step.price)?);
-        }
-    }
-    entry(&stated, &tiers, list)
-}
-
-/// The names that a match clause asks for as a whole.
-fn equals(clause: &str) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Clause<'a> {
-        equals: Option<String>,
-        #[serde(borrow, default)]
-        or: Vec<&'a RawValue>,
-    }
-    let Ok(clause) = serde_json::from_str::<Clause<'_>>(clause) else {
-        return Vec::new();
-    };
-    // Clauses stand in one list at most two deep: deeper ones are not looked for.
-    let within = clause.or.iter().filter_map(|raw| {
-        let clause: Clause<'_> = serde_json::from_str(raw.get()).ok()?;
-        clause.equals
-    });
-    clause.equals.into_iter().chain(within).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::{KINDS, Look, Most, Unit};
+    use super::litellm::FIELDS;
     use super::*;
+    use crate::usage::Money;
 
     const DAY: &str = "2026-11-20";
 
@@ -497,6 +197,83 @@ mod tests {
         for none in ["absurd", "words", "chat"] {
             assert_eq!(rate(none), None, "{none}");
         }
+        assert_eq!(List::parse(&imported.list.write()).unwrap(), imported.list);
+    }
+
+    #[test]
+    fn what_a_picture_costs_by_its_look_is_joined_to_one_price_in_litellms_list() {
+        let image = |rest: &str| {
+            format!(r#"{{"litellm_provider":"acme","mode":"image_generation",{rest}}}"#)
+        };
+        let flat = |rate: &str| image(&format!(r#""input_cost_per_image":{rate}"#));
+        let text = [
+            ("hd/1024-x-1792/draw", flat("0.12")),
+            ("standard/1024-x-1024/draw", flat("0.04")),
+            ("acme/1024-x-1024/draw", flat("0.09")),
+            // The price of the model itself is of whatever has none of its own.
+            ("acme/low/1024-x-1024/a/b", flat("0.004")),
+            ("a/b", flat("0.06")),
+            // By the token it costs that whatever is made, and all output of what draws is pictures.
+            ("low/1024-x-1024/token", flat("0.011")),
+            ("token", image(r#""input_cost_per_token":5e-06,"output_cost_per_image_token":4e-05"#)),
+            ("both", image(r#""input_cost_per_token":5e-06,"output_cost_per_token":1e-05,"output_cost_per_image":0.04"#)),
+            ("half", image(r#""output_cost_per_image_token":4e-05,"output_cost_per_image":0.04"#)),
+            // How it is made otherwise is not known.
+            ("1024-x-1024/50-steps/bed/rock", flat("0.01")),
+            ("low/1024-x-1024/pixels", image(r#""input_cost_per_pixel":1e-08,"output_cost_per_token":0.0"#)),
+        ]
+        .map(|(name, entry)| format!("{name:?}:{entry}"));
+        let imported = read(Format::Litellm, &format!("{{{}}}", text.join(",")));
+        let priced = |entry: &Entry| match &entry.price.pictures {
+            None => entry.price.base.all().map(|rate| rate.0).to_vec(),
+            Some(pictures) => pictures.all().iter().map(|(_, rate)| rate.0).collect(),
+        };
+        let all: Vec<_> = imported
+            .list
+            .entries()
+            .map(|((_, model), _)| model)
+            .collect();
+        assert_eq!(
+            all,
+            [
+                "1024-x-1024/50-steps/bed/rock",
+                "a/b",
+                "both",
+                "draw",
+                "token"
+            ]
+        );
+        assert_eq!(
+            imported.left_out, 3,
+            "of the token's the look, half, pixels"
+        );
+        let entry = |model| imported.list.find("acme", model).unwrap();
+        let looks = |model| {
+            let pictures = entry(model).price.pictures.as_ref();
+            let each = pictures
+                .unwrap()
+                .all()
+                .iter()
+                .map(|(of, rate)| format!("{of} {}", rate.written("images")));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(
+            looks("draw"),
+            "1024x1024 0.09, 1024x1024/standard 0.04, 1024x1792/hd 0.12"
+        );
+        assert_eq!(looks("a/b"), "any 0.06, 1024x1024/low 0.004");
+        assert_eq!(priced(entry("both"))[12], 0, "once");
+        assert_eq!(priced(entry("token"))[9..], [40_000_000, 0, 0, 0, 0]);
+        assert_eq!(priced(entry("token"))[6], 40_000_000);
+        let most = |look| Most {
+            unit: Some((Unit::Images, Some(2))),
+            look: Look::key(look).unwrap(),
+            ..Most::tokens(0, 0)
+        };
+        let bound = |model, look| entry(model).price.bound(&most(look));
+        assert_eq!(bound("draw", "1024x1792"), Some(Money(240_000_000)));
+        assert_eq!(bound("draw", "512x512"), None);
+        assert_eq!(bound("a/b", "512x512"), Some(Money(120_000_000)));
         assert_eq!(List::parse(&imported.list.write()).unwrap(), imported.list);
     }
 
