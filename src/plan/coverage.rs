@@ -2,7 +2,8 @@
 //!
 //! A class of tokens needs a rate of its own only where its provider bills it apart from its relative, and that is known
 //! from the lists of prices: of this very model, or of the others in its section. What no list speaks of is taken as it is
-//! written. Targets whose provider's key is not there are judged as well: a gate runs where there are no keys.
+//! written. Of a model of a kind the price has to say what a request costs that is asked where the kind is: that is asked
+//! of the very bound that is set aside for one. Targets whose provider's key is not there are judged as well: a gate runs where there are no keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +14,8 @@ use super::money::is_free;
 use crate::admission::{Caller, Keyring};
 use crate::config;
 use crate::config::money::Unpriced;
-use crate::route::Route;
+use crate::protocol::{Endpoint, Gives, Kind};
+use crate::route::{Bounds, Route, Terms};
 use crate::usage::book::{Apart, Book};
 use crate::usage::{Kinds, Price, relative};
 
@@ -30,6 +32,8 @@ enum Known {
     Exact,
     /// These are charged at their relatives' rates.
     Estimated(Kinds),
+    /// There is a price, and it does not tell what a request of the model's kind costs at most.
+    Boundless(Needs),
     /// Nobody knows.
     Unpriced,
 }
@@ -40,21 +44,32 @@ impl Known {
         match self {
             Self::Exact => "exact",
             Self::Estimated(_) => "estimated",
-            Self::Unpriced => "unpriced",
+            Self::Boundless(_) | Self::Unpriced => "unpriced",
         }
     }
 
     /// Of a model, beside what is billed apart in its section.
-    fn of(price: Option<&Price>, section: Option<&str>, model: &str, apart: &Apart<'_>) -> Self {
-        let Some(price) = price else {
+    fn of(
+        terms: &Terms,
+        asked: Asked,
+        section: Option<&str>,
+        model: &str,
+        apart: &Apart<'_>,
+    ) -> Self {
+        let Some(price) = &terms.price else {
             return Self::Unpriced;
         };
-        if price.is_free() || section.is_some_and(|section| TELL_THEIR_BILL.contains(&section)) {
+        if let Some(needs) = asked.lacks(terms) {
+            return Self::Boundless(needs);
+        }
+        let tells = section.is_some_and(|section| TELL_THEIR_BILL.contains(&section));
+        // Of what is priced without tokens there are no classes.
+        if price.is_free() || tells || !price.is_of_tokens() {
             return Self::Exact;
         }
         let mut billed = apart.by_model.get(model).copied().unwrap_or_default();
         // What embeds gives no tokens, and nobody caches it.
-        if !price.gives_for_nothing() {
+        if !price.gives_for_nothing() && !asked.gives_nothing() {
             // Who caches does so for whatever is asked again, while to write is billed by some for some models only.
             let cached = apart.any.among(Kinds::named("cached"));
             billed = billed.and(apart.every).and(cached);
@@ -64,6 +79,68 @@ impl Known {
             true => Self::Exact,
             false => Self::Estimated(lacking),
         }
+    }
+}
+
+/// What a model is asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// None: whatever anybody likes, which is taken for chats.
+    kind: Option<Kind>,
+    /// The output of each choice, in tokens, where a request gives no limit.
+    cap: u64,
+}
+
+impl Asked {
+    fn endpoints(self) -> impl Iterator<Item = Endpoint> {
+        let all = Endpoint::asking();
+        all.filter(move |endpoint| endpoint.kind() == self.kind)
+    }
+
+    /// Where a request has no bound at these terms, and what they need. None: it has one everywhere.
+    fn lacks(self, terms: &Terms) -> Option<Needs> {
+        let kind = self.kind?;
+        let is_bound = |endpoint| Bounds::ordinary(endpoint, self.cap)?.at(terms);
+        let mut lacking = self.endpoints().filter(|it| is_bound(*it).is_none());
+        let first = lacking.next()?;
+        let is_all = lacking.count() + 1 == self.endpoints().count();
+        Some(Needs {
+            kind: kind.name(),
+            at: (!is_all).then_some(first.path()),
+            what: needs(kind, first),
+        })
+    }
+
+    /// Whether its answers have no tokens.
+    fn gives_nothing(self) -> bool {
+        let mut all = self.endpoints().map(Endpoint::gives);
+        self.kind.is_some() && all.all(|gives| gives == Gives::Nothing)
+    }
+}
+
+/// What a price needs so that a request has a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Needs {
+    /// Of the model.
+    kind: &'static str,
+    /// The first endpoint that has no bound. None: no endpoint of the kind has one.
+    at: Option<&'static str>,
+    what: &'static str,
+}
+
+/// What it takes to bound a request, for a person.
+fn needs(kind: Kind, endpoint: Endpoint) -> &'static str {
+    match kind {
+        Kind::Chat | Kind::Embedding | Kind::Moderation => "`input` and `output`",
+        Kind::Speech => "`characters`, or `input` and `output` with a `max_output`",
+        Kind::Transcription => {
+            "`seconds`, or `input` and `output` with a `context` and a `max_output`"
+        }
+        Kind::Image if endpoint == Endpoint::ImageEdits => {
+            "`images`, or `input` and `output` with a `context` and a `max_output`"
+        }
+        Kind::Image => "`images`, or `input` and `output` with a `max_output`",
+        Kind::Rerank => "`searches`, or `input` and `output`",
     }
 }
 
@@ -91,6 +168,7 @@ impl<'c> Judged<'c> {
     fn gap(&self, whom: Whom) -> Option<Gap<'c>> {
         match (self.known, &self.extra) {
             (Known::Unpriced, _) => Some(Gap::Unpriced(self.provider, whom)),
+            (Known::Boundless(needs), _) => Some(Gap::Boundless(needs, whom)),
             (_, Some(extra)) => Some(Gap::Extra(extra.clone(), whom)),
             (Known::Estimated(kinds), _) => Some(Gap::Classes(self.provider, kinds)),
             (Known::Exact, _) => None,
@@ -114,6 +192,8 @@ enum Gap<'c> {
     Nothing(Whom),
     /// A provider's targets have none.
     Unpriced(&'c str, Whom),
+    /// Their prices do not tell what a request costs at most.
+    Boundless(Needs, Whom),
     /// Rules ask for what a price does not tell.
     Extra(String, Whom),
     /// Classes of tokens are charged at their relatives' rates.
@@ -203,6 +283,10 @@ impl<'c> Compiler<'c> {
                 continue;
             };
             let mut askable = route.targets.iter();
+            let asked = Asked {
+                kind: route.kind,
+                cap: config.defaults.output_cap,
+            };
             for (n, written) in entry.targets.iter().enumerate() {
                 let to = written.to.as_str();
                 let Some((provider, rest)) = to.split_once('/') else {
@@ -211,9 +295,9 @@ impl<'c> Compiler<'c> {
                 let Some(of) = config.providers.get(provider) else {
                     continue;
                 };
-                let (price, extra) = if self.unavailable.contains_key(provider) {
-                    let at = ["models", model, "targets", &n.to_string(), "price"];
-                    (self.price_unasked(&at, written, rest, of, book), None)
+                let (terms, extra) = if self.unavailable.contains_key(provider) {
+                    let at = ["models", model, "targets", &n.to_string()];
+                    (self.terms_unasked(&at, written, rest, of, book), None)
                 } else {
                     // Where one is flawed it is not there, and there will be no plan.
                     let Some(target) = askable.next() else {
@@ -221,9 +305,9 @@ impl<'c> Compiler<'c> {
                     };
                     let extra = target.rules.extra().or_else(|| route.rules.extra());
                     let extra = extra.filter(|_| !target.terms.own_price);
-                    (target.terms.price.clone(), extra)
+                    (target.terms.clone(), extra)
                 };
-                let is_free = price.as_ref().is_some_and(|price| price.is_free());
+                let is_free = terms.price.as_ref().is_some_and(|price| price.is_free());
                 let section = section(provider, of, book);
                 let apart = apart
                     .entry(section.unwrap_or_default())
@@ -233,7 +317,7 @@ impl<'c> Compiler<'c> {
                     place: format!("models.{model}.targets[{n}]"),
                     target: to,
                     provider,
-                    known: Known::of(price.as_deref(), section, rest, apart),
+                    known: Known::of(&terms, asked, section, rest, apart),
                     extra: extra.filter(|_| !is_free).map(str::to_owned),
                 });
             }
@@ -241,22 +325,26 @@ impl<'c> Compiler<'c> {
         judged
     }
 
-    /// What a target costs whose provider cannot be asked: what is written, else listed, else free.
-    fn price_unasked(
+    /// What a target costs whose provider cannot be asked, and how much it takes: what is written, else listed, else free.
+    fn terms_unasked(
         &mut self,
         at: &[&str],
         written: &config::Target,
         model: &str,
         of: &config::Provider,
         book: &Book,
-    ) -> Option<Arc<Price>> {
-        let own = written
-            .price
-            .as_ref()
-            .and_then(|price| self.price(at, price));
-        let listed = || Some(book.find(of.prices.as_deref()?, model)?.price.clone());
+    ) -> Terms {
+        let listed = of.prices.as_deref();
+        let listed = listed.and_then(|section| book.find(section, model));
         let free = || is_free(of, self.surroundings.folder).then(Price::free);
-        own.or_else(listed).or_else(free).map(Arc::new)
+        let price = listed.map(|entry| entry.price.clone()).or_else(free);
+        let listed = Terms {
+            price: price.map(Arc::new),
+            context: listed.and_then(|entry| entry.context),
+            max_output: listed.and_then(|entry| entry.max_output),
+            ..Terms::default()
+        };
+        self.terms(at, written, listed)
     }
 
     fn has_budget(&self, one: &Judged<'c>) -> bool {
@@ -305,6 +393,16 @@ impl<'c> Compiler<'c> {
                     None => format!("or `prices` or `free` in [providers.{provider}]"),
                 };
                 format!("{places}: {targets} {have} no price: {seen}; write {its} `price`, {or}")
+            }
+            Gap::Boundless(Needs { kind, at, what }, whom) => {
+                let at = at.map_or_else(String::new, |path| format!(" at /v1{path}"));
+                let seen = match self.refuses() {
+                    true => served(whom),
+                    false => "nothing is set aside for that".to_owned(),
+                };
+                format!(
+                    "{places}: {its} price does not tell what {targets} may cost at most as `{kind}`{at}: {seen}; state {what}"
+                )
             }
             Gap::Extra(extra, whom) => {
                 let seen = match self.refuses() {

@@ -9,6 +9,7 @@ mod error;
 pub mod least;
 pub mod openai;
 mod opening;
+mod ordinary;
 mod parts;
 mod skim;
 mod sse;

@@ -68,6 +68,16 @@ impl Bounds {
         }
     }
 
+    /// Of a request that asks for nothing in particular, to see whether that has a price at all.
+    pub fn ordinary(endpoint: Endpoint, cap: u64) -> Option<Self> {
+        let demand = Demand::ordinary(endpoint)?;
+        Some(Self {
+            demand,
+            rewritten: SmallVec::new(),
+            each: demand.limit.unwrap_or(cap),
+        })
+    }
+
     /// What it asks for, as it is logged. What rules change of that is not in it.
     pub fn json(&self) -> Value {
         json!({ "demand": self.demand, "each": self.each })

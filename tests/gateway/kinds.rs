@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::cli::{folder_with, run};
+use crate::endpoints::asks;
+use crate::prices::gaps;
 use crate::support::client::{get, post};
+use crate::support::form::form;
+use crate::support::money::{budget, key, of};
 use crate::support::provider::Received;
 use crate::support::{Act, CHAT, Gateway, Provider, chat, completion, model, provider_at};
 
@@ -168,4 +172,226 @@ fn check_finds_kinds_that_are_none_and_models_that_cannot_stand_in() {
         err,
         "gateway.toml:4: models.a.kind: no kind of model is called `chats`; there are \"chat\", \"embedding\", \"speech\", \"transcription\", \"image\", \"moderation\" and \"rerank\"\n"
     );
+}
+
+/// A short request, as it is asked at each endpoint of a kind.
+fn requests(kind: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let json = |path, body: Value| {
+        let mut body = body;
+        body["model"] = "m".into();
+        (path, body.to_string().into_bytes())
+    };
+    let heard = || form(&[7; 50], &[("model", "m")]);
+    match kind {
+        "chat" => vec![
+            json(
+                CHAT,
+                json!({ "messages": [{ "role": "user", "content": "a" }] }),
+            ),
+            json(COMPLETIONS, json!({ "prompt": "a" })),
+            json("/v1/responses", json!({ "input": "a" })),
+        ],
+        "embedding" => vec![json(EMBEDDINGS, json!({ "input": "a" }))],
+        "speech" => vec![json(
+            "/v1/audio/speech",
+            json!({ "input": "a", "voice": "v" }),
+        )],
+        "transcription" => vec![
+            ("/v1/audio/transcriptions", heard()),
+            ("/v1/audio/translations", heard()),
+        ],
+        "image" => vec![
+            json("/v1/images/generations", json!({ "prompt": "a" })),
+            (
+                "/v1/images/edits",
+                form(&[7; 50], &[("model", "m"), ("prompt", "a")]),
+            ),
+        ],
+        "moderation" => vec![json("/v1/moderations", json!({ "input": "a" }))],
+        "rerank" => vec![json(
+            "/v1/rerank",
+            json!({ "query": "a", "documents": ["a"] }),
+        )],
+        _ => panic!("{kind}"),
+    }
+}
+
+/// What is written for a target, and what `check` says of it, if it is not fine: from where it begins to tell what may cost more.
+const COVERED: &[(&str, &str, Option<&str>)] = &[
+    ("chat", TOKENS, None),
+    (
+        "chat",
+        "price = { characters = 15 }",
+        Some("`chat`: callers with a budget are not served by it; state `input` and `output`"),
+    ),
+    (
+        "chat",
+        "price = { input = 1, output = 2, characters = 15 }",
+        None,
+    ),
+    ("embedding", "price = { input = 1, output = 0 }", None),
+    (
+        "embedding",
+        "price = { images = 1 }",
+        Some("`embedding`: callers with a budget are not served by it; state `input` and `output`"),
+    ),
+    ("moderation", TOKENS, None),
+    ("moderation", "price = { input = 0, output = 0 }", None),
+    (
+        "moderation",
+        "price = { searches = 1 }",
+        Some("`moderation`: callers with"),
+    ),
+    ("speech", "price = { characters = 15 }", None),
+    (
+        "speech",
+        TOKENS,
+        Some(
+            "`speech`: callers with a budget are not served by it; state `characters`, or `input` and `output` with a `max_output`",
+        ),
+    ),
+    ("speech", BOUNDED, None),
+    (
+        "speech",
+        "price = { seconds = 1 }",
+        Some("`speech`: callers with"),
+    ),
+    ("transcription", "price = { seconds = 0.0001 }", None),
+    (
+        "transcription",
+        BOUNDED,
+        Some(
+            "`transcription`: callers with a budget are not served by it; state `seconds`, or `input` and `output` with a `context` and a `max_output`",
+        ),
+    ),
+    ("transcription", WHOLE, None),
+    ("image", "price = { images = 0.04 }", None),
+    (
+        "image",
+        "price = { images = { \"1024x1024\" = 0.04, hd = 0.08 } }",
+        None,
+    ),
+    (
+        "image",
+        TOKENS,
+        Some(
+            "`image`: callers with a budget are not served by it; state `images`, or `input` and `output` with a `max_output`",
+        ),
+    ),
+    // What is changed is a picture, of whose tokens the request says nothing.
+    (
+        "image",
+        BOUNDED,
+        Some(
+            "`image` at /v1/images/edits: callers with a budget are not served by it; state `images`, or `input` and `output` with a `context` and a `max_output`",
+        ),
+    ),
+    ("image", WHOLE, None),
+    ("rerank", "price = { searches = 0.002 }", None),
+    ("rerank", "price = { input = 1, output = 0 }", None),
+    (
+        "rerank",
+        "price = { characters = 1 }",
+        Some(
+            "`rerank`: callers with a budget are not served by it; state `searches`, or `input` and `output`",
+        ),
+    ),
+];
+
+const TOKENS: &str = "price = { input = 1, output = 2 }";
+const BOUNDED: &str = "price = { input = 1, output = 2 }, max_output = 1000";
+const WHOLE: &str = "price = { input = 1, output = 2 }, context = 9000, max_output = 1000";
+
+/// A model of a kind, whose one target has these terms.
+fn covered(provider: &Provider, kind: &str, terms: &str) -> String {
+    let model = format!("[models.m]\n{kind}targets = [{{ to = \"p/m\", {terms} }}]\n");
+    of("p", provider, "") + &model + &key("ann", &budget("9"))
+}
+
+#[tokio::test]
+async fn check_names_what_callers_with_a_budget_are_refused_for_want_of_a_price() {
+    let provider = Provider::new([Act::json(completion("x"))]).await;
+    for (kind, terms, gap) in COVERED {
+        let text = covered(&provider, &format!("kind = {kind:?}\n"), terms);
+        let (told, is_fine) = gaps(&text);
+        // Without its key the provider is skipped, and judged all the same.
+        let told: Vec<_> = told.iter().filter(|line| line.contains("price")).collect();
+        let begins = "models.m.targets[0]: its price does not tell what p/m may cost at most as ";
+        let want = gap.map(|gap| format!("{begins}{gap}"));
+        let is_told = told
+            .first()
+            .zip(want.as_ref())
+            .map(|(line, want)| line.starts_with(want));
+        assert_eq!(
+            (told.len(), is_told),
+            (usize::from(gap.is_some()), gap.map(|_| true)),
+            "{kind} {terms}: {told:?}"
+        );
+        assert_eq!(is_fine, gap.is_none(), "{kind} {terms}");
+        // It is so as it is told.
+        let gateway = Gateway::start(&text).await;
+        let mut refused = Vec::new();
+        for (path, body) in requests(kind) {
+            let answer = asks(&gateway, path, &body).await;
+            if answer.status == 503 {
+                assert!(answer.text().contains("price"), "{}", answer.text());
+                refused.push(path);
+            }
+        }
+        assert_eq!(
+            refused.is_empty(),
+            gap.is_none(),
+            "{kind} {terms}: {refused:?}"
+        );
+        if let Some((_, rest)) = gap.and_then(|gap| gap.split_once(" at ")) {
+            assert_eq!(
+                rest.split_once(':').unwrap().0,
+                refused.join(", "),
+                "{kind} {terms}"
+            );
+        }
+        let state = if gap.is_some() { "unpriced" } else { "exact" };
+        let metric = format!("tollgate_target_price{{state=\"{state}\",target=\"p/m\"}}");
+        assert_eq!(gateway.metric(&metric), 1.0, "{kind} {terms}");
+    }
+    // Whom anybody may ask for anything, is taken at the price's word.
+    for terms in [
+        TOKENS,
+        "price = { characters = 15 }",
+        "price = { images = { hd = 1 } }",
+    ] {
+        let (told, is_fine) = gaps(&covered(&provider, "", terms));
+        assert!(is_fine && !told.concat().contains("price"), "{told:?}");
+    }
+    let free =
+        covered(&provider, "kind = \"speech\"\n", TOKENS) + "[ledger]\nunpriced = \"free\"\n";
+    let (told, is_fine) = gaps(&free);
+    assert!(
+        !is_fine
+            && told
+                .iter()
+                .any(|line| line.contains("as `speech`: nothing is set aside for that; state ")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_is_priced_without_tokens_has_no_classes_of_them() {
+    let base = "[providers.openai]\napi_key = \"k\"\n".to_owned() + &key("ann", &budget("1"));
+    for (kind, price) in [
+        ("kind = \"speech\"", "characters = 15"),
+        ("kind = \"image\"", "images = 0.04"),
+        ("", "images = 0.04"),
+        // What judges has no answers to be cached or thought of.
+        ("kind = \"moderation\"", "input = 1, output = 1"),
+    ] {
+        let model = format!(
+            "[models.m]\n{kind}\ntargets = [{{ to = \"openai/own\", price = {{ {price} }} }}]\n"
+        );
+        assert_eq!(
+            gaps(&format!("{base}{model}")),
+            (Vec::new(), true),
+            "{kind} {price}"
+        );
+    }
 }

@@ -291,7 +291,7 @@ fn model(name: &str, targets: &[&str]) -> String {
 }
 
 /// What `check` says before its last line, that it is fine; and whether it is so if it is to be strict.
-fn gaps(text: &str) -> (Vec<String>, bool) {
+pub fn gaps(text: &str) -> (Vec<String>, bool) {
     let folder = folder_with(text);
     let out = said(folder.path(), &["check"]);
     let (code, strict, err) = run(folder.path(), &["check", "--strict"]);
