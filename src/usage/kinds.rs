@@ -1,7 +1,7 @@
 //! Which classes of what is used? Some of [`KINDS`], what each of them costs where nobody says, and for how many of it a
 //! price is.
 
-use super::{KINDS, TOKENS};
+use super::{KINDS, TOKENS, Unit};
 
 /// Some of [`KINDS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,11 @@ impl Kinds {
     /// Those that are tokens.
     pub fn tokens() -> Self {
         Self((1 << TOKENS) - 1)
+    }
+
+    /// The one that is a unit, and no token.
+    pub fn unit(unit: Unit) -> Self {
+        Self(1 << (TOKENS + unit as usize))
     }
 
     /// The one that is called so, or none.
@@ -82,7 +87,7 @@ pub(super) fn power(kind: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{INPUTS, Unit};
+    use super::super::INPUTS;
     use super::*;
 
     #[test]
@@ -111,6 +116,9 @@ mod tests {
         assert_eq!(["input", "output"].map(relative), ["input", "output"]);
         let units = KINDS.iter().skip(TOKENS);
         assert!(units.clone().all(|unit| relative(unit) == *unit));
+        for unit in Unit::ALL {
+            assert_eq!(Kinds::unit(unit), Kinds::named(unit.name()));
+        }
         assert_eq!(
             Unit::ALL.map(Unit::name),
             *units.copied().collect::<Vec<_>>()

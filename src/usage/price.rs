@@ -223,7 +223,7 @@ impl Price {
 
     /// Whether it says what a request costs that may have a unit of its own, pictures of a look: by the token, or by that unit.
     pub fn is_of(&self, unit: Option<Unit>, look: Look) -> bool {
-        let own = unit.map(|unit| Kinds::named(unit.name()));
+        let own = unit.map(Kinds::unit);
         let kinds = Kinds::tokens().and(own.unwrap_or_default());
         let is_drawn = || unit != Some(Unit::Images) || self.draws(look);
         (!self.base.stated().among(kinds).is_empty() && is_drawn()) || self.is_free()
@@ -264,7 +264,7 @@ impl Price {
 
     /// Whether it says what a unit costs that is no token.
     pub fn states(&self, unit: Unit) -> bool {
-        let own = Kinds::named(unit.name());
+        let own = Kinds::unit(unit);
         !self.base.stated().among(own).is_empty()
     }
 

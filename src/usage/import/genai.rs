@@ -87,7 +87,7 @@ struct Step<'a> {
     price: &'a RawValue,
 }
 
-/// Its fields, in the order of [`KINDS`].
+/// Its fields, in the order of [`KINDS`](crate::usage::KINDS).
 const MTOK: [&str; TOKENS] = [
     "input_mtok",
     "cache_read_mtok",
