@@ -98,8 +98,10 @@ impl Protocol for OpenAi {
         let mut skim = Skim::of(endpoint);
         skim.feed(body);
         // The word first: in a text its quotes would be escaped.
-        let mut words = [&WORDS.error, &WORDS.failed].into_iter();
-        let is_error = words.any(|word| word.find(body).is_some())
+        let says = |word: &Finder<'_>| word.find(body).is_some();
+        // Nobody but a response has a status that says so.
+        let is_error = (says(&WORDS.error)
+            || (endpoint == Endpoint::Responses && says(&WORDS.failed)))
             && match serde_json::from_slice::<Chunk<'_>>(body) {
                 Ok(chunk) => chunk.is_error(),
                 // What speaks of an error and cannot be read in one way, for a member twice, is no answer.
@@ -649,9 +651,12 @@ mod tests {
     #[test]
     fn an_error_in_the_clothes_of_an_answer_is_seen() {
         let is_error = |body: &str| {
-            OpenAi
-                .read(CHAT, body.as_bytes())
-                .map(|reading| reading.is_error)
+            let endpoint = match body.contains(r#""object":"response""#) {
+                true => Endpoint::Responses,
+                false => CHAT,
+            };
+            let reading = OpenAi.read(endpoint, body.as_bytes());
+            reading.map(|reading| reading.is_error)
         };
         for error in [
             r#"{"error":{"message":"x"}}"#,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::usage::{Decimal, Money, Unit, Usage};
 
@@ -202,6 +203,12 @@ fn take(left: &mut u64, count: Option<u64>) -> u64 {
     taken
 }
 
+/// What is told in some of these places: of most answers in none, or in one.
+fn given<const N: usize>(places: [Option<&RawValue>; N]) -> SmallVec<[Details<'_>; 1]> {
+    let given = places.into_iter().flatten();
+    given.map(|raw| object(Some(raw))).collect()
+}
+
 /// The largest of the counts that mean the same tokens.
 fn largest(counts: impl IntoIterator<Item = Count>) -> Option<u64> {
     counts.into_iter().filter_map(|count| count.0).max()
@@ -235,8 +242,8 @@ impl Tokens<'_> {
             self.prompt_cache_hit_tokens,
             self.cached_tokens,
         ];
-        let cached = details.map(|of| of.cached_tokens).into_iter().chain(cached);
-        let cached = largest(cached).unwrap_or(0);
+        let all = |of: fn(&Details<'_>) -> Count| details.iter().map(of);
+        let cached = largest(all(|it| it.cached_tokens).chain(cached)).unwrap_or(0);
         let whole_prompt = if cached > prompt {
             prompt + cached
         } else {
@@ -247,11 +254,12 @@ impl Tokens<'_> {
         let (written, written_1h) = written.unwrap_or_default();
         let cache_write_1h = take(&mut input, Some(written_1h));
         let cache_write = take(&mut input, Some(written.saturating_sub(written_1h)));
-        let audio_input = take(&mut input, largest(details.map(|of| of.audio_tokens)));
-        let image_input = take(&mut input, largest(details.map(|of| of.image_tokens)));
+        let audio_input = take(&mut input, largest(all(|it| it.audio_tokens)));
+        let image_input = take(&mut input, largest(all(|it| it.image_tokens)));
 
         let details = self.output_details();
-        let reasoning = largest(details.map(|of| of.reasoning_tokens)).unwrap_or(0);
+        let all = |of: fn(&Details<'_>) -> Count| details.iter().map(of);
+        let reasoning = largest(all(|it| it.reasoning_tokens)).unwrap_or(0);
         let total = self.total_tokens.0.unwrap_or(0);
         let is_beside = reasoning > completion || total == prompt + completion + reasoning;
         let mut output = if is_beside {
@@ -267,8 +275,8 @@ impl Tokens<'_> {
             image_input,
             input,
             reasoning: take(&mut output, Some(reasoning)),
-            audio_output: take(&mut output, largest(details.map(|of| of.audio_tokens))),
-            image_output: take(&mut output, largest(details.map(|of| of.image_tokens))),
+            audio_output: take(&mut output, largest(all(|it| it.audio_tokens))),
+            image_output: take(&mut output, largest(all(|it| it.image_tokens))),
             output,
             cost,
             ..heard
@@ -287,20 +295,19 @@ impl Tokens<'_> {
         counts.iter().all(Option::is_none).then_some(total)
     }
 
-    /// What is told of the input, in each place there is for it.
-    fn input_details(&self) -> [Details<'_>; 4] {
-        let places = [
+    /// What is told of the input, in any of the places there are for it.
+    fn input_details(&self) -> SmallVec<[Details<'_>; 1]> {
+        given([
             self.prompt_tokens_details,
             self.prompt_token_details,
             self.input_tokens_details,
             self.input_token_details,
-        ];
-        places.map(object)
+        ])
     }
 
-    /// What is told of the output, in each place there is for it.
-    fn output_details(&self) -> [Details<'_>; 2] {
-        [self.completion_tokens_details, self.output_tokens_details].map(object)
+    /// What is told of the output, likewise.
+    fn output_details(&self) -> SmallVec<[Details<'_>; 1]> {
+        given([self.completion_tokens_details, self.output_tokens_details])
     }
 
     /// What the answer costs, if its provider says so, rounded up. Who pays the provider with a key of their own gets

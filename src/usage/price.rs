@@ -341,19 +341,17 @@ impl Price {
     fn dearest(&self, input: u64) -> (u64, u64, [u64; UNITS]) {
         let tiers = self.tiers.iter().filter(|tier| input > tier.above);
         let all = tiers.map(|tier| &tier.rates).chain([&self.base]);
-        let mut dearest = [0; KINDS.len()];
-        for rates in all {
-            for (most, rate) in dearest.iter_mut().zip(rates.0) {
-                *most = rate.max(*most);
+        let (mut input, mut output, mut units) = (0, 0, [0; UNITS]);
+        for Rates(rates, _) in all {
+            let (tokens, own) = rates.split_at(TOKENS);
+            let (inputs, outputs) = tokens.split_at(INPUTS);
+            input = inputs.iter().fold(input, |most, rate| *rate.max(&most));
+            output = outputs.iter().fold(output, |most, rate| *rate.max(&most));
+            for (most, rate) in units.iter_mut().zip(own) {
+                *most = *rate.max(most);
             }
         }
-        let most = |from, to| {
-            let side = dearest.iter().take(to).skip(from);
-            side.copied().max().unwrap_or(0)
-        };
-        let [.., characters, seconds, images, searches] = dearest;
-        let units = [characters, seconds, images, searches];
-        (most(0, INPUTS), most(INPUTS, TOKENS), units)
+        (input, output, units)
     }
 }
 
