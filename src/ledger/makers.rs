@@ -67,10 +67,10 @@ impl Makers {
     }
 }
 
-/// Writes who made the response that is entered, if it is one. The last ones stay.
-pub(super) fn write(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+/// Writes who made the response that is entered, if it is one. Gives its number.
+pub(super) fn write(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Option<i64>> {
     let Some(id) = &entry.response_id else {
-        return Ok(());
+        return Ok(None);
     };
     tx.prepare_cached(
         "INSERT INTO response (id, key, team, model, provider) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -82,7 +82,11 @@ pub(super) fn write(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()>
         entry.model,
         entry.provider
     ])?;
-    let last = tx.last_insert_rowid();
+    Ok(Some(tx.last_insert_rowid()))
+}
+
+/// Forgets all but the last ones, of which this is the number of the very last.
+pub(super) fn forget(tx: &Transaction<'_>, last: i64) -> rusqlite::Result<()> {
     let most = i64::try_from(MOST).unwrap_or(i64::MAX);
     tx.prepare_cached("DELETE FROM response WHERE number <= ?1")?
         .execute([last.saturating_sub(most)])
@@ -206,7 +210,8 @@ mod tests {
             response_id: Some("last".into()),
             ..entry(1)
         };
-        write(&tx, &response).unwrap();
+        let last = write(&tx, &response).unwrap().unwrap();
+        forget(&tx, last).unwrap();
         let first: i64 = tx
             .query_row("SELECT min(number) FROM response", [], |row| row.get(0))
             .unwrap();

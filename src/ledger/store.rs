@@ -171,7 +171,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
         let mut answers = Vec::new();
-        let (mut number, mut bytes) = (0, 0);
+        let (mut number, mut bytes, mut response) = (0, 0, None);
         let mut chunk = Chunk::default();
         for item in items {
             match item {
@@ -181,7 +181,7 @@ impl Store {
                     chunk.add(settled, &tx)?;
                     for entry in &settled.entries {
                         sums.count(entry, settled.hour);
-                        makers::write(&tx, entry)?;
+                        response = makers::write(&tx, entry)?.or(response);
                     }
                     settled.cuts.iter().for_each(|cut| sums.cut(cut));
                 }
@@ -194,6 +194,9 @@ impl Store {
             }
         }
         chunk.write(&tx)?;
+        if let Some(last) = response {
+            makers::forget(&tx, last)?;
+        }
         let due = self.due.write(&tx, &sums)?;
         if hour > self.hour {
             write_about(&tx, "hour", hour)?;

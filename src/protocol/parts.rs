@@ -2,7 +2,9 @@
 //! only points at.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -98,9 +100,8 @@ struct Message<'a> {
 }
 
 fn messages(value: &[u8]) -> Option<Parts> {
-    let rest = value.strip_prefix(b"[")?;
-    // Neither a list nor an object in a message: every content is a text, and that is most requests.
-    if memchr(b'[', rest).is_none() && !has_inner_object(rest) {
+    // Every content is a text, and that is most requests.
+    if is_flat(value.strip_prefix(b"[")?) {
         return Some(Parts::TEXT);
     }
     let messages: Vec<Message<'_>> = serde_json::from_slice(value).ok()?;
@@ -114,6 +115,11 @@ fn messages(value: &[u8]) -> Option<Parts> {
         };
         Some(sum.and(&parts))
     })
+}
+
+/// Whether there is neither a list nor an object in what is listed.
+fn is_flat(list: &[u8]) -> bool {
+    memchr(b'[', list).is_none() && !has_inner_object(list)
 }
 
 /// Whether an object may be the value of a member: a brace after a colon, though it may be within a text.
@@ -193,9 +199,19 @@ struct Item<'a> {
     output: Option<&'a RawValue>,
 }
 
+/// What an item has that is more than a message: what else it is, or which one that its provider keeps; and what may be
+/// either, written in another way.
+static MORE: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"type\"", "\"id\"", "\\u"].map(Finder::new));
+
 /// A text, or a list of items.
 fn items(value: &[u8]) -> Option<Parts> {
     if value.starts_with(b"\"") || value == b"null" {
+        return Some(Parts::TEXT);
+    }
+    // Messages, of which every content is a text: that is most requests.
+    let is_plain = |list| is_flat(list) && MORE.iter().all(|word| word.find(list).is_none());
+    if value.strip_prefix(b"[").is_some_and(is_plain) {
         return Some(Parts::TEXT);
     }
     let items: Vec<Item<'_>> = serde_json::from_slice(value).ok()?;
@@ -207,12 +223,48 @@ fn items(value: &[u8]) -> Option<Parts> {
             // What was thought is encrypted, or lies with the provider, and so does all else.
             _ => return Some(Parts::UNSEEN),
         };
-        let written = written.map_or("null", RawValue::get);
+        // What has none names one that its provider keeps.
+        let Some(written) = written.map(RawValue::get) else {
+            return Some(Parts::UNSEEN);
+        };
         let parts = match written.as_bytes().first() {
-            Some(b'"' | b'n') => Parts::TEXT,
+            Some(b'"') => Parts::TEXT,
             Some(b'[') => content_parts(written)?,
             _ => Parts::UNSEEN,
         };
         Some(sum.and(&parts))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_without_content_is_one_that_its_provider_keeps() {
+        let is_seen = |list: &str| items(list.as_bytes()).is_some_and(|parts| !parts.unseen);
+        for seen in [
+            r#""hello""#,
+            r#"[{"role":"user","content":"an \"id\" of a { kind"}]"#,
+            r#"[{"role":"user","content":"\u00e9"},{"type":"message","role":"user","content":"b"}]"#,
+            r#"[{"role":"user","content":[{"type":"input_text","text":"a"}]}]"#,
+            r#"[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"7"}]"#,
+            r#"[{"type":"message","id":"msg_1","role":"assistant","content":"a"}]"#,
+        ] {
+            assert!(is_seen(seen), "{seen}");
+        }
+        for unseen in [
+            r#"[{"id":"msg_1"}]"#,
+            r#"[{"\u0069d":"msg_1"}]"#,
+            r#"[{"role":"user","content":"a"},{"id":"msg_1","type":null}]"#,
+            r#"[{"type":"item_reference","id":"msg_1"}]"#,
+            r#"[{"t\u0079pe":"item_reference"}]"#,
+            r#"[{"type":"message","id":"msg_1"}]"#,
+            r#"[{"type":"function_call_output","call_id":"c","output":null}]"#,
+            r#"[{"type":"reasoning","id":"rs_1"}]"#,
+            r#"{"role":"user"}"#,
+        ] {
+            assert!(!is_seen(unseen), "{unseen}");
+        }
+    }
 }
