@@ -2,7 +2,6 @@
 
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use smallvec::SmallVec;
 
 use super::owns::as_sent;
 use super::{Route, Target, Terms};
@@ -23,7 +22,7 @@ pub const BYTES_PER_TOKEN: u64 = 4;
 pub struct Bounds {
     demand: Demand,
     /// What is asked of those targets whose rules may change that, by their numbers. None: it has no bound.
-    rewritten: SmallVec<[(usize, Option<Demand>); 1]>,
+    rewritten: Vec<(usize, Option<Demand>)>,
     /// The output that each choice may have, in tokens.
     each: u64,
 }
@@ -73,7 +72,7 @@ impl Bounds {
         let demand = Demand::ordinary(endpoint)?;
         Some(Self {
             demand,
-            rewritten: SmallVec::new(),
+            rewritten: Vec::new(),
             each: demand.limit.unwrap_or(cap),
         })
     }
@@ -87,7 +86,7 @@ impl Bounds {
     pub fn from_json(logged: &Value) -> Option<Self> {
         Some(Self {
             demand: Demand::deserialize(logged.get("demand")?).ok()?,
-            rewritten: SmallVec::new(),
+            rewritten: Vec::new(),
             each: logged.get("each")?.as_u64()?,
         })
     }
