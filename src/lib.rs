@@ -39,6 +39,9 @@
 //! [`proxy::explain`] takes the same steps with a client that notes instead of sending, so that what it tells is what would
 //! happen. What was known when a request was decided is a [`telemetry::decision::Decision`], noted for whoever wants it.
 //!
+//! A response that its provider stores is asked for without a model: the ledger knows who made it, and it is shown, forgotten
+//! or stopped there, whole and at once ([`upstream::StoredCall`]).
+//!
 //! A request with an `Idempotency-Key` asks first whether it has a twin, and reads the record of that one's answer
 //! ([`response::twins`]); the first of them takes the path above, and its answer is recorded on its way out.
 //!

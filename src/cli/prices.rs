@@ -17,7 +17,7 @@ use crate::plan::money::{IMPORTED, book, is_free};
 use crate::provider;
 use crate::usage::book::{Book, Entry};
 use crate::usage::import::{Format, Imported};
-use crate::usage::{KINDS, Kinds, Pictures, Rates};
+use crate::usage::{KINDS, Kinds, Pictures, Rates, Unit};
 
 /// A longer list, in bytes, is none: the longest there is has 3 MiB.
 const LONGEST: u64 = 64 << 20;
@@ -263,12 +263,9 @@ fn whole(section: &str, model: &str, entry: &Entry) -> Vec<String> {
     let tiers = tiers.map(|tier| (format!("above {} tokens", tier.above), tier.rates));
     for (name, rates) in std::iter::once(("price".to_owned(), entry.price.base)).chain(tiers) {
         // What depends on what pictures are like is told beside.
-        let but = entry
-            .price
-            .pictures
-            .as_ref()
-            .map(|_| Kinds::named("images"));
-        let stated = rates.stated().without(but.unwrap_or_default());
+        let drawn = entry.price.pictures.as_ref();
+        let but = drawn.map_or_else(Kinds::default, |_| Kinds::unit(Unit::Images));
+        let stated = rates.stated().without(but);
         // What costs nothing that is no token is not billed at all, unless it is stated.
         let is_told = |kind: &str| {
             let kind = Kinds::named(kind);

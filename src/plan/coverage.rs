@@ -3,7 +3,8 @@
 //! A class of tokens needs a rate of its own only where its provider bills it apart from its relative, and that is known
 //! from the lists of prices: of this very model, or of the others in its section. What no list speaks of is taken as it is
 //! written. Of a model of a kind the price has to say what a request costs that is asked where the kind is: that is asked
-//! of the very bound that is set aside for one. Targets whose provider's key is not there are judged as well: a gate runs where there are no keys.
+//! of the very bound that is set aside for one. Targets whose provider's key is not there are judged as well: a gate runs
+//! where there are no keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -9,9 +9,9 @@ use super::units::look;
 use super::{Endpoint, Skimmer};
 use crate::usage::{Look, Unit, Usage};
 
-/// Finds `usage` at the top level of an object of any length, with bounded memory, and whether the object was complete; of some
-/// answers also what tells their unit that is no token, or what their pictures are like. It checks as little as that takes: an answer is the provider's to
-/// write, and the client's to read.
+/// Finds `usage` at the top level of an object of any length, with bounded memory, and whether the object was complete. Of some
+/// answers also what tells a unit that is no token, what pictures are like, or by which id a response can be gone on from. It
+/// checks as little as that takes: an answer is the provider's to write, and the client's to read.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,

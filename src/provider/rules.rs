@@ -111,8 +111,8 @@ impl Rules {
         names.chain(given).chain(clamped).map(String::as_str)
     }
 
-    /// Whether a request may ask for more after them than before, or for other pictures. Of the limits on output that is no matter: they are
-    /// held to in the end.
+    /// Whether a request may ask for more after them than before, or for other pictures. Of the limits on output that is no
+    /// matter: they are held to in the end.
     pub fn may_ask_for_more(&self) -> bool {
         // What is no text adds nothing that a model reads.
         let is_text = |value: &Bytes| matches!(value.first(), Some(b'"' | b'[' | b'{'));

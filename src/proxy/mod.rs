@@ -380,7 +380,7 @@ where
     // What did it cost? Of an answer that is still to come, its end will tell.
     if let AnswerBody::Whole(bytes, reading) = &answer.body {
         tab.pass(bytes.len());
-        reading.response_id.iter().for_each(|id| tab.is_kept_as(id));
+        tab.is_kept_as(reading.response_id.as_deref());
         let (entered, settled) = tab.ends(End::Complete, reading.usage);
         record.enters(entered);
         settled.await;

@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::protocol::{NoEndpoint, Stored};
 use crate::rejection::Rejection;
 use crate::telemetry::Record;
-use crate::upstream::Kept;
+use crate::upstream::StoredCall;
 
 /// Asks whoever keeps a response.
 pub(super) async fn ask(
@@ -42,10 +42,13 @@ pub(super) async fn ask(
             ),
         });
     };
+    if let Some(route) = plan.models.get(&*maker.model) {
+        record.routed(&route.meters);
+    }
     let left = taken.charge.take(0, None, Instant::now())?;
     taken.charge.spend();
     let query = head.uri.query();
-    let asks = Kept {
+    let call = StoredCall {
         provider: &passage.provider,
         method: head.method.clone(),
         below: stored.below() + &query.map_or_else(String::new, |query| format!("?{query}")),
@@ -57,7 +60,7 @@ pub(super) async fn ask(
         began: record.began,
         wall: &*gateway.wall,
     };
-    let coming = client.kept(asks).await?;
+    let coming = client.stored(call).await?;
     let mut share = gateway.state.memory.share();
     share.grow(coming.most(), plan.limits.body_memory)?;
     let told = coming.whole().await?;

@@ -338,17 +338,10 @@ impl Flow {
         self.is_over = true;
         self.end = Some(end);
         self.record.end.get_or_insert(end);
-        self.knows_id();
+        self.tab.is_kept_as(self.reader.response_id());
         let (entered, settling) = self.tab.ends(end, self.reader.usage());
         self.record.enters(entered);
         self.settling = Some(settling);
-    }
-
-    /// Before it is entered: who goes on from it goes where it is kept.
-    fn knows_id(&mut self) {
-        if let Some(id) = self.reader.response_id() {
-            self.tab.is_kept_as(id);
-        }
     }
 
     fn feed(&mut self, piece: Bytes) {
@@ -450,7 +443,7 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         if !self.is_over {
-            self.knows_id();
+            self.tab.is_kept_as(self.reader.response_id());
             let entered = self.tab.abandon(self.reader.usage());
             self.record.enters(entered);
             self.record.ends_early(self.tab.presence().absence());

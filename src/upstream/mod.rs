@@ -13,7 +13,6 @@ mod failure;
 mod hedge;
 mod inflow;
 mod judge;
-mod kept;
 mod link;
 mod pool;
 mod presence;
@@ -22,6 +21,7 @@ pub mod rehearsal;
 mod request;
 mod resolve;
 mod share;
+mod stored;
 mod taken;
 pub mod tab;
 mod turn;
@@ -49,11 +49,11 @@ use clock::{Clocks, Phase};
 use connect::Connector;
 pub use failure::{Cause, Failure, Said};
 pub use inflow::{Broken, Inflow};
-pub use kept::{Coming, Kept};
 use link::{Link, Unsent};
 pub use presence::Presence;
 use rehearsal::Rehearsal;
 use request::Ask;
+pub use stored::{Coming, StoredCall};
 pub use tab::Tab;
 
 /// How often one request is sent within a try, where nothing was done with it before: once more, since a connection may

@@ -249,9 +249,9 @@ impl Tab {
         Ok(())
     }
 
-    /// The response has this id, by which its provider keeps it.
-    pub fn is_kept_as(&mut self, id: &str) {
-        if let Some(entry) = self.hold.current() {
+    /// The id by which its provider keeps the response, if it is one. To be told before that is entered.
+    pub fn is_kept_as(&mut self, id: Option<&str>) {
+        if let (Some(id), Some(entry)) = (id, self.hold.current()) {
             entry.response_id = Some(id.into());
         }
     }

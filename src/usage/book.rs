@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{KINDS, Kinds, Look, Pictures, Price, Rate, Rates, Stated, Tier};
+use super::{KINDS, Kinds, Look, Pictures, Price, Rate, Rates, Stated, Tier, Unit};
 
 /// What is known of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +366,7 @@ fn drawn(raw: &RawValue) -> Result<Pictures, String> {
 fn written(entry: &Entry) -> String {
     let pictures = entry.price.pictures.as_ref();
     // What depends on what pictures are like is written once, and as that.
-    let but = pictures.map_or_else(Kinds::default, |_| Kinds::named(IMAGES));
+    let but = pictures.map_or_else(Kinds::default, |_| Kinds::unit(Unit::Images));
     let mut parts = rates(&entry.price.base, but);
     parts.extend(pictures.map(|pictures| {
         let each = pictures.all().iter();

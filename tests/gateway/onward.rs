@@ -335,6 +335,8 @@ async fn what_is_kept_is_shown_forgotten_and_stopped_where_it_is_kept() {
             .code(),
         "rate_limit_exceeded"
     );
+    let counted = r#"tollgate_requests_total{api="responses",key="ann",model="m",status="200"}"#;
+    assert_eq!(gateway.metric(counted), 5.0);
     // What it took was entered when it was made, and nothing since.
     assert_eq!(crate::support::money::entries(&gateway).await.len(), 1);
     assert_eq!((first.count(), second.count()), (1, 6));

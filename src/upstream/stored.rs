@@ -1,4 +1,4 @@
-//! What does a provider keep of what it answered? Asked once, and read whole: there is nothing to be streamed, tried again or
+//! What does a provider store of what it answered? Asked once, and read whole: there is nothing to be streamed, tried again or
 //! billed.
 
 use std::sync::Arc;
@@ -21,22 +21,22 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// The longest that is passed on, in bytes: pictures are in it, too.
 const LONGEST: u64 = 16 << 20;
 
-/// What is asked of a provider.
-pub struct Kept<'k> {
-    /// Who keeps it.
-    pub provider: &'k Arc<Provider>,
+/// What is asked of whoever stores a response.
+pub struct StoredCall<'c> {
+    /// Who stores it.
+    pub provider: &'c Arc<Provider>,
     /// How it is asked.
     pub method: Method,
     /// Where it lies, behind `/responses`, with its query.
     pub below: String,
     /// The client's headers, of which some are passed on.
-    pub headers: &'k HeaderMap,
+    pub headers: &'c HeaderMap,
     /// The id of the request.
     pub id: HeaderValue,
     /// When it came.
     pub began: Instant,
     /// Says what time it is by the calendar.
-    pub wall: &'k (dyn Fn() -> SystemTime + Send + Sync),
+    pub wall: &'c (dyn Fn() -> SystemTime + Send + Sync),
 }
 
 /// An answer of which the head has come.
@@ -49,30 +49,30 @@ pub struct Coming {
 }
 
 impl Client {
-    /// Asks for what a provider keeps.
-    pub async fn kept(&self, kept: Kept<'_>) -> Result<Coming, Exhausted> {
-        let provider = kept.provider;
+    /// Asks for what a provider stores.
+    pub async fn stored(&self, call: StoredCall<'_>) -> Result<Coming, Exhausted> {
+        let provider = call.provider;
         let name = &provider.name;
-        let below = provider.origin.below(Endpoint::Responses, &kept.below);
+        let below = provider.origin.below(Endpoint::Responses, &call.below);
         let nowhere = || Cause::Nonsense("it has no responses");
         let below = below.ok_or_else(|| failed(name, nowhere()))?;
         let ask = Ask {
             provider,
-            method: kept.method,
+            method: call.method,
             endpoint: Endpoint::Response,
             below: Some(&below),
             times: provider.timeouts,
-            given: kept.headers,
-            id: Some(kept.id),
+            given: call.headers,
+            id: Some(call.id),
         };
         let span = Span {
-            began: kept.began,
-            deadline: kept.began + WITHIN,
+            began: call.began,
+            deadline: call.began + WITHIN,
         };
         let exchange = self.carry(ask, Rope::default(), span, None).await;
         let exchange = exchange.map_err(|cause| failed(name, cause))?;
         if !exchange.status.is_success() {
-            let judged = judge::error(provider, exchange, (kept.wall)()).await;
+            let judged = judge::error(provider, exchange, (call.wall)()).await;
             return Err(Exhausted(vec![judged.failure(name)]));
         }
         let Exchange {
@@ -100,7 +100,7 @@ impl Coming {
 
     /// Reads it to its end.
     pub async fn whole(self) -> Result<Response<Bytes>, Exhausted> {
-        const TOO_LONG: Cause = Cause::Nonsense("what it keeps is longer than 16 MiB");
+        const TOO_LONG: Cause = Cause::Nonsense("what it stores is longer than 16 MiB");
         let most = self.most();
         let whole = match self.inflow.whole(most).await {
             Ok(whole) => whole.ok_or(TOO_LONG),
