@@ -4,12 +4,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
-use tokio::time::Instant;
 
 use super::egress::{Proxy, Via};
 use super::trust::{Offer, Tls, Trust};
@@ -50,19 +48,9 @@ pub struct Site {
     pub authority: HeaderValue,
     /// All that tells connections apart: those with the same key are the same.
     pub key: Arc<str>,
-    /// How its connections are closed.
-    pub closes: Arc<Closes>,
     /// By the number of the endpoint; the last are those of lists.
     relative: Box<[Uri]>,
     absolute: Box<[Uri]>,
-}
-
-/// Whether connections to a server may be closed without a word right after they were used, as far as was seen.
-#[derive(Debug)]
-pub struct Closes {
-    made: Instant,
-    /// Milliseconds after that.
-    doubted_until: AtomicU64,
 }
 
 /// What a socket is connected to.
@@ -264,33 +252,6 @@ impl Host {
     }
 }
 
-impl Default for Closes {
-    fn default() -> Self {
-        Self {
-            made: Instant::now(),
-            doubted_until: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Closes {
-    fn millis(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.made);
-        u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// They may, until then.
-    pub fn doubt(&self, until: Instant) {
-        self.doubted_until
-            .store(self.millis(until), Ordering::Relaxed);
-    }
-
-    /// Whether they may.
-    pub fn is_doubted(&self, now: Instant) -> bool {
-        self.millis(now) < self.doubted_until.load(Ordering::Relaxed)
-    }
-}
-
 impl Site {
     /// Puts a base URL and the way there together.
     pub fn new(base: Base, protocol: &dyn Protocol, way: Way<'_>) -> Result<Self, WrongUrl> {
@@ -325,7 +286,6 @@ impl Site {
         Ok(Self {
             authority: HeaderValue::from_str(&base.authority).map_err(|_| WrongUrl::NotAUrl)?,
             key,
-            closes: Arc::default(),
             place: base.place,
             tls,
             via,

@@ -14,7 +14,6 @@ use super::failure::Cause;
 use super::link::{Link, Own, Unsent};
 use super::share::{Share, Shared};
 use crate::provider::Site;
-use crate::provider::site::Closes;
 
 /// Requests that the connections waiting on one shelf have room for, at most: a connection of HTTP/1.1 for one, a
 /// shared one for as many as it takes.
@@ -43,13 +42,19 @@ pub(super) struct Pool(Mutex<Vec<(Arc<str>, Arc<Shelf>)>>);
 
 /// The connections to one site.
 pub(super) struct Shelf {
-    /// Those of HTTP/1.1 that wait, the youngest last.
-    idle: Mutex<Vec<(Instant, Box<Own>)>>,
+    idle: Mutex<Idle>,
     keep: Duration,
-    /// What is known of how they are closed, to whoever connects to the site.
-    closes: Arc<Closes>,
     /// What HTTP/2 needs, where it is wanted.
     shares: Option<Arc<Shares>>,
+}
+
+/// Those of HTTP/1.1 that wait, and how those before them ended.
+#[derive(Default)]
+struct Idle {
+    /// Since when each has lain, the youngest last.
+    own: Vec<(Instant, Box<Own>)>,
+    /// Until when one that was used just now may be about to be closed without a word, as far as was seen.
+    doubted_until: Option<Instant>,
 }
 
 /// Connections that many requests go over at once.
@@ -84,7 +89,6 @@ impl Pool {
             } else {
                 KEEP_PLAIN
             },
-            closes: Arc::clone(&site.closes),
             shares: site.http2.then(Arc::default),
         });
         shelves.push((Arc::clone(&site.key), Arc::clone(&shelf)));
@@ -95,13 +99,13 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant) {
         let shelves: Vec<_> = {
             let mut shelves = lock(&self.0);
-            // A shelf that only the pool knows and that is empty belongs to nobody.
-            shelves.retain(|(_, shelf)| Arc::strong_count(shelf) > 1 || !shelf.is_empty());
+            // A shelf that only the pool knows, with nothing on it and nothing known of it, belongs to nobody.
+            shelves.retain(|(_, shelf)| Arc::strong_count(shelf) > 1 || !shelf.is_blank(now));
             shelves.iter().map(|(_, shelf)| Arc::clone(shelf)).collect()
         };
         let mut cx = Context::from_waker(Waker::noop());
         for shelf in shelves {
-            lock(&shelf.idle).retain_mut(|(since, own)| {
+            lock(&shelf.idle).own.retain_mut(|(since, own)| {
                 own.drive(&mut cx);
                 shelf.is_fresh(*since, own, now) && own.is_usable()
             });
@@ -113,9 +117,12 @@ impl Pool {
 }
 
 impl Shelf {
-    fn is_empty(&self) -> bool {
+    fn is_blank(&self, now: Instant) -> bool {
+        let idle = lock(&self.idle);
         let shares = self.shares.as_ref();
-        lock(&self.idle).is_empty() && shares.is_none_or(|shares| lock(&shares.open).is_empty())
+        idle.own.is_empty()
+            && !idle.is_doubted(now)
+            && shares.is_none_or(|shares| lock(&shares.open).is_empty())
     }
 
     fn is_fresh(&self, since: Instant, own: &Own, now: Instant) -> bool {
@@ -131,13 +138,7 @@ impl Shelf {
             return Some((Link::Share(share), None));
         }
         loop {
-            let is_wary = self.closes.is_doubted(now);
-            let (since, own) = {
-                let mut idle = lock(&self.idle);
-                let lain = |(since, _): &(Instant, _)| !is_wary || *since + MOMENT <= now;
-                let youngest = idle.iter().rposition(lain)?;
-                idle.remove(youngest)
-            };
+            let (since, own) = lock(&self.idle).take(now)?;
             match self.is_fresh(since, &own, now) {
                 true if own.is_usable() => {
                     return Some((Link::Own(own), Some(now - since)));
@@ -152,7 +153,7 @@ impl Shelf {
     /// servers do, and is not doubted for that; connections to hosted providers are too dear to be.
     fn was_closed(&self, lain: Duration, now: Instant) {
         if self.keep == KEEP_PLAIN && lain < AT_ONCE {
-            self.closes.doubt(now + WARY);
+            lock(&self.idle).doubted_until = Some(now + WARY);
         }
     }
 
@@ -176,8 +177,8 @@ impl Shelf {
             return self.was_closed(Duration::ZERO, now);
         }
         let mut idle = lock(&self.idle);
-        if own.is_usable() && idle.len() < MOST_IDLE {
-            idle.push((now, own));
+        if own.is_usable() && idle.own.len() < MOST_IDLE {
+            idle.own.push((now, own));
         }
     }
 
@@ -197,6 +198,20 @@ impl Shelf {
         let mut link = connect.await?;
         shares.learn(&mut link);
         Ok(link)
+    }
+}
+
+impl Idle {
+    fn is_doubted(&self, now: Instant) -> bool {
+        self.doubted_until.is_some_and(|until| now < until)
+    }
+
+    /// The youngest that is not about to be closed.
+    fn take(&mut self, now: Instant) -> Option<(Instant, Box<Own>)> {
+        let is_wary = self.is_doubted(now);
+        let lain = |(since, _): &(Instant, _)| !is_wary || *since + MOMENT <= now;
+        let youngest = self.own.iter().rposition(lain)?;
+        Some(self.own.remove(youngest))
     }
 }
 
@@ -407,7 +422,10 @@ mod tests {
         puts(now).await;
         assert!(shelf.take(now).is_some(), "nothing is known of it");
         shelf.was_closed(AT_ONCE, now);
-        assert!(!shelf.closes.is_doubted(now), "nobody used it for long");
+        assert!(
+            !lock(&shelf.idle).is_doubted(now),
+            "nobody used it for long"
+        );
         shelf.was_closed(Duration::ZERO, now);
         puts(now).await;
         puts(now + MOMENT / 2).await;
@@ -417,6 +435,21 @@ mod tests {
         assert!(shelf.take(now + MOMENT * 2).is_some());
         puts(now + WARY).await;
         assert!(shelf.take(now + WARY).is_some(), "that was long ago");
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_a_server_outlives_its_connections_and_whoever_asked_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (pool, now) = (Pool::default(), Instant::now());
+        let is_doubted = |now| lock(&pool.shelf(&site(&listener, false)).idle).is_doubted(now);
+        let shelf = pool.shelf(&site(&listener, false));
+        shelf.was_closed(Duration::ZERO, now);
+        drop(shelf);
+        let late = now + WARY - MOMENT;
+        pool.sweep(late);
+        assert!(is_doubted(late), "another provider at the same place");
+        pool.sweep(now + WARY);
+        assert!(lock(&pool.0).is_empty(), "it was kept for ever");
     }
 
     #[tokio::test]
@@ -443,7 +476,7 @@ mod tests {
         assert!(shelf.take(later).is_some(), "it was needed a moment ago");
         assert!(shelf.take(now + OLDEST + KEEP_TLS).is_none(), "it is old");
         pool.sweep(later + KEEP_TLS);
-        assert!(shelf.is_empty());
+        assert!(shelf.is_blank(later + KEEP_TLS));
         theirs.read_to_end(&mut Vec::new()).await.unwrap();
         drop(shelf);
         pool.sweep(later);
