@@ -155,13 +155,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Puts another configuration in force. With a flaw in it, nothing changes. Listeners and their own limits stay as
-    /// they were started.
+    /// Puts another configuration in force, and gives the plan that was in force before: requests may hold on to it, and to
+    /// take a large one apart is not for the thread of whichever ends last. With a flaw in it, nothing changes. Listeners
+    /// stay as they are.
     pub fn apply(
         &self,
         config: &Config,
         surroundings: Surroundings<'_>,
-    ) -> Result<(), Vec<Diagnostic>> {
+    ) -> Result<Arc<Plan>, Vec<Diagnostic>> {
         let compiled = Plan::compile(config, &self.state, surroundings);
         let outcome = if compiled.is_ok() {
             "applied"
@@ -170,7 +171,7 @@ impl Gateway {
         };
         self.state.telemetry.metrics.reloaded(outcome);
         let mut seen = self.seen();
-        self.plan.store(Arc::new(compiled?));
+        let before = self.plan.swap(Arc::new(compiled?));
         // By what the new plan says of teams and defaults.
         if let Err(error) = self.admit_after(0, &mut seen) {
             tracing::error!(%error, "keys that were made go on as before");
@@ -180,6 +181,6 @@ impl Gateway {
         self.state.gates.enforce(now);
         self.state.gates.prune(now);
         self.state.healths.reloaded(now);
-        Ok(())
+        Ok(before)
     }
 }

@@ -250,7 +250,14 @@ fn the_only_places_that_know_an_outside_crate_are_its_home() {
             "prometheus::",
             &["src/telemetry/metrics.rs", "src/telemetry/board.rs"][..],
         ),
-        ("figment::", &["src/config/load.rs", "src/config/tree.rs"]),
+        (
+            "figment::",
+            &[
+                "src/config/changes.rs",
+                "src/config/load.rs",
+                "src/config/tree.rs",
+            ],
+        ),
         ("toml_edit::", &["src/config/load.rs", "src/config/tree.rs"]),
         ("governor::", &["src/admission/guesses.rs"]),
         ("clap::", &["src/cli/", "src/main.rs"]),

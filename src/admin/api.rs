@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{explain, keys};
+use super::{Window, explain, keys, reload};
 use crate::config::duration;
 use crate::gateway::Gateway;
 use crate::ledger::{By, Place, Report, ReportError, rows};
@@ -22,6 +22,8 @@ pub(super) struct Ask {
     pub(super) gateway: Arc<Gateway>,
     /// Who holds it may read the ledger: one at a time, for that is work.
     pub(super) reading: Arc<Semaphore>,
+    /// Who reads the configuration again.
+    pub(super) reloads: reload::Reloads,
     /// `GET` also where only the head of the answer is wanted.
     pub(super) method: Method,
     /// The parts of the path below `/admin`.
@@ -39,7 +41,7 @@ pub(super) struct Answer {
 
 impl Ask {
     /// Takes a request's head apart.
-    pub(super) fn of(gateway: &Arc<Gateway>, reading: &Arc<Semaphore>, head: &Parts) -> Self {
+    pub(super) fn of(window: &Window, head: &Parts) -> Self {
         let path = head.uri.path().split('/').skip(2);
         let query = head.uri.query().unwrap_or_default().split('&');
         let pair = |pair: &str| {
@@ -49,8 +51,9 @@ impl Ask {
             (plain(name), plain(value))
         };
         Self {
-            gateway: Arc::clone(gateway),
-            reading: Arc::clone(reading),
+            gateway: Arc::clone(&window.gateway),
+            reading: Arc::clone(&window.reading),
+            reloads: window.reloads.clone(),
             method: match head.method {
                 Method::HEAD => Method::GET,
                 ref method => method.clone(),
@@ -103,6 +106,8 @@ pub(super) async fn answer(ask: Ask, body: Bytes) -> Answer {
         (["decisions", _], _) => only("GET"),
         (["explain"], "POST") => explain::answer(&ask, body).await,
         (["explain"], _) => only("POST"),
+        (["reload"], "POST") => reload::answer(&ask).await,
+        (["reload"], _) => only("POST"),
         (["keys"], "GET") => keys::list(ask).await,
         (["keys"], "POST") => keys::make(ask, body).await,
         (["keys"], _) => only("GET, POST"),

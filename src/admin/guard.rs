@@ -15,10 +15,15 @@ const GUESSES: NonZeroU32 = match NonZeroU32::new(10) {
 };
 
 /// Lets operators in, and remembers who was not.
-pub(super) struct Guard {
+pub(super) struct Guard(Guesses);
+
+/// What an operator must show, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Lock {
+    /// None: there is no token.
+    pub(super) token: Option<Digest>,
     /// Whether only this machine can connect, to any listener of operators.
-    is_private: bool,
-    guesses: Guesses,
+    pub(super) is_private: bool,
 }
 
 /// Why somebody was not let in.
@@ -54,27 +59,23 @@ impl Turned {
     }
 }
 
-impl Guard {
-    /// At listeners that only this machine can connect to, or at others.
-    pub(super) fn new(is_private: bool) -> Self {
-        Self {
-            is_private,
-            guesses: Guesses::of(GUESSES),
-        }
+impl Default for Guard {
+    fn default() -> Self {
+        Self(Guesses::of(GUESSES))
     }
+}
 
+impl Guard {
     /// Lets somebody in, or not. The right token is let in however many wrong ones there were: nobody can lock it out.
     pub(super) fn admit(
         &self,
-        token: Option<Digest>,
+        lock: Lock,
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<(), Turned> {
-        let Some(token) = token else {
-            return match (
-                self.is_private,
-                matches!(*method, Method::GET | Method::HEAD),
-            ) {
+        let Some(token) = lock.token else {
+            let only_reads = matches!(*method, Method::GET | Method::HEAD);
+            return match (lock.is_private, only_reads) {
                 (true, true) => Ok(()),
                 (true, false) => Err(Turned::ReadOnly),
                 (false, _) => Err(Turned::Reachable),
@@ -86,7 +87,7 @@ impl Guard {
             return Ok(());
         }
         let tell = |count| tracing::warn!(count, "somebody showed a wrong token to [admin]");
-        match self.guesses.wrong(tell) {
+        match self.0.wrong(tell) {
             Ok(()) => Err(Turned::Unknown),
             Err(TooMany { again }) => Err(Turned::Guessing { again }),
         }
@@ -105,33 +106,46 @@ mod tests {
     use super::*;
 
     fn asks(guard: &Guard, method: &Method, token: Option<&str>) -> Result<(), Turned> {
+        at(guard, true, method, token)
+    }
+
+    fn at(
+        guard: &Guard,
+        is_private: bool,
+        method: &Method,
+        token: Option<&str>,
+    ) -> Result<(), Turned> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.parse().unwrap());
         }
-        guard.admit(Some(Digest::of("right")), method, &headers)
+        let lock = Lock {
+            token: Some(Digest::of("right")),
+            is_private,
+        };
+        guard.admit(lock, method, &headers)
     }
 
     #[test]
     fn the_token_opens_and_nothing_else_does() {
         for is_private in [true, false] {
-            let guard = Guard::new(is_private);
+            let guard = Guard::default();
             for method in [Method::GET, Method::POST] {
                 for right in ["Bearer right", "bearer  right "] {
-                    assert_eq!(asks(&guard, &method, Some(right)), Ok(()));
+                    assert_eq!(at(&guard, is_private, &method, Some(right)), Ok(()));
                 }
                 for wrong in ["Bearer wrong", "Bearer ", "Basic right", "right"] {
-                    let turned = asks(&guard, &method, Some(wrong));
+                    let turned = at(&guard, is_private, &method, Some(wrong));
                     assert_eq!(turned, Err(Turned::Unknown), "{wrong}");
                 }
-                assert_eq!(asks(&guard, &method, None), Err(Turned::Unknown));
+                assert_eq!(at(&guard, is_private, &method, None), Err(Turned::Unknown));
             }
         }
     }
 
     #[test]
     fn who_guesses_waits_and_locks_nobody_out() {
-        let guard = Guard::new(true);
+        let guard = Guard::default();
         let wrong = || asks(&guard, &Method::GET, Some("Bearer wrong"));
         for _ in 0..GUESSES.get() {
             assert_eq!(wrong(), Err(Turned::Unknown));
@@ -148,7 +162,11 @@ mod tests {
     #[test]
     fn without_a_token_this_machine_reads() {
         let asks = |is_private, method: Method| {
-            Guard::new(is_private).admit(None, &method, &HeaderMap::new())
+            let lock = Lock {
+                token: None,
+                is_private,
+            };
+            Guard::default().admit(lock, &method, &HeaderMap::new())
         };
         assert_eq!(asks(true, Method::GET), Ok(()));
         assert_eq!(asks(true, Method::HEAD), Ok(()));

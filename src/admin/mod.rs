@@ -6,6 +6,7 @@ mod api;
 pub mod explain;
 mod guard;
 mod keys;
+pub mod reload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,13 +18,13 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::Semaphore;
 
-use crate::admission::Digest;
 use crate::admission::door::Stranger;
 use crate::gateway::Gateway;
 use crate::server::Handler;
 use crate::telemetry::metrics;
 use api::{Answer, Ask};
-use guard::{Guard, Turned};
+use guard::{Guard, Lock, Turned};
+use reload::Reloads;
 
 /// The longest body of an operator's, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -40,21 +41,22 @@ pub struct Window {
     gateway: Arc<Gateway>,
     guard: Arc<Guard>,
     reading: Arc<Semaphore>,
+    reloads: Reloads,
 }
 
 impl Window {
-    /// On a gateway, at listeners that only this machine can connect to, or at others. They stay as they were started, so
-    /// that no plan knows this.
-    pub fn on(gateway: Arc<Gateway>, is_private: bool) -> Self {
+    /// On a gateway, whose configuration is read again by whoever hears of it there.
+    pub fn on(gateway: Arc<Gateway>, reloads: Reloads) -> Self {
         Self {
             gateway,
-            guard: Arc::new(Guard::new(is_private)),
+            guard: Arc::default(),
             reading: Arc::new(Semaphore::new(1)),
+            reloads,
         }
     }
 
     /// Answers at `/admin` and below, if it may be asked.
-    async fn answer(&self, token: Option<Digest>, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, lock: Lock, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         // To ask what would happen changes nothing.
         let is_question = head.uri.path() == EXPLAIN;
@@ -62,10 +64,10 @@ impl Window {
             true => &Method::GET,
             false => &head.method,
         };
-        if let Err(turned) = self.guard.admit(token, method, &head.headers) {
+        if let Err(turned) = self.guard.admit(lock, method, &head.headers) {
             return turned_away(&turned);
         }
-        let ask = Ask::of(&self.gateway, &self.reading, &head);
+        let ask = Ask::of(self, &head);
         if ask.method == Method::GET || body.is_end_stream() {
             return api::answer(ask, Bytes::new()).await;
         }
@@ -137,7 +139,13 @@ impl Handler for Window {
         }
         let path = uri.path();
         if path == "/admin" || path.starts_with("/admin/") {
-            let answer = self.answer(plan.admin_token, request).await;
+            let lock = Lock {
+                token: plan.admin_token,
+                is_private: plan.admin_is_private,
+            };
+            // To take a large one apart is not for whoever asks.
+            drop(plan);
+            let answer = self.answer(lock, request).await;
             let mut response = Response::new(Full::new(answer.body));
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod keys;
 pub mod prices;
 pub mod providers;
+mod reload;
 pub mod replay;
 pub mod serve;
 pub mod usage;

@@ -14,17 +14,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::reload::{Reloadable, Reloader};
 use super::{Failed, Loaded};
 use crate::admin::Window;
+use crate::admin::reload::Reloads;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
-use crate::config::{Listen, Log};
+use crate::config::{Config, Listen, Log};
 use crate::gateway::{Gateway, Wall};
 use crate::ledger::Ledger;
 use crate::plan::money;
 use crate::proxy::{self, Worker};
 use crate::response::Body;
-use crate::server::{self, Address, Handler, Listener, Stage, Times, Workers};
+use crate::server::{self, Address, Handler, Listeners, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Line;
 use crate::telemetry::journal::Journal;
@@ -70,17 +72,20 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     for address in &running.admin {
         tracing::info!("metrics on {}", url(address, "/metrics"));
     }
-    let (drain, delay) = (loaded.config.server.drain, loaded.config.server.drain_delay);
     // It is compiled, and with many keys it is large.
     drop(loaded);
-    runtime.block_on(signals.next());
+    while runtime.block_on(signals.next()) == Told::Reload {
+        running.reload();
+    }
     tracing::info!("draining; again to exit at once");
-    let draining = std::thread::spawn(move || running.drain(delay, drain));
+    let ending = running.gateway.plan().ending;
+    let draining = std::thread::spawn(move || running.drain(ending.delay, ending.drain));
     runtime.block_on(async {
+        let again = async { while signals.next().await == Told::Reload {} };
         tokio::select! {
             () = finished(&draining) => {}
             // What a shell makes of Ctrl-C.
-            () = signals.next() => std::process::exit(130),
+            () = again => std::process::exit(130),
         }
     });
     Ok(())
@@ -100,8 +105,15 @@ async fn finished(thread: &JoinHandle<()>) {
     }
 }
 
-/// SIGTERM and SIGINT.
-struct Signals(Signal, Signal);
+/// SIGTERM, SIGINT and SIGHUP.
+struct Signals(Signal, Signal, Signal);
+
+/// What a signal says.
+#[derive(PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
+}
 
 /// SIGXFSZ: a file would grow beyond the limit of the process. Where nobody takes it, it ends the process.
 const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
@@ -113,13 +125,15 @@ impl Signals {
         Ok(Self(
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
         ))
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+            _ = self.0.recv() => Told::End,
+            _ = self.1.recv() => Told::End,
+            _ = self.2.recv() => Told::Reload,
         }
     }
 }
@@ -156,6 +170,8 @@ pub struct Running {
     stage: watch::Sender<Stage>,
     workers: Arc<Workers>,
     control: Option<JoinHandle<()>>,
+    /// Reads the configuration again, for as long as somebody can ask for it.
+    reloads: Option<(Reloads, JoinHandle<()>)>,
     /// Looks for keys that were made, for as long as it can be told to stop.
     keys: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     _writer: Option<Writer<Line>>,
@@ -230,33 +246,37 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         .map_err(|error| Failed::User(anyhow!("[ledger]: {error}; {WITHOUT}")))?;
     let gateway = loaded.gateway(telemetry, ledger, wall)?;
     let (stage, staged) = watch::channel(Stage::Open);
-    let times = Times {
-        header: config.server.header_timeout,
-        idle: config.server.idle_timeout,
-        write: config.server.write_timeout,
-    };
+    let (times, timed) = watch::channel(times(config));
     let clients = || Clients(Worker::of(&gateway));
-    let workers = Workers::start(workers, times, &staged, clients);
+    let workers = Workers::start(workers, &timed, &staged, clients);
     let workers = Arc::new(workers.context("no threads to serve with")?);
+    let (reloads, asked) = mpsc::channel();
     let (bound, listening) = oneshot::channel();
     let control = Control {
         gateway: Arc::clone(&gateway),
         workers: Arc::clone(&workers),
         stage: staged,
-        times,
+        times: timed,
     };
-    let control = control.start(loaded, bound)?;
+    let control = control.start(loaded, reloads.clone(), bound)?;
     let listening = listening
         .blocking_recv()
         .context("the control thread ended")?;
-    let (addresses, admin) = listening.map_err(|(address, error)| {
+    let (clients, operators) = listening.map_err(|(address, error)| {
         Failed::User(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
     })?;
+    let (addresses, admin) = (clients.addresses(), operators.addresses());
+    let reloadable = Reloadable {
+        gateway: Arc::clone(&gateway),
+        clients,
+        operators,
+        times,
+    };
+    let reloader = Reloader::new(loaded, reloadable);
+    let reloading = spawn("config", move || reloader.run(&asked))?;
     let (stop, stopped) = mpsc::channel();
     let looking = Arc::clone(&gateway);
-    let thread = std::thread::Builder::new().name("keys".into());
-    let looking = thread.spawn(move || keep_keys(&looking, &stopped));
-    let keys = Some((stop, looking.context("no thread for keys")?));
+    let looking = spawn("keys", move || keep_keys(&looking, &stopped))?;
     Ok(Running {
         addresses,
         admin,
@@ -264,37 +284,57 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         stage,
         workers,
         control: Some(control),
-        keys,
+        reloads: Some((reloads, reloading)),
+        keys: Some((stop, looking)),
         _writer: writer,
         _journal: journal,
     })
 }
 
-type Bound = Result<(Vec<Address>, Vec<Address>), (Address, std::io::Error)>;
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failed> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    Ok(thread.with_context(|| format!("no thread for {name}"))?)
+}
+
+/// How long a connection may do nothing, as it is written.
+pub(super) fn times(config: &Config) -> Times {
+    Times {
+        header: config.server.header_timeout,
+        idle: config.server.idle_timeout,
+        write: config.server.write_timeout,
+    }
+}
+
+/// Where it is listened, as it is written; `folder` is the configuration's.
+pub(super) fn at(written: &[Listen], folder: &Path) -> Vec<Address> {
+    let at = |listen: &Listen| match listen {
+        Listen::Tcp(address) => Address::Tcp(*address),
+        Listen::Unix(path) => Address::Unix(folder.join(path)),
+    };
+    written.iter().map(at).collect()
+}
+
+type Bound = Result<(Arc<Listeners>, Arc<Listeners>), (Address, std::io::Error)>;
 
 /// The thread that accepts connections and serves operators.
 struct Control {
     gateway: Arc<Gateway>,
     workers: Arc<Workers>,
     stage: watch::Receiver<Stage>,
-    times: Times,
+    times: watch::Receiver<Times>,
 }
 
 impl Control {
     fn start(
         self,
         loaded: &Loaded,
+        reloads: Reloads,
         bound: oneshot::Sender<Bound>,
     ) -> Result<JoinHandle<()>, Failed> {
-        let config = &loaded.config;
-        let at = |listen: &Listen| match listen {
-            Listen::Tcp(address) => Address::Tcp(*address),
-            Listen::Unix(path) => Address::Unix(loaded.source.folder().join(path)),
-        };
-        let clients: Vec<Address> = config.server.listen.iter().map(at).collect();
-        let operators: Vec<Address> = config.admin.listen.iter().map(at).collect();
-        let is_private = config.admin.listen.iter().all(Listen::is_private);
-        let window = Window::on(Arc::clone(&self.gateway), is_private);
+        let (config, folder) = (&loaded.config, loaded.source.folder());
+        let clients = at(&config.server.listen, folder);
+        let operators = at(&config.admin.listen, folder);
+        let window = Window::on(Arc::clone(&self.gateway), reloads);
         let most = config.server.max_connections;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -302,14 +342,13 @@ impl Control {
             .context("no runtime for the control thread")?;
         let run = async move {
             let listeners = async {
-                let (clients, addresses) = server::bind(&clients).await?;
-                let (operators, admin) = server::bind(&operators).await?;
-                Ok(((clients, operators), (addresses, admin)))
+                let clients = Arc::new(Listeners::open(&clients).await?);
+                Ok((clients, Arc::new(Listeners::open(&operators).await?)))
             };
             let (clients, operators) = match listeners.await {
-                Ok((listeners, addresses)) => {
-                    let _ = bound.send(Ok(addresses));
-                    listeners
+                Ok((clients, operators)) => {
+                    let _ = bound.send(Ok((Arc::clone(&clients), Arc::clone(&operators))));
+                    (clients, operators)
                 }
                 Err(error) => {
                     let _ = bound.send(Err(error));
@@ -318,34 +357,34 @@ impl Control {
             };
             let connections = self.gateway.state.telemetry.metrics.connections();
             let gauge = Arc::new(move |by| connections.add(by));
-            let accepting = self
-                .workers
-                .accept(clients, most, gauge, self.stage.clone());
-            let serving = async { tokio::join!(accepting, self.operators(operators, window)) };
+            let accepting = async {
+                let (accepting, stage) = (clients.accepting(), self.stage.clone());
+                self.workers.accept(accepting, most, gauge, stage).await;
+                clients.close();
+            };
+            let serving = async { tokio::join!(accepting, self.operators(&operators, window)) };
             tokio::select! {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
                 () = keep_ledger(&self.gateway) => {}
             }
         };
-        let thread = std::thread::Builder::new().name("control".into());
-        Ok(thread
-            .spawn(move || runtime.block_on(run))
-            .context("no control thread")?)
+        spawn("control", move || runtime.block_on(run))
     }
 
     /// Serves operators until the very end, so that readiness can be seen to drop.
-    async fn operators(&self, listeners: Vec<Listener>, window: Window) {
+    async fn operators(&self, listeners: &Listeners, window: Window) {
+        let mut accepting = listeners.accepting();
         let mut connections = JoinSet::new();
         let mut stage = self.stage.clone();
         loop {
             tokio::select! {
-                stream = server::accept_any(&listeners), if connections.len() < MOST_OPERATORS => {
-                    let window = window.clone();
-                    connections.spawn(server::serve(stream, self.times, self.stage.clone(), window));
+                stream = accepting.next(), if connections.len() < MOST_OPERATORS => {
+                    let (times, window) = (*self.times.borrow(), window.clone());
+                    connections.spawn(server::serve(stream, times, self.stage.clone(), window));
                 }
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                () = server::past(&mut stage, Stage::Closing) => return,
+                () = server::past(&mut stage, Stage::Closing) => return listeners.close(),
             }
         }
     }
@@ -403,6 +442,14 @@ impl Running {
         self.end();
     }
 
+    /// Reads the configuration again. What becomes of it is logged.
+    pub fn reload(&self) {
+        if let Some((reloads, _)) = &self.reloads {
+            // Nobody waits for it.
+            let _ = reloads.send(oneshot::channel().0);
+        }
+    }
+
     fn end(&mut self) {
         self.gateway.closing.close();
         self.stage.send_replace(Stage::Ended);
@@ -413,6 +460,10 @@ impl Running {
         if let Some(control) = self.control.take() {
             // Nothing of a thread that panicked is left to wait for.
             let _ = control.join();
+            if let Some((reloads, reloading)) = self.reloads.take() {
+                drop(reloads);
+                let _ = reloading.join();
+            }
             if let Some(workers) = Arc::get_mut(&mut self.workers) {
                 workers.join();
             }

@@ -27,12 +27,22 @@ impl Diagnostic {
 /// The path as an operator would write it, then the sentence: `models.fast.targets[1]: …`.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.at.is_empty() { "" } else { ": " };
+        write!(f, "{}{colon}{}", Place(&self.at), self.message)
+    }
+}
+
+/// A path as an operator would write it: `models.fast.targets[1]`.
+pub(super) struct Place<'a>(pub(super) &'a [String]);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Names stand second everywhere else, and a name may be a number.
-        let first_place = match self.at.first().map(String::as_str) {
+        let first_place = match self.0.first().map(String::as_str) {
             Some("server" | "admin" | "ledger" | "defaults" | "total") => 2,
             _ => 3,
         };
-        for (n, part) in self.at.iter().enumerate() {
+        for (n, part) in self.0.iter().enumerate() {
             let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if n >= first_place && part.parse::<usize>().is_ok() {
                 write!(f, "[{part}]")?;
@@ -45,7 +55,6 @@ impl fmt::Display for Diagnostic {
                 }
             }
         }
-        let colon = if self.at.is_empty() { "" } else { ": " };
-        write!(f, "{colon}{}", self.message)
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use toml_edit::{ImDocument, Item};
 
+use super::changes::Written;
 use super::secret::Environment;
 use super::tree::{self, lay, lookup, put};
 use super::{Config, Diagnostic};
@@ -88,6 +89,16 @@ impl Source {
     /// The folder that relative paths start from.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The file itself; a text that was in none has its name as a path.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.name)
+    }
+
+    /// What stands there.
+    pub fn written(&self) -> Written {
+        Written(tree::of(&self.document))
     }
 
     /// The configuration, without what was flawed, and the flaws.

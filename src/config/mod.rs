@@ -3,6 +3,7 @@
 //! The sections stand in the order of `gateway.toml`. Unknown fields are refused by name; fields that are promised but
 //! not built are refused as "not yet" ([`load`] knows them). Knows no other room.
 
+pub mod changes;
 mod diagnostic;
 pub mod keys;
 pub mod load;
@@ -73,6 +74,8 @@ pub struct Server {
     /// How long it may grow, in bytes, before it becomes `FILE.1` and is begun anew.
     #[serde(deserialize_with = "value::size")]
     pub decision_log_size: u64,
+    /// Whether the configuration is read again when something else stands in its file, or in one that it refers to.
+    pub watch: bool,
     /// The longest request body, in bytes; 413 above it.
     #[serde(deserialize_with = "value::size")]
     pub max_body: u64,
@@ -122,6 +125,7 @@ impl Default for Server {
             log: Log::Text,
             decision_log: None,
             decision_log_size: 256 << 20,
+            watch: true,
             max_body: 64 << 20,
             max_body_memory: 1 << 30,
             max_connections: 20_000,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::instead::instead;
 use super::keys::{Budgets, OPEN, Owners};
-use super::{Limits, Passage, Plan, Spending, State, Surroundings, room, rules};
+use super::{Ending, Limits, Passage, Plan, Spending, State, Surroundings, room, rules};
 use crate::admission::limits::Whose;
 use crate::admission::matches;
 use crate::config::load::suggest;
@@ -82,6 +82,8 @@ impl Plan {
             door,
             admin_door,
             admin_token,
+            admin_is_private: config.admin.listen.iter().all(config::Listen::is_private),
+            ending: Ending::of(&config.server),
             keyring,
             common,
             models,

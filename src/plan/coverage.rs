@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::compile::Compiler;
+use super::instead::asked_as;
 use super::money::is_free;
 use crate::admission::{Caller, Keyring};
 use crate::config;
@@ -226,16 +227,14 @@ impl<'c> Compiler<'c> {
             found.entry(gap).or_default().push((place, one.target));
         };
         // A key's list names what its callers ask for; what is asked instead is the operator's choice.
-        let asked_as: BTreeMap<&str, BTreeSet<&str>> = judged
-            .iter()
-            .map(|one| (one.model, self.asked_as(one.model)))
-            .collect();
+        let asked_instead = self.asked_instead();
         for of_one in judged.chunk_by(|one, other| one.model == other.model) {
             let may_ask =
                 |name: &&str| is_everybodys || spenders.values().any(|it| it.may_use(name));
-            let asked_as = of_one.first().and_then(|one| asked_as.get(one.model));
+            let model = of_one.first().map(|one| one.model);
+            let asked_as = model.map(|model| asked_as(model, &asked_instead));
             let whom = |target: Option<&'c str>| {
-                let mut names = asked_as.into_iter().flatten().chain(&target);
+                let mut names = asked_as.iter().flatten().chain(&target);
                 match of_one.iter().any(|one| self.has_budget(one)) {
                     true => Some(Whom::Everybody),
                     false => names.any(may_ask).then_some(Whom::Some),

@@ -1,6 +1,6 @@
 //! Which models are asked instead of others? Each must be there, and no way may lead back to where it came from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::compile::{Compiler, kind};
 use crate::config;
@@ -67,17 +67,15 @@ impl<'c> Compiler<'c> {
         entry.is_some_and(|entry| !entry.targets.iter().any(can_be_asked))
     }
 
-    /// A model, and all those instead of which it may come to be asked.
-    pub(super) fn asked_as(&self, model: &'c str) -> BTreeSet<&'c str> {
-        let (mut names, mut open) = (BTreeSet::from([model]), vec![model]);
-        while let Some(to) = open.pop() {
-            for (name, entry) in &self.config.models {
-                if entry.instead().any(|(_, next)| next == to) && names.insert(name) {
-                    open.push(name);
-                }
+    /// For each model that is asked instead of others: those others.
+    pub(super) fn asked_instead(&self) -> BTreeMap<&'c str, Vec<&'c str>> {
+        let mut asked: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (name, entry) in &self.config.models {
+            for (_, next) in entry.instead() {
+                asked.entry(next).or_default().push(name.as_str());
             }
         }
-        names
+        asked
     }
 
     /// A way from one model to another that comes before it, by whatever causes, over none that come before both.
@@ -97,4 +95,20 @@ impl<'c> Compiler<'c> {
         }
         None
     }
+}
+
+/// A model, and all those instead of which it may come to be asked, by [`Compiler::asked_instead`].
+pub(super) fn asked_as<'c>(
+    model: &'c str,
+    asked_instead: &BTreeMap<&'c str, Vec<&'c str>>,
+) -> BTreeSet<&'c str> {
+    let (mut names, mut open) = (BTreeSet::from([model]), vec![model]);
+    while let Some(to) = open.pop() {
+        for name in asked_instead.get(to).into_iter().flatten() {
+            if names.insert(name) {
+                open.push(name);
+            }
+        }
+    }
+    names
 }

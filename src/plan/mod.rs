@@ -46,6 +46,10 @@ pub struct Plan {
     pub admin_door: Door,
     /// What opens the operators' further paths. None: nothing does.
     pub admin_token: Option<Digest>,
+    /// Whether only this machine can connect, to any listener of operators.
+    pub admin_is_private: bool,
+    /// How a gateway ends that is told to.
+    pub ending: Ending,
     /// Who may call.
     pub keyring: Keyring,
     /// What callers have in common.
@@ -92,6 +96,25 @@ pub struct Passage {
     pub meters: Arc<crate::telemetry::metrics::RouteMeters>,
     /// The meters of all its models that no model names.
     pub target_meters: Arc<crate::telemetry::metrics::TargetMeters>,
+}
+
+/// How a gateway ends that is told to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// How long its listeners stay open once it says that it is not ready.
+    pub delay: Duration,
+    /// How long answers under way may take after that.
+    pub drain: Duration,
+}
+
+impl Ending {
+    /// As it is written.
+    fn of(server: &config::Server) -> Self {
+        Self {
+            delay: server.drain_delay,
+            drain: server.drain,
+        }
+    }
 }
 
 /// What holds of money, whoever spends it.

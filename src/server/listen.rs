@@ -1,4 +1,4 @@
-//! Where clients connect: addresses of the network, and sockets in the file system.
+//! Where clients connect: addresses of the network, and sockets in the file system. They may be exchanged under load.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -6,11 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +35,108 @@ impl fmt::Display for Address {
 
 /// A place that accepts connections.
 #[derive(Debug)]
-pub struct Listener {
+struct Listener {
     socket: Socket,
+    /// Where it was asked for.
+    wanted: Address,
+    /// Where it is: with a port of the system's if 0 was asked for.
+    at: Address,
     /// The number of the connection it accepted last, among those of all that are asked together.
     last: AtomicU64,
+}
+
+/// Listeners that are asked together; none any more once they are closed for good.
+type Several = Option<Arc<[Arc<Listener>]>>;
+
+/// The listeners there are, whoever accepts their connections.
+#[derive(Debug)]
+pub struct Listeners {
+    open: watch::Sender<Several>,
+    /// Whose sockets they are.
+    runtime: Handle,
+}
+
+/// Those that shall be open next. Dropped, they are as if nobody had asked for them.
+#[derive(Debug)]
+pub struct Prepared(Arc<[Arc<Listener>]>);
+
+/// Accepts the connections of whichever listeners there are.
+#[derive(Debug)]
+pub struct Accepting {
+    changes: watch::Receiver<Several>,
+    open: Several,
+}
+
+impl Listeners {
+    /// Opens the first, in the runtime that this is called in.
+    pub async fn open(addresses: &[Address]) -> Result<Self, (Address, io::Error)> {
+        Ok(Self {
+            open: watch::Sender::new(Some(opened(addresses, &[]).await?)),
+            runtime: Handle::current(),
+        })
+    }
+
+    /// Opens what is not open yet of these addresses. Connections that are made there wait until they are [put](Self::put)
+    /// in place. Not to be called on the runtime's own thread.
+    pub fn prepare(&self, addresses: &[Address]) -> Result<Prepared, (Address, io::Error)> {
+        let open = self.open.borrow().clone().unwrap_or_default();
+        let opening = opened(addresses, &open);
+        Ok(Prepared(self.runtime.block_on(opening)?))
+    }
+
+    /// Accepts from these from here on, and closes the others. Connections that were accepted stay open.
+    pub fn put(&self, Prepared(listeners): Prepared) {
+        self.open.send_if_modified(|open| {
+            let is_open = open.is_some();
+            if is_open {
+                *open = Some(listeners);
+            }
+            is_open
+        });
+    }
+
+    /// Closes all of them, for good.
+    pub fn close(&self) {
+        self.open.send_replace(None);
+    }
+
+    /// Where they are, with ports where 0 was asked for.
+    pub fn addresses(&self) -> Vec<Address> {
+        let open = self.open.borrow();
+        let open = open.as_deref().unwrap_or_default();
+        open.iter().map(|it| it.at.clone()).collect()
+    }
+
+    /// Accepts their connections, and those of whatever comes in their place.
+    pub fn accepting(&self) -> Accepting {
+        let mut changes = self.open.subscribe();
+        let open = changes.borrow_and_update().clone();
+        Accepting { changes, open }
+    }
+}
+
+impl Accepting {
+    /// The next connection of whichever listener has one. They are asked in turn: a busy one does not starve the others.
+    pub async fn next(&mut self) -> Stream {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                Ok(()) = self.changes.changed() => {
+                    self.open.clone_from(&self.changes.borrow_and_update());
+                    continue;
+                }
+                accepted = poll_fn(|cx| poll_any(self.open.as_deref().unwrap_or_default(), cx)) => accepted,
+            };
+            match accepted {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    // No file is left to open, most likely. To ask again at once would only burn the CPU.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -86,23 +187,33 @@ pub enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Opens listeners; the second value is where they are, with ports where 0 was asked for.
-pub async fn bind(
+/// Listeners at these addresses: those of `open` that are there already, and new ones.
+async fn opened(
     addresses: &[Address],
-) -> Result<(Vec<Listener>, Vec<Address>), (Address, io::Error)> {
-    let mut listeners = Vec::new();
-    let mut bound = Vec::new();
-    for address in addresses {
-        let opened = match address {
+    open: &[Arc<Listener>],
+) -> Result<Arc<[Arc<Listener>]>, (Address, io::Error)> {
+    let mut listeners: Vec<Arc<Listener>> = Vec::new();
+    for wanted in addresses {
+        let is_it = |it: &&Arc<Listener>| {
+            it.wanted == *wanted && !listeners.iter().any(|used| Arc::ptr_eq(used, it))
+        };
+        if let Some(there) = open.iter().find(is_it) {
+            listeners.push(Arc::clone(there));
+            continue;
+        }
+        let opened = match wanted {
             Address::Tcp(address) => tcp(*address).await,
             Address::Unix(path) => unix(path),
         };
-        let (socket, at) = opened.map_err(|error| (address.clone(), error))?;
-        let last = AtomicU64::new(0);
-        listeners.push(Listener { socket, last });
-        bound.push(at);
+        let (socket, at) = opened.map_err(|error| (wanted.clone(), error))?;
+        listeners.push(Arc::new(Listener {
+            socket,
+            wanted: wanted.clone(),
+            at,
+            last: AtomicU64::new(0),
+        }));
     }
-    Ok((listeners, bound))
+    Ok(listeners.into())
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
@@ -139,24 +250,9 @@ impl Socket {
     }
 }
 
-/// The next connection of whichever listener has one. They are asked in turn: a busy one does not starve the others.
-pub async fn accept_any(listeners: &[Listener]) -> Stream {
-    loop {
-        let accepted = poll_fn(|cx| poll_any(listeners, cx));
-        match accepted.await {
-            Ok(stream) => return stream,
-            Err(error) => {
-                // No file is left to open, most likely. To ask again at once would only burn the CPU.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
 /// Asks all of them, beginning after the one that accepted last.
-fn poll_any(listeners: &[Listener], cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-    let last = |listener: &Listener| listener.last.load(Ordering::Relaxed);
+fn poll_any(listeners: &[Arc<Listener>], cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    let last = |listener: &Arc<Listener>| listener.last.load(Ordering::Relaxed);
     let latest = listeners.iter().map(last).max().unwrap_or_default();
     let before = listeners.iter().take_while(|it| last(it) != latest).count() + 1;
     let (before, after) = listeners.split_at(before.min(listeners.len()));
@@ -180,14 +276,14 @@ mod tests {
         let at = [Address::Unix(path.clone())];
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left behind");
-        let (listeners, bound) = bind(&at).await.unwrap();
-        assert_eq!(bound, at);
-        let (_, error) = bind(&at).await.unwrap_err();
+        let listeners = Listeners::open(&at).await.unwrap();
+        assert_eq!(listeners.addresses(), at);
+        let (_, error) = Listeners::open(&at).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
         assert!(!path.exists(), "taken away");
         std::fs::write(&path, "a file of somebody's").unwrap();
-        let (wrong, error) = bind(&at).await.unwrap_err();
+        let (wrong, error) = Listeners::open(&at).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{wrong}");
         assert!(path.exists());
     }
@@ -197,10 +293,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.sock");
         let at = [Address::Unix(path.clone())];
-        let (old, _) = bind(&at).await.unwrap();
+        let old = Listeners::open(&at).await.unwrap();
         // The name is taken for the next process while this one drains.
         std::fs::remove_file(&path).unwrap();
-        let (new, _) = bind(&at).await.unwrap();
+        let new = Listeners::open(&at).await.unwrap();
         drop(old);
         assert!(path.exists(), "the next one's was taken away");
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
@@ -211,7 +307,9 @@ mod tests {
     #[tokio::test]
     async fn no_listener_starves_another() {
         let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
-        let (listeners, bound) = bind(&[any.clone(), any.clone(), any]).await.unwrap();
+        let three = [any.clone(), any.clone(), any];
+        let listeners = Listeners::open(&three).await.unwrap();
+        let (bound, mut accepting) = (listeners.addresses(), listeners.accepting());
         let mut held = Vec::new();
         for _ in 0..10 {
             for at in &bound {
@@ -221,7 +319,7 @@ mod tests {
         }
         let mut turns = Vec::new();
         for _ in 0..held.len() {
-            let Stream::Tcp(stream) = accept_any(&listeners).await else {
+            let Stream::Tcp(stream) = accepting.next().await else {
                 panic!()
             };
             let at = Address::Tcp(stream.local_addr().unwrap());
@@ -230,5 +328,56 @@ mod tests {
         let (first, rest) = turns.split_at(3);
         assert!(rest.chunks(3).all(|next| next == first), "{turns:?}");
         assert!([0, 1, 2].iter().all(|n| first.contains(n)), "{turns:?}");
+    }
+
+    #[tokio::test]
+    async fn listeners_are_exchanged_while_somebody_accepts() {
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.sock");
+        let listeners = Arc::new(Listeners::open(std::slice::from_ref(&any)).await.unwrap());
+        let Some(Address::Tcp(first)) = listeners.addresses().pop() else {
+            panic!()
+        };
+        let mut accepting = listeners.accepting();
+        let early = tokio::net::TcpStream::connect(first).await.unwrap();
+        assert!(matches!(accepting.next().await, Stream::Tcp(_)));
+        let exchange = async |to: Vec<Address>| {
+            let listeners = Arc::clone(&listeners);
+            let prepared = tokio::task::spawn_blocking(move || {
+                let prepared = listeners.prepare(&to)?;
+                listeners.put(prepared);
+                Ok::<_, (Address, io::Error)>(listeners.addresses())
+            });
+            prepared.await.unwrap()
+        };
+        // One that stays where it is is not closed for a moment.
+        let both = vec![any, Address::Unix(path.clone())];
+        let bound = exchange(both).await.unwrap();
+        assert_eq!(bound, [Address::Tcp(first), Address::Unix(path.clone())]);
+        let unix = tokio::net::UnixStream::connect(&path);
+        let (accepted, connected) = tokio::join!(accepting.next(), unix);
+        assert!(matches!(accepted, Stream::Unix(_)) && connected.is_ok());
+        // What cannot be opened changes nothing.
+        let missing = Address::Unix(folder.path().join("none/t.sock"));
+        let (wrong, _) = exchange(vec![missing.clone()]).await.unwrap_err();
+        assert_eq!(wrong, missing);
+        assert_eq!(listeners.addresses(), bound);
+        // Who is asked for no longer is closed, once whoever accepts has heard of it; connections are not.
+        exchange(vec![Address::Unix(path.clone())]).await.unwrap();
+        let unix = tokio::net::UnixStream::connect(&path);
+        let (accepted, connected) = tokio::join!(accepting.next(), unix);
+        assert!(matches!(accepted, Stream::Unix(_)) && connected.is_ok());
+        assert!(tokio::net::TcpStream::connect(first).await.is_err());
+        early.writable().await.unwrap();
+        assert_eq!(early.try_write(b"x").unwrap(), 1);
+        // What is closed for good is not opened by somebody who has not heard of it.
+        listeners.close();
+        let next = tokio::time::timeout(Duration::from_millis(20), accepting.next());
+        assert!(next.await.is_err());
+        exchange(vec![Address::Unix(path.clone())]).await.unwrap();
+        let next = tokio::time::timeout(Duration::from_millis(20), accepting.next());
+        assert!(next.await.is_err() && listeners.addresses().is_empty());
+        assert!(!path.exists());
     }
 }

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use connection::serve;
-pub use listen::{Address, Listener, accept_any, bind};
+pub use listen::{Accepting, Address, Listeners, Prepared};
 
 /// How long a connection may do nothing, or next to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -122,10 +122,11 @@ impl Drop for Open {
 const SWEEP: Duration = Duration::from_secs(2);
 
 impl Workers {
-    /// Starts `count` threads; each answers with a handler of its own.
+    /// Starts `count` threads; each answers with a handler of its own. A connection goes by the times that hold when it is
+    /// made.
     pub fn start<H: Handler>(
         count: usize,
-        times: Times,
+        times: &watch::Receiver<Times>,
         stage: &watch::Receiver<Stage>,
         handler: impl Fn() -> H,
     ) -> io::Result<Self> {
@@ -138,7 +139,7 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let work = work(receiver, times, stage.clone(), handler());
+            let work = work(receiver, times.clone(), stage.clone(), handler());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{n}"))
                 .spawn(move || runtime.block_on(work))?;
@@ -154,7 +155,7 @@ impl Workers {
     /// Accepts connections until told to stop. `most` are open at once; further ones wait in the listener's queue.
     pub async fn accept(
         &self,
-        listeners: Vec<Listener>,
+        mut accepting: Accepting,
         most: usize,
         gauge: Arc<dyn Fn(i64) + Send + Sync>,
         mut stage: watch::Receiver<Stage>,
@@ -163,7 +164,7 @@ impl Workers {
         loop {
             let guest = async {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, accept_any(&listeners).await))
+                Some((place, accepting.next().await))
             };
             let (place, stream) = tokio::select! {
                 biased;
@@ -211,7 +212,7 @@ impl Workers {
 
 async fn work<H: Handler>(
     mut guests: mpsc::UnboundedReceiver<Guest>,
-    times: Times,
+    times: watch::Receiver<Times>,
     stage: watch::Receiver<Stage>,
     handler: H,
 ) {
@@ -221,7 +222,7 @@ async fn work<H: Handler>(
         tokio::select! {
             guest = guests.recv() => {
                 let Some(Guest { stream, place, open }) = guest else { break };
-                let (stage, handler) = (stage.clone(), handler.clone());
+                let (times, stage, handler) = (*times.borrow(), stage.clone(), handler.clone());
                 connections.spawn(async move {
                     let _held = (place, open);
                     serve(stream, times, stage, handler).await;

@@ -1,12 +1,19 @@
 //! Another configuration under load: each request sees one plan, nothing under way is lost, counters go on.
 
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use http::Method;
+use serde_json::json;
+
+use crate::cli::{Served, folder_with};
 use crate::path::one;
 use crate::support::{
-    Act, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, client, completion, delta, post,
-    until,
+    Act, Answer, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, client, completion,
+    delta, post, until,
 };
 
 #[tokio::test]
@@ -128,4 +135,269 @@ async fn a_flawed_configuration_changes_nothing() {
         gateway.metric(r#"tollgate_reloads_total{outcome="refused"}"#),
         2.0
     );
+}
+
+/// A whole file: where it listens, the operators' token, and what else there is.
+fn file(server: &str, text: &str) -> String {
+    format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nlog = \"off\"\n{server}[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"right\"\n{text}"
+    )
+}
+
+/// The built-in echo under a name, for whoever shows a key.
+fn echo(model: &str, key: &str) -> String {
+    format!(
+        "[providers.echo]\n[models.{model}]\ntargets = [\"echo/x\"]\n[keys.ann]\nkey = \"{key}\"\n"
+    )
+}
+
+fn write(folder: &Path, text: &str) {
+    std::fs::write(folder.join("gateway.toml"), text).unwrap();
+}
+
+async fn reload(admin: SocketAddr) -> Answer {
+    let token = [("authorization", "Bearer right")];
+    client::whole(client::send(admin, Method::POST, "/admin/reload", &token, "").await).await
+}
+
+async fn status(address: SocketAddr, key: &str, model: &str) -> u16 {
+    post(address, CHAT, key, chat(model)).await.status.as_u16()
+}
+
+/// Waits until a model is there, or no longer.
+async fn comes_to(address: SocketAddr, key: &str, model: &str, wanted: u16) {
+    let began = Instant::now();
+    loop {
+        let status = status(address, key, model).await;
+        if status == wanted {
+            return;
+        }
+        let waited = began.elapsed();
+        assert!(waited < Duration::from_secs(20), "{model} still {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn reloads(gateway: &Gateway, outcome: &str) -> f64 {
+    gateway.metric(&format!("tollgate_reloads_total{{outcome=\"{outcome}\"}}"))
+}
+
+#[tokio::test]
+async fn what_is_written_into_the_file_comes_into_force() {
+    let folder = folder_with(&file("", &echo("fast", "sk-ann")));
+    let gateway = Gateway::of_file(folder).await;
+    assert_eq!(status(gateway.address, "sk-ann", "fast").await, 200);
+    write(gateway.folder(), &file("", &echo("slow", "sk-ann")));
+    comes_to(gateway.address, "sk-ann", "slow", 200).await;
+    assert_eq!(status(gateway.address, "sk-ann", "fast").await, 404);
+    // A flaw is told once, and changes nothing.
+    write(gateway.folder(), "[models]\nx = 1\n");
+    until("it was refused", || reloads(&gateway, "refused") == 1.0).await;
+    assert_eq!(status(gateway.address, "sk-ann", "slow").await, 200);
+    // Nor does a file that is gone; and it may come back.
+    std::fs::remove_file(gateway.folder().join("gateway.toml")).unwrap();
+    until("it was missed", || reloads(&gateway, "refused") == 2.0).await;
+    assert_eq!(status(gateway.address, "sk-ann", "slow").await, 200);
+    write(gateway.folder(), &file("", &echo("fast", "sk-ann")));
+    comes_to(gateway.address, "sk-ann", "fast", 200).await;
+    assert_eq!(reloads(&gateway, "refused"), 2.0);
+    assert_eq!(reloads(&gateway, "applied"), 2.0);
+}
+
+/// As Kubernetes mounts a `ConfigMap`, and a `Secret` beside it: two links, of which the first is swapped.
+#[tokio::test]
+async fn links_that_are_swapped_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let at = |name: &str| root.join(name);
+    let put = |version: &str, model: &str, key: &str| {
+        std::fs::create_dir(at(version)).unwrap();
+        let text = file("", &echo(model, "file:secret"));
+        std::fs::write(at(version).join("gateway.toml"), text).unwrap();
+        std::fs::write(at(version).join("secret"), key).unwrap();
+        std::os::unix::fs::symlink(version, at("..new")).unwrap();
+        std::fs::rename(at("..new"), at("..data")).unwrap();
+    };
+    put("..1", "fast", "sk-ann");
+    for name in ["gateway.toml", "secret"] {
+        std::os::unix::fs::symlink(Path::new("..data").join(name), at(name)).unwrap();
+    }
+    let gateway = Gateway::of_file(folder).await;
+    assert_eq!(status(gateway.address, "sk-ann", "fast").await, 200);
+    put("..2", "slow", "sk-ann");
+    comes_to(gateway.address, "sk-ann", "slow", 200).await;
+    // Only the secret.
+    put("..3", "slow", "sk-new");
+    comes_to(gateway.address, "sk-new", "slow", 200).await;
+    assert_eq!(status(gateway.address, "sk-ann", "slow").await, 401);
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_not_read() {
+    let folder = folder_with(&file("", &echo("fast", "sk-ann")));
+    let gateway = Gateway::of_file(folder).await;
+    let began = Instant::now();
+    let mut writes = 0;
+    // Longer than it takes to look twice.
+    while began.elapsed() < Duration::from_secs(3) {
+        writes += 1;
+        write(gateway.folder(), &format!("[models.half-{writes}"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    write(gateway.folder(), &file("", &echo("slow", "sk-ann")));
+    comes_to(gateway.address, "sk-ann", "slow", 200).await;
+    assert_eq!(reloads(&gateway, "refused"), 0.0, "a half was read");
+}
+
+#[tokio::test]
+async fn who_does_not_want_it_watched_asks() {
+    let with = |model: &str, key: &str| file("watch = false\n", &echo(model, key));
+    let gateway = Gateway::of_file(folder_with(&with("fast", "sk-ann"))).await;
+    let changed = [
+        "[models.fast]\ntargets = [\"echo/y\"]\n",
+        &with("slow", "sk-secret"),
+    ]
+    .concat();
+    write(gateway.folder(), &changed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(status(gateway.address, "sk-ann", "slow").await, 404);
+    let told = reload(gateway.admin).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    let want = json!({
+        "changes": [
+            "keys.ann.key: (hidden) -> (hidden)",
+            r#"models.fast.targets: ["echo/x"] -> ["echo/y"]"#,
+            "models.slow: added",
+        ],
+        "files": [],
+        "needs_restart": [],
+        "warnings": [],
+    });
+    assert_eq!(told.json(), want);
+    assert_eq!(status(gateway.address, "sk-secret", "slow").await, 200);
+    // To ask again finds nothing, and says so; and what takes a restart is told.
+    let ledger = "[ledger]\nkeep = \"10d\"\n";
+    write(gateway.folder(), &[ledger, &changed].concat());
+    let told = reload(gateway.admin).await.json();
+    assert_eq!(told["changes"], json!([]));
+    assert_eq!(
+        told["needs_restart"],
+        json!([r#"ledger.keep: added: "10d""#])
+    );
+}
+
+#[tokio::test]
+async fn a_flaw_is_told_and_changes_nothing() {
+    let folder = folder_with(&file("", &echo("fast", "sk-ann")));
+    let gateway = Gateway::of_file(folder).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let both = format!("[\"127.0.0.1:0\", \"{taken}\"]");
+    let elsewhere = file("", &echo("slow", "sk-ann")).replacen("\"127.0.0.1:0\"", &both, 1);
+    for (flawed, why) in [
+        (
+            file("", &echo("slow", "env:UNSET")),
+            "gateway.toml:11: keys.ann.key: UNSET is not set",
+        ),
+        (
+            file("lisen = 1\n", &echo("slow", "sk-ann")),
+            "gateway.toml:4: server.lisen: `lisen` is unknown; did you mean `listen`?",
+        ),
+        (elsewhere, "server.listen: cannot listen on 127.0.0.1:"),
+        ("[models".to_owned(), "gateway.toml:1: "),
+    ] {
+        let refused = reloads(&gateway, "refused");
+        write(gateway.folder(), &flawed);
+        let told = reload(gateway.admin).await;
+        assert_eq!(told.status, 422, "{}", told.text());
+        assert_eq!(told.code(), "invalid_configuration");
+        let message = told.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("nothing was changed: "), "{message}");
+        assert!(message.contains(why), "{message}");
+        assert_eq!(status(gateway.address, "sk-ann", "fast").await, 200);
+        assert_eq!(reloads(&gateway, "refused"), refused + 1.0);
+    }
+    assert_eq!(reloads(&gateway, "applied"), 0.0);
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_and_connections_stay() {
+    let free = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let (first, second, admin) = (free(), free(), free());
+    let at = |clients: &[SocketAddr], operators: SocketAddr| {
+        let clients: Vec<String> = clients.iter().map(SocketAddr::to_string).collect();
+        format!(
+            "[server]\nlisten = {clients:?}\nlog = \"off\"\n[admin]\nlisten = \"{operators}\"\ntoken = \"right\"\n{}",
+            echo("fast", "sk-ann")
+        )
+    };
+    let gateway = Gateway::of_file(folder_with(&at(&[first], admin))).await;
+    // Made before all of it changes, and used after.
+    let mut kept = client::Socket::to(first).await;
+    write(gateway.folder(), &at(&[first, second], admin));
+    assert_eq!(reload(admin).await.status, 200);
+    assert_eq!(status(first, "sk-ann", "fast").await, 200);
+    assert_eq!(status(second, "sk-ann", "fast").await, 200);
+    let moved = free();
+    write(gateway.folder(), &at(&[second], moved));
+    assert_eq!(reload(admin).await.status, 200);
+    assert_eq!(status(second, "sk-ann", "fast").await, 200);
+    assert_eq!(reload(moved).await.status, 200, "operators moved as well");
+    for gone in [first, admin] {
+        let connected = tokio::net::TcpStream::connect(gone).await;
+        assert!(connected.is_err(), "{gone} is open still");
+    }
+    let body = chat("fast");
+    let length = body.len();
+    kept.write(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-ann\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+    assert_eq!(kept.answer().await.status, 200);
+}
+
+/// Whoever changes a route at noon.
+#[test]
+fn a_hangup_reloads_and_the_log_tells_what_changed() {
+    let text = |targets: &str, key: &str| {
+        file("", &echo("fast", key))
+            .replace("log = \"off\"", "log = \"text\"\nwatch = false")
+            .replace("echo/x", targets)
+    };
+    let folder = folder_with(&text("echo/x", "sk-before"));
+    let mut served = Served::start(folder.path());
+    served.port();
+    served.admin();
+    write(folder.path(), &text("echo/y", "sk-after"));
+    served.signal("-HUP");
+    let told = served.line_with("reloaded");
+    assert!(told.contains("changes=2"), "{told}");
+    let told = served.line_with("keys.ann.key");
+    assert!(told.contains("(hidden) -> (hidden)"), "{told}");
+    let told = served.line_with("models.fast.targets");
+    assert!(told.contains(r#"["echo/x"] -> ["echo/y"]"#), "{told}");
+    write(folder.path(), &text("nobody/y", "sk-after"));
+    served.signal("-HUP");
+    let told = served.line_with("not reloaded");
+    assert!(told.contains("there is no [providers.nobody]"), "{told}");
+    served.signal("-TERM");
+    assert_eq!(served.exit_code(), 0);
+}
+
+#[tokio::test]
+async fn only_operators_reload_and_at_their_own_listener() {
+    let folder = folder_with(&file("", &echo("fast", "sk-ann")));
+    let gateway = Gateway::of_file(folder).await;
+    let public = client::get(gateway.address, "/admin/reload", "right").await;
+    assert_eq!(public.status, 404);
+    let wrong = [("authorization", "Bearer wrong")];
+    for _ in 0..1000 {
+        let asked = client::send(gateway.admin, Method::POST, "/admin/reload", &wrong, "").await;
+        let status = client::whole(asked).await.status.as_u16();
+        assert!(matches!(status, 401 | 429), "{status}");
+    }
+    assert_eq!(reloads(&gateway, "applied"), 0.0);
+    assert_eq!(reload(gateway.admin).await.status, 200, "locked out");
+    let looked = client::get(gateway.admin, "/admin/reload", "right").await;
+    assert_eq!(looked.status, 405);
 }

@@ -71,6 +71,14 @@ impl Gateway {
         Self::run(folder, loaded, Box::new(SystemTime::now)).await
     }
 
+    /// Of the file `gateway.toml` of a folder, read as it is when somebody starts it.
+    pub async fn of_file(folder: tempfile::TempDir) -> Self {
+        let source = Source::open(&folder.path().join("gateway.toml")).unwrap();
+        let loaded = Loaded::read(source, variables(&[]));
+        assert_eq!(loaded.flaws, []);
+        Self::run(folder, loaded, Box::new(SystemTime::now)).await
+    }
+
     /// With a clock of the test's own, and more lines for `[server]`.
     pub async fn by(hands: &Hands, server: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -98,6 +106,7 @@ impl Gateway {
         let gateway = &self.running.as_ref().unwrap().gateway;
         gateway
             .apply(&loaded.config, loaded.surroundings())
+            .map(drop)
             .map_err(|found| loaded.report(found))
     }
 
@@ -208,12 +217,7 @@ fn load_among(
 ) -> Result<Loaded, Flaws> {
     let text =
         format!("[server]\nlog = \"off\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n{text}");
-    let more = variables.iter();
-    let more = more.map(|(name, value)| ((*name).to_owned(), value.clone()));
-    let environment: Environment = [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
-        .into_iter()
-        .chain(more)
-        .collect();
+    let environment = self::variables(variables);
     let source = Source::parse("gateway.toml".into(), folder.path().to_owned(), &text)?;
     let loaded = Loaded::read(source, environment);
     if loaded.flaws.is_empty() {
@@ -221,4 +225,14 @@ fn load_among(
     } else {
         Err(loaded.report(Vec::new()))
     }
+}
+
+/// Those that the chapters use, and more.
+fn variables(more: &[(&str, String)]) -> Environment {
+    let more = more.iter();
+    let more = more.map(|(name, value)| ((*name).to_owned(), value.clone()));
+    [("SOME_KEY".to_owned(), "sk-provider-secret".to_owned())]
+        .into_iter()
+        .chain(more)
+        .collect()
 }

@@ -1,0 +1,285 @@
+//! Another configuration in a gateway that runs: when somebody asks for it, or when something else stands in the files.
+//!
+//! Files are looked at by what stands in them, neither by name nor by time: the symbolic links of a Kubernetes `ConfigMap`
+//! are swapped, and file systems of networks tell stale times. What differs is taken once it was seen twice, so that a file
+//! that is being written is not read half. One thread does all of it, one reload after another.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::Loaded;
+use super::serve::{self, at};
+use crate::admin::reload::{Refused, Reloaded};
+
+use crate::config::changes::Written;
+use crate::config::load::{Flaws, Source};
+use crate::config::secret::Environment;
+use crate::gateway::Gateway;
+use crate::plan::{Plan, money};
+use crate::server::{Address, Listeners, Prepared, Times};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// After how long what differs is looked at again.
+const SETTLE: Duration = Duration::from_millis(200);
+/// To look takes at most one part in so many of a core, however many files there are.
+const SHARE: u32 = 50;
+/// How many changes are logged, each in a line.
+const MOST_TOLD: usize = 100;
+
+/// Who asked, and waits for what became of it.
+type Asked = oneshot::Sender<Result<Reloaded, Refused>>;
+
+/// What stands in each file, as a number; none if it cannot be read.
+type Marks = BTreeMap<PathBuf, Option<u64>>;
+
+/// Puts another configuration in force.
+pub(super) struct Reloader {
+    environment: Environment,
+    running: Reloadable,
+    /// The configuration in force, as it was read.
+    name: PathBuf,
+    written: Written,
+    is_watched: bool,
+    /// What stood in the files when they were read last, whatever came of it.
+    seen: Marks,
+    /// What stood in them at the last look, if that is something else.
+    settling: Option<Marks>,
+    /// Plans that requests under way hold on to. They are dropped here, since to take a large one apart takes its time.
+    retired: Vec<Arc<Plan>>,
+}
+
+/// What a reload changes.
+pub(super) struct Reloadable {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) clients: Arc<Listeners>,
+    pub(super) operators: Arc<Listeners>,
+    pub(super) times: watch::Sender<Times>,
+}
+
+impl Reloader {
+    /// Of a gateway that was started with this.
+    pub(super) fn new(loaded: &Loaded, running: Reloadable) -> Self {
+        let name = loaded.source.path().to_owned();
+        let (written, folder) = (loaded.source.written(), loaded.source.folder());
+        let files = files(&written, folder, &loaded.environment);
+        Self {
+            environment: loaded.environment.clone(),
+            running,
+            is_watched: loaded.config.server.watch,
+            seen: marks(files.chain([name.clone()])),
+            written,
+            name,
+            settling: None,
+            retired: Vec::new(),
+        }
+    }
+
+    /// Reloads whenever somebody asks, or something has changed, until nobody can ask any more.
+    pub(super) fn run(mut self, asked: &mpsc::Receiver<Asked>) {
+        let mut pause = LOOK;
+        loop {
+            match asked.recv_timeout(pause) {
+                Ok(who) => {
+                    // Whoever asked may have left.
+                    let _ = who.send(self.reload());
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => pause = self.look(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Reloads if something has changed, and says when to look again.
+    fn look(&mut self) -> Duration {
+        self.retired.retain(|plan| Arc::strong_count(plan) > 1);
+        if !self.is_watched {
+            return LOOK;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "how long the disk takes is told by the real clock only"
+        )]
+        let began = Instant::now();
+        let now = marks(self.seen.keys().cloned());
+        let pause = LOOK.max(began.elapsed() * SHARE);
+        if now == self.seen {
+            self.settling = None;
+        } else if self.settling.as_ref() == Some(&now) {
+            // What came of it is logged.
+            let _ = self.reload();
+        } else {
+            self.settling = Some(now);
+            return SETTLE;
+        }
+        pause
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, Refused> {
+        self.settling = None;
+        if self.running.gateway.draining.load(Ordering::Acquire) {
+            return Err(Refused(vec!["this gateway is ending".to_owned()]));
+        }
+        let before = self.seen.clone();
+        let read = self.read();
+        let outcome = read.and_then(|(loaded, written)| self.apply(&loaded, written, &before));
+        match &outcome {
+            Ok(reloaded) => tell(reloaded),
+            Err(Refused(flaws)) => {
+                for flaw in flaws {
+                    tracing::error!("not reloaded: {flaw}");
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Reads the files. Marked before they are read, what changes meanwhile is seen by the next look.
+    fn read(&mut self) -> Result<(Loaded, Written), Refused> {
+        let refused = |gateway: &Gateway, Flaws(flaws)| {
+            gateway.state.telemetry.metrics.reloaded("refused");
+            Refused(flaws)
+        };
+        let gateway = &self.running.gateway;
+        self.seen.insert(self.name.clone(), mark(&self.name));
+        let source = Source::open(&self.name).map_err(|flaws| refused(gateway, flaws))?;
+        let own = self.seen.remove_entry(&self.name);
+        let written = source.written();
+        self.seen = marks(files(&written, source.folder(), &self.environment));
+        self.seen.extend(own);
+        let loaded = Loaded::read(source, self.environment.clone());
+        if loaded.flaws.is_empty() {
+            return Ok((loaded, written));
+        }
+        // All flaws are told at once, those of compiling too: beside what runs, without what is flawed.
+        Err(match loaded.compile() {
+            Ok(_) => refused(gateway, loaded.report(Vec::new())),
+            Err(flaws) => refused(gateway, flaws),
+        })
+    }
+
+    /// Puts what was read in force: first what may fail, then all of it.
+    fn apply(
+        &mut self,
+        loaded: &Loaded,
+        written: Written,
+        before: &Marks,
+    ) -> Result<Reloaded, Refused> {
+        let running = &self.running;
+        let (gateway, config) = (&running.gateway, &loaded.config);
+        let folder = loaded.source.folder();
+        let prepare = |section, listeners: &Listeners, wanted: Vec<Address>| {
+            prepared(section, listeners, &wanted).map_err(|flaw| {
+                gateway.state.telemetry.metrics.reloaded("refused");
+                Refused(vec![format!("{}: {flaw}", self.name.display())])
+            })
+        };
+        let (server, admin) = (&config.server.listen, &config.admin.listen);
+        let clients = prepare("server", &running.clients, at(server, folder))?;
+        let operators = prepare("admin", &running.operators, at(admin, folder))?;
+        let applied = gateway.apply(config, loaded.surroundings());
+        let retired = applied.map_err(|found| Refused(loaded.report(found).0))?;
+        running.clients.put(clients);
+        running.operators.put(operators);
+        running.times.send_replace(serve::times(config));
+        let reloaded = Reloaded {
+            changes: self.written.changes(&written),
+            files: self.files_changed(before),
+            warnings: news(&retired, &gateway.plan()),
+        };
+        self.retired.push(retired);
+        self.retired.retain(|plan| Arc::strong_count(plan) > 1);
+        self.is_watched = config.server.watch;
+        self.written = written;
+        Ok(reloaded)
+    }
+
+    /// The files beside the configuration's own in which something else stands than before.
+    fn files_changed(&self, before: &Marks) -> Vec<String> {
+        let others = self.seen.iter().filter(|(file, _)| **file != self.name);
+        let changed = others.filter(|(file, mark)| before.get(*file).is_some_and(|it| it != *mark));
+        changed
+            .map(|(file, _)| file.display().to_string())
+            .collect()
+    }
+}
+
+/// The files that a configuration refers to, and the prices beside it.
+fn files(
+    written: &Written,
+    folder: &Path,
+    environment: &Environment,
+) -> impl Iterator<Item = PathBuf> {
+    let mut files = written.files(environment);
+    files.push(money::IMPORTED.into());
+    files.into_iter().map(|file| folder.join(file))
+}
+
+fn marks(files: impl Iterator<Item = PathBuf>) -> Marks {
+    files
+        .map(|file| (mark(&file), file))
+        .map(|(mark, file)| (file, mark))
+        .collect()
+}
+
+fn mark(file: &Path) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(file).ok()?.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// Listeners where they shall be, or what is in the way.
+fn prepared(section: &str, listeners: &Listeners, wanted: &[Address]) -> Result<Prepared, String> {
+    listeners.prepare(wanted).map_err(|(address, error)| {
+        let ours = listeners.addresses();
+        let port = |address: &Address| match address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        };
+        let is_ours = |it: &&Address| port(it).is_some() && port(it) == port(&address);
+        match ours.iter().find(is_ours) {
+            Some(ours) => format!(
+                "{section}.listen: cannot listen on {address} while {ours} is open: restart to move within a port, or take another one"
+            ),
+            None => format!("{section}.listen: cannot listen on {address}: {error}"),
+        }
+    })
+}
+
+/// What an operator was not warned of before.
+fn news(before: &Plan, after: &Plan) -> Vec<String> {
+    let all =
+        |plan: &Plan| -> Vec<String> { plan.gaps.iter().chain(&plan.warnings).cloned().collect() };
+    let known: std::collections::HashSet<_> = all(before).into_iter().collect();
+    all(after)
+        .into_iter()
+        .filter(|it| !known.contains(it))
+        .collect()
+}
+
+fn tell(reloaded: &Reloaded) {
+    let (changes, files) = (reloaded.changes.len(), reloaded.files.len());
+    tracing::info!(changes, files, "reloaded");
+    for change in reloaded.changes.iter().take(MOST_TOLD) {
+        match change.is_for_the_start() {
+            true => tracing::warn!("{change} (in force after a restart)"),
+            false => tracing::info!("{change}"),
+        }
+    }
+    if changes > MOST_TOLD {
+        tracing::info!("and {} more changes", changes - MOST_TOLD);
+    }
+    for file in &reloaded.files {
+        tracing::info!("{file}: something else stands in it");
+    }
+    for warning in &reloaded.warnings {
+        tracing::warn!("{warning}");
+    }
+}
