@@ -8,6 +8,8 @@ pub mod providers;
 mod reload;
 pub mod replay;
 pub mod serve;
+mod service;
+mod signals;
 pub mod usage;
 
 use std::io::Write as _;

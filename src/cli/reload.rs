@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::Loaded;
 use super::serve::{self, at};
+use super::{Loaded, service};
 use crate::admin::reload::{Refused, Reloaded};
 
 use crate::config::changes::Written;
@@ -88,8 +88,10 @@ impl Reloader {
         loop {
             match asked.recv_timeout(pause) {
                 Ok(who) => {
+                    service::reloading();
                     // Whoever asked may have left.
                     let _ = who.send(self.reload());
+                    service::ready();
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => pause = self.look(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -175,8 +177,9 @@ impl Reloader {
         let running = &self.running;
         let (gateway, config) = (&running.gateway, &loaded.config);
         let folder = loaded.source.folder();
+        let ours = [running.clients.addresses(), running.operators.addresses()].concat();
         let prepare = |section, listeners: &Listeners, wanted: Vec<Address>| {
-            prepared(section, listeners, &wanted).map_err(|flaw| {
+            prepared(section, listeners, &wanted, &ours).map_err(|flaw| {
                 gateway.state.telemetry.metrics.reloaded("refused");
                 Refused(vec![format!("{}: {flaw}", self.name.display())])
             })
@@ -235,10 +238,14 @@ fn mark(file: &Path) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// Listeners where they shall be, or what is in the way.
-fn prepared(section: &str, listeners: &Listeners, wanted: &[Address]) -> Result<Prepared, String> {
+/// Listeners where they shall be, or what is in the way; `ours` are all that are open.
+fn prepared(
+    section: &str,
+    listeners: &Listeners,
+    wanted: &[Address],
+    ours: &[Address],
+) -> Result<Prepared, String> {
     listeners.prepare(wanted).map_err(|(address, error)| {
-        let ours = listeners.addresses();
         let port = |address: &Address| match address {
             Address::Tcp(address) => Some(address.port()),
             Address::Unix(_) => None,

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, anyhow};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::reload::{Reloadable, Reloader};
-use super::{Failed, Loaded};
+use super::signals::{Signals, Told};
+use super::{Failed, Loaded, service};
 use crate::admin::Window;
 use crate::admin::reload::Reloads;
 use crate::config::load::Source;
@@ -26,7 +27,7 @@ use crate::ledger::Ledger;
 use crate::plan::money;
 use crate::proxy::{self, Worker};
 use crate::response::Body;
-use crate::server::{self, Address, Handler, Listeners, Stage, Times, Workers};
+use crate::server::{self, Address, Beat, Beats, Handler, Listeners, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Line;
 use crate::telemetry::journal::Journal;
@@ -74,18 +75,28 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     }
     // It is compiled, and with many keys it is large.
     drop(loaded);
-    while runtime.block_on(signals.next()) == Told::Reload {
-        running.reload();
-    }
-    tracing::info!("draining; again to exit at once");
-    let ending = running.gateway.plan().ending;
-    let draining = std::thread::spawn(move || running.drain(ending.delay, ending.drain));
+    service::ready();
     runtime.block_on(async {
-        let again = async { while signals.next().await == Told::Reload {} };
+        let beats = running.beats();
+        let mut telling = pin!(service::keep_telling(|| beats.go_on()));
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::End => break,
+                    Told::Reload => running.reload(),
+                },
+                () = &mut telling => {}
+            }
+        }
+        tracing::info!("draining; again to exit at once");
+        service::stopping();
+        let ending = running.gateway.plan().ending;
+        let draining = std::thread::spawn(move || running.drain(ending.delay, ending.drain));
         tokio::select! {
             () = finished(&draining) => {}
+            () = telling => {}
             // What a shell makes of Ctrl-C.
-            () = again => std::process::exit(130),
+            () = signals.end() => std::process::exit(130),
         }
     });
     Ok(())
@@ -102,39 +113,6 @@ fn url(address: &Address, path: &str) -> String {
 async fn finished(thread: &JoinHandle<()>) {
     while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// SIGTERM, SIGINT and SIGHUP.
-struct Signals(Signal, Signal, Signal);
-
-/// What a signal says.
-#[derive(PartialEq, Eq)]
-enum Told {
-    End,
-    Reload,
-}
-
-/// SIGXFSZ: a file would grow beyond the limit of the process. Where nobody takes it, it ends the process.
-const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        // Taken for good, and not looked at: from here on only the write fails, and the ledger knows what to do then.
-        let _taken = signal(FILE_TOO_LONG)?;
-        Ok(Self(
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        ))
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.0.recv() => Told::End,
-            _ = self.1.recv() => Told::End,
-            _ = self.2.recv() => Told::Reload,
-        }
     }
 }
 
@@ -170,6 +148,7 @@ pub struct Running {
     stage: watch::Sender<Stage>,
     workers: Arc<Workers>,
     control: Option<JoinHandle<()>>,
+    beats: Beats,
     /// Reads the configuration again, for as long as somebody can ask for it.
     reloads: Option<(Reloads, JoinHandle<()>)>,
     /// Looks for keys that were made, for as long as it can be told to stop.
@@ -250,6 +229,9 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     let clients = || Clients(Worker::of(&gateway));
     let workers = Workers::start(workers, &timed, &staged, clients);
     let workers = Arc::new(workers.context("no threads to serve with")?);
+    let beat = Arc::new(Beat::default());
+    let mut beats = workers.beats();
+    beats.0.push(Arc::clone(&beat));
     let (reloads, asked) = mpsc::channel();
     let (bound, listening) = oneshot::channel();
     let control = Control {
@@ -257,6 +239,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         workers: Arc::clone(&workers),
         stage: staged,
         times: timed,
+        beat,
     };
     let control = control.start(loaded, reloads.clone(), bound)?;
     let listening = listening
@@ -284,6 +267,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         stage,
         workers,
         control: Some(control),
+        beats,
         reloads: Some((reloads, reloading)),
         keys: Some((stop, looking)),
         _writer: writer,
@@ -322,6 +306,7 @@ struct Control {
     workers: Arc<Workers>,
     stage: watch::Receiver<Stage>,
     times: watch::Receiver<Times>,
+    beat: Arc<Beat>,
 }
 
 impl Control {
@@ -366,7 +351,7 @@ impl Control {
             tokio::select! {
                 _ = serving => {}
                 () = proxy::discover(&self.gateway) => {}
-                () = keep_ledger(&self.gateway) => {}
+                () = keep_ledger(&self.gateway, &self.beat) => {}
             }
         };
         spawn("control", move || runtime.block_on(run))
@@ -391,9 +376,10 @@ impl Control {
 }
 
 /// Lets the ledger take back what nobody uses.
-async fn keep_ledger(gateway: &Gateway) {
+async fn keep_ledger(gateway: &Gateway, beat: &Beat) {
     loop {
         tokio::time::sleep(LEDGER_TICK).await;
+        beat.beats();
         for it in gateway.state.ledger.tick((gateway.wall)()) {
             let (scope, name) = (it.account.scope().name(), &**it.account.name());
             gateway.state.telemetry.metrics.warned(scope, name);
@@ -440,6 +426,11 @@ impl Running {
             wait(LAST_WORDS, || workers.open());
         }
         self.end();
+    }
+
+    /// Whether its threads go on.
+    pub fn beats(&self) -> Beats {
+        self.beats.clone()
     }
 
     /// Reads the configuration again. What becomes of it is logged.

@@ -6,6 +6,7 @@
 //! done with a request is a handler it is given.
 
 mod answer;
+mod beat;
 mod connection;
 mod listen;
 mod pulse;
@@ -26,6 +27,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use beat::{Beat, Beats};
 pub use connection::serve;
 pub use listen::{Accepting, Address, Listeners, Prepared};
 
@@ -86,6 +88,7 @@ pub struct Workers {
 struct Seat {
     connections: mpsc::UnboundedSender<Guest>,
     open: Arc<AtomicUsize>,
+    beat: Arc<Beat>,
 }
 
 /// A connection on its way to a worker, and what it holds on to while it is open.
@@ -139,7 +142,9 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let work = work(receiver, times.clone(), stage.clone(), handler());
+            let beat = Arc::new(Beat::default());
+            let watched = (times.clone(), stage.clone());
+            let work = work(receiver, watched, handler(), Arc::clone(&beat));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{n}"))
                 .spawn(move || runtime.block_on(work))?;
@@ -147,6 +152,7 @@ impl Workers {
             workers.seats.push(Seat {
                 connections: sender,
                 open: Arc::default(),
+                beat,
             });
         }
         Ok(workers)
@@ -192,6 +198,11 @@ impl Workers {
         }
     }
 
+    /// Whether the threads go on.
+    pub fn beats(&self) -> Beats {
+        Beats(self.seats.iter().map(|it| Arc::clone(&it.beat)).collect())
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.seats
@@ -212,9 +223,9 @@ impl Workers {
 
 async fn work<H: Handler>(
     mut guests: mpsc::UnboundedReceiver<Guest>,
-    times: watch::Receiver<Times>,
-    stage: watch::Receiver<Stage>,
+    (times, stage): (watch::Receiver<Times>, watch::Receiver<Stage>),
     handler: H,
+    beat: Arc<Beat>,
 ) {
     let mut connections = JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -229,7 +240,10 @@ async fn work<H: Handler>(
                 });
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            _ = sweep.tick() => handler.sweep(),
+            _ = sweep.tick() => {
+                beat.beats();
+                handler.sweep();
+            }
         }
     }
     while connections.join_next().await.is_some() {}

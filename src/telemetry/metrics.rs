@@ -94,6 +94,15 @@ impl Metrics {
         let build = Opts::new("tollgate_build_info", "Always 1; the version is the label.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, IntGauge::with_opts(build)).set(1);
+        let reloads = counters(
+            "tollgate_reloads_total",
+            "Configurations put in force, or refused.",
+            &["outcome"],
+        );
+        // There from the start: Prometheus sees no increase in what comes with its first count.
+        for outcome in ["applied", "refused"] {
+            reloads.with_label_values(&[outcome]);
+        }
         let board = Arc::<Board>::default();
         enroll(r, Shown::new(Arc::clone(&board)));
         #[cfg(target_os = "linux")]
@@ -199,11 +208,7 @@ impl Metrics {
                     "1 while the ledger can write; while it is 0, callers with a budget are refused.",
                 ),
             ),
-            reloads: counters(
-                "tollgate_reloads_total",
-                "Configurations put in force, or refused.",
-                &["outcome"],
-            ),
+            reloads,
             connections: register(
                 r,
                 IntGauge::new("tollgate_connections", "Connections of clients."),

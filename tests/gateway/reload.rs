@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::json;
 
-use crate::cli::{Served, folder_with};
+use crate::cli::{Served, folder_with, tollgate};
 use crate::path::one;
 use crate::support::{
     Act, Answer, CHAT, DONE, FINISH, Gateway, Provider, ask, chat, chat_stream, client, completion,
-    delta, post, until,
+    delta, model, post, provider_at, until,
 };
 
 #[tokio::test]
@@ -204,6 +204,78 @@ async fn what_is_written_into_the_file_comes_into_force() {
     assert_eq!(reloads(&gateway, "applied"), 2.0);
 }
 
+/// A reload every tenth of a second under full load, for a few seconds; `RELOAD_SECONDS=60` makes it a minute.
+#[tokio::test]
+async fn reloads_one_after_another_lose_nothing_and_err_nothing() {
+    let seconds = std::env::var("RELOAD_SECONDS").map_or(3, |text| text.parse().unwrap());
+    let answer = Act::json(completion("x"));
+    let stream = Act::events([delta("a"), delta("b"), FINISH.into(), DONE.into()]);
+    let (whole, streams) = (Provider::new([answer]).await, Provider::new([stream]).await);
+    let version = |n: usize| {
+        let budget = format!("budget = {{ usd = {}, per = \"month\" }}\n", 1000 + n);
+        let both = [
+            provider_at("whole", whole.address, "free = true"),
+            provider_at("streams", streams.address, "free = true"),
+            model("fast", &["whole/x"], ""),
+            model("slow", &["streams/x"], ""),
+            model(&format!("new-{n}"), &["whole/x"], ""),
+            format!(
+                "[keys.ann]\nkey = \"sk-ann\"\nlimits = {{ concurrency = {} }}\n{budget}",
+                100 + n
+            ),
+        ];
+        file("watch = false\n", &both.concat())
+    };
+    let gateway = Arc::new(Gateway::of_file(folder_with(&version(0))).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let (gateway, stop) = (Arc::clone(&gateway), Arc::clone(&stop));
+        load.spawn(async move {
+            let mut answered = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let body = if n % 2 == 0 {
+                    chat("fast")
+                } else {
+                    chat_stream("slow")
+                };
+                let answer = ask(&gateway, body).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                assert!(n % 2 == 0 || answer.text().ends_with(DONE));
+                answered += 1;
+            }
+            answered
+        });
+    }
+    let (began, mut reloads) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        reloads += 1;
+        write(gateway.folder(), &version(reloads));
+        let told = reload(gateway.admin).await;
+        assert_eq!(told.status, 200, "{}", told.text());
+        let model = format!("new-{reloads}");
+        assert_eq!(status(gateway.address, "sk-ann", &model).await, 200);
+        let next = Duration::from_millis(100) * u32::try_from(reloads).unwrap();
+        tokio::time::sleep(next.saturating_sub(began.elapsed())).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut answered = reloads;
+    while let Some(ended) = load.join_next().await {
+        answered += ended.unwrap();
+    }
+    println!("{answered} answers, {reloads} reloads");
+    assert_eq!(
+        whole.count() + streams.count(),
+        answered,
+        "each went up once"
+    );
+    assert_eq!(gateway.in_flight(), 0);
+    let entries = "SELECT count(*) FROM entry";
+    let entered = gateway.ledger().query_row(entries, [], |row| row.get(0));
+    let entered = usize::try_from(entered.unwrap_or(-1_i64)).unwrap();
+    assert_eq!(entered, answered, "each is in the books once");
+}
+
 /// As Kubernetes mounts a `ConfigMap`, and a `Secret` beside it: two links, of which the first is swapped.
 #[tokio::test]
 async fn links_that_are_swapped_are_followed() {
@@ -381,6 +453,41 @@ fn a_hangup_reloads_and_the_log_tells_what_changed() {
     let told = served.line_with("not reloaded");
     assert!(told.contains("there is no [providers.nobody]"), "{told}");
     served.signal("-TERM");
+    assert_eq!(served.exit_code(), 0);
+}
+
+#[test]
+fn a_service_manager_is_told_how_it_is() {
+    let folder = folder_with(&file("", &echo("fast", "sk-ann")));
+    let path = folder.path().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut said = String::new();
+    let mut hears = |what: &str| {
+        while !said.contains(what) {
+            let mut buffer = [0; 256];
+            let length = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("{what}: {error}, after {said}"));
+            said += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        said.clear();
+    };
+    let mut command = tollgate(folder.path());
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000");
+    let served = Served::spawn(&mut command);
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    served.signal("-HUP");
+    hears("RELOADING=1\nMONOTONIC_USEC=");
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    served.signal("-TERM");
+    hears("STOPPING=1");
     assert_eq!(served.exit_code(), 0);
 }
 
