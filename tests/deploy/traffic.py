@@ -70,7 +70,9 @@ def a_round():
     for _ in range(4):
         ask("fine", [200, 429], key="slowed")
     # One is asked, one waits, the others find the line full.
-    together(*[lambda: ask("held", [200, 503]) for _ in range(5)])
+    together(*[lambda: ask("held", [200, 429]) for _ in range(5)])
+    # More than may be under way.
+    together(*[lambda: ask("slow", [200, 503], stream=True, leave=True) for _ in range(12)])
 
 
 for number in range(3):
