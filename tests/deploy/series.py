@@ -61,10 +61,13 @@ def fill(query, chosen):
     return query
 
 
-def has_data(query):
+def has_data(query, legend):
+    """And all labels that the legend is made of."""
     found = ask("query", query=query)["result"]
     numbers = [float(it["value"][1]) for it in found]
     need(any(math.isfinite(number) for number in numbers), f"no data: {query}\n{found}")
+    for label in re.findall(r"\{\{(\w+)\}\}", legend):
+        need(any(label in it["metric"] for it in found), f"no {label}: {query}\n{found}")
 
 
 def panels():
@@ -77,9 +80,9 @@ def is_about_reloads(text):
 
 def panel_has_data(panel, chosen):
     for target in panel["targets"]:
-        has_data(fill(target["expr"], {}))
+        has_data(fill(target["expr"], {}), target["legendFormat"])
         # With each variable set to all that there is, one by one, as Grafana writes a choice of several.
-        has_data(fill(target["expr"], chosen))
+        has_data(fill(target["expr"], chosen), target["legendFormat"])
 
 
 def board_is_well_made():
