@@ -108,7 +108,7 @@ def has(program):
 # --- configurations ---
 
 
-def configurations():
+def configurations(with_helm):
     """All that are in the folder: where, the text, the names of its secrets that are files, and who ends it after how long."""
     for path in ("gateway.toml", "compose/gateway.toml", "systemd/gateway.toml"):
         grace = None
@@ -118,13 +118,13 @@ def configurations():
             grace = seconds(re.search("^TimeoutStopSec=(.+)$", (DEPLOY / "tollgate.service").read_text(), re.M)[1])
         yield path, (DEPLOY / path).read_text(), None, grace
     sets = [("kubernetes/edge", edge()), ("kubernetes/sidecar", sidecar())]
-    if (TOOLS / "helm").exists():
+    if with_helm:
         sets.append(("helm/tollgate", helm("secrets.values.groq=x")))
     for where, objects in sets:
         (config,) = [it["data"]["gateway.toml"] for it in objects if it["kind"] == "ConfigMap"]
         (secret,) = [it for it in objects if it["kind"] == "Secret"]
         (pod,) = [spec for _, spec in pods(objects)]
-        yield where, config, {**secret.get("data", {}), **secret.get("stringData", {})}, pod["terminationGracePeriodSeconds"]
+        yield where, config, {**secret.get("data", {}), **secret.get("stringData", {})}, pod.get("terminationGracePeriodSeconds", 30)
 
 
 def configuration_is_fine(text, files):
@@ -393,7 +393,9 @@ def main():
     check("YAML: yamllint", yaml_is_well_formed)
     check("Dockerfile: hadolint", dockerfile_is_linted)
     check("Dockerfile: what it promises and what it copies", image_is_as_promised)
-    for where, text, files, grace in configurations():
+    # What cannot be rendered cannot be looked at.
+    with_helm = (TOOLS / "helm").exists() and check("helm: the chart is rendered", helm)
+    for where, text, files, grace in configurations(with_helm):
         check(f"{where}: tollgate check", configuration_is_fine, text, files)
         if grace is not None:
             check(f"{where}: time to drain", grace_is_long_enough, text, grace)
@@ -408,7 +410,7 @@ def main():
         check("kubernetes/edge: kubectl kustomize", kustomize_has_them_all)
     else:
         skip("kubernetes/edge: kubectl kustomize", "there is no kubectl for this machine")
-    if (TOOLS / "helm").exists():
+    if with_helm:
         check("helm: lint --strict", chart_is_linted)
         check("helm: the same as kubernetes/edge", chart_is_like_the_manifests)
         check("helm: values that are misspelt", chart_refuses_what_is_misspelt)
@@ -419,7 +421,7 @@ def main():
             ("helm, with everything", helm(*EVERYTHING), [*KINDS, "PodMonitor", "PrometheusRule", "NetworkPolicy"]),
             ("helm, bare", helm(*BARE), ["StatefulSet"]),
         ]
-    else:
+    elif not (TOOLS / "helm").exists():
         skip("helm", "there is no helm for this machine")
     for where, objects, kinds in sets:
         check(f"{where}: schemas of Kubernetes {' and '.join(KUBERNETES)}", all_fit, objects, kinds)

@@ -179,13 +179,14 @@ find_gateway() {
   gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
 }
 
-py() { "$made/python/bin/python" -B "$@"; }
+# A program and no function: what is started in the background is ended by its pid.
+py=("$made/python/bin/python" -B)
 
 # Waits until the URL answers 200; gives up when the process has ended or after 15 seconds.
 wait_until_ready() {
   local pid=$1 url=$2 waited
   for ((waited = 0; waited < 150; waited++)); do
-    if py - "$url" 2>/dev/null <<'PYTHON'
+    if "${py[@]}" - "$url" 2>/dev/null <<'PYTHON'
 import sys, urllib.request
 sys.exit(urllib.request.urlopen(sys.argv[1], timeout=2).status != 200)
 PYTHON
@@ -198,7 +199,7 @@ PYTHON
 
 # Free ports, asked of the system. Another program may take one before it is used; then others are tried.
 free_ports() {
-  py -c '
+  "${py[@]}" -c '
 import socket, sys
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
 print(*(server.getsockname()[1] for server in held))' "$1"
@@ -206,7 +207,7 @@ print(*(server.getsockname()[1] for server in held))' "$1"
 
 start_provider() {
   local waited
-  py "$here/provider.py" "$work/provider" >"$work/provider.log" 2>&1 &
+  "${py[@]}" "$here/provider.py" "$work/provider" >"$work/provider.log" 2>&1 &
   provider_pid=$!
   for ((waited = 0; waited < 100; waited++)); do
     [ ! -e "$work/provider" ] || break
@@ -322,7 +323,7 @@ check_unit() {
   # Where one may not trace, it says so by its status.
   if "$tools/strace" -f -qq -o "$work/none" true 2>/dev/null; then
     start_gateway traced "$tools/strace" -f -qq -o "$work/trace"
-    py - "$client_url" <<'PYTHON' || die "the gateway that is traced does not answer"
+    "${py[@]}" - "$client_url" <<'PYTHON' || die "the gateway that is traced does not answer"
 import json, sys, urllib.request
 body = json.dumps({"model": "echo/echo", "messages": [{"role": "user", "content": "hello"}]}).encode()
 headers = {"content-type": "application/json", "authorization": "Bearer sk-ann-4f1c09d2b7a86e35"}
@@ -334,7 +335,7 @@ PYTHON
     gateway_pid=
     trace=("$work/trace")
   fi
-  ANALYZE=$tools/systemd-analyze run_checks py "$here/unit.py" "$work/tollgate.service" "${trace[@]}"
+  ANALYZE=$tools/systemd-analyze run_checks "${py[@]}" "$here/unit.py" "$work/tollgate.service" "${trace[@]}"
 }
 
 check_alerts() {
@@ -348,7 +349,7 @@ check_alerts() {
   # The unit tests notice rules that never fire.
   mkdir "$never"
   cp "$root/deploy/prometheus/alerts_test.yaml" "$never"
-  py - "$root/deploy/prometheus/alerts.yaml" "$never/alerts.yaml" <<'PYTHON'
+  "${py[@]}" - "$root/deploy/prometheus/alerts.yaml" "$never/alerts.yaml" <<'PYTHON'
 import sys, yaml
 rules = yaml.safe_load(open(sys.argv[1]))
 for group in rules["groups"]:
@@ -368,11 +369,11 @@ check_series() {
   start_gateway watched
   start_prometheus
   run_one "traffic: everything that is counted has come about" passes \
-    env GATEWAY_URL="$client_url" "$made/python/bin/python" -B "$here/traffic.py"
+    env GATEWAY_URL="$client_url" "${py[@]}" "$here/traffic.py"
   reload
   # The last of it has been asked for, and rules have seen it.
   sleep 3
-  PROMETHEUS=$prometheus_url ADMIN_URL=$admin_url run_checks py "$here/series.py"
+  PROMETHEUS=$prometheus_url ADMIN_URL=$admin_url run_checks "${py[@]}" "$here/series.py"
 }
 
 find_gateway
@@ -383,7 +384,7 @@ export ROOT=$root TOOLS=$tools GATEWAY=$gateway SUMMARY=$work/summary
 failed=
 ran=0
 : >"$work/summary"
-run_checks py "$here/files.py"
+run_checks "${py[@]}" "$here/files.py"
 start_provider
 check_unit
 check_alerts
