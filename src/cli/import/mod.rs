@@ -1,25 +1,25 @@
 //! `tollgate import`: how does another gateway's configuration read in tollgate's words?
 //!
-//! From LiteLLM's config.yaml to a gateway.toml, in one walk: [`yaml`] reads the text as a tree, [`marks`] numbers its
-//! values, [`settings`] and [`routing`] read what holds for all, [`deployments`] what each entry of `model_list` says, with
-//! [`sites`] for whom it asks; [`models`] and [`targets`] put them together, and [`toml`] writes it. Every value of the file
-//! has a mark in the end: exact, approximate, manual or unsupported. No key or other secret is ever written, or told.
+//! From LiteLLM's config.yaml to a gateway.toml, in one walk: `yaml` reads the text as a tree, `marks` numbers its values,
+//! `settings` and `routing` read what holds for all, `deployments` what each entry of `model_list` says, with `sites` for
+//! whom it asks; `models` and `targets` put them together, and `toml` writes it. Every value of the file has a mark in the
+//! end: exact, approximate, manual or unsupported. No key or other secret is ever written, or told.
 
-mod amounts;
-mod deployments;
+mod yaml;
 mod marks;
-mod fallbacks;
-mod models;
+mod words;
+mod amounts;
+mod settings;
+mod routing;
 mod names;
+mod sites;
 mod params;
 mod prices;
-mod routing;
-mod settings;
-mod sites;
+mod deployments;
+mod models;
 mod targets;
+mod fallbacks;
 mod toml;
-mod words;
-mod yaml;
 
 use std::collections::BTreeSet;
 use std::fmt;
