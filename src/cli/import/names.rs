@@ -176,8 +176,64 @@ pub(super) fn adapted(url: &str, address: Address) -> String {
         Address::Anthropic => bare(&["/v1/messages", "/v1"]) + "/v1",
         Address::Bare => bare(&["/v1"]) + "/v1",
         Address::Azure => {
-            let host = url.split_once("/openai").map_or(url, |(host, _)| host);
-            format!("{host}/openai/v1")
+            // A resource may be called openai itself.
+            let path = url
+                .find("://")
+                .and_then(|at| Some(at + 3 + url.get(at + 3..)?.find('/')?));
+            let (host, path) = url.split_at(path.unwrap_or(url.len()));
+            let before = path
+                .split_once("/openai")
+                .map_or(path, |(before, _)| before);
+            format!("{host}{before}/openai/v1")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_put_as_tollgate_has_them() {
+        for (address, written, want) in [
+            (Address::Same, "http://h:1/v1/", "http://h:1/v1"),
+            (Address::Same, "http://h/v1/chat/completions", "http://h/v1"),
+            (Address::Anthropic, "https://h", "https://h/v1"),
+            (Address::Anthropic, "https://h/v1/messages", "https://h/v1"),
+            (Address::Bare, "http://h:11434/", "http://h:11434/v1"),
+            (Address::Bare, "http://h:11434/v1", "http://h:11434/v1"),
+            (
+                Address::Azure,
+                "https://blue.openai.azure.com/",
+                "https://blue.openai.azure.com/openai/v1",
+            ),
+            (
+                Address::Azure,
+                "https://openai-1.openai.azure.com",
+                "https://openai-1.openai.azure.com/openai/v1",
+            ),
+            (
+                Address::Azure,
+                "https://openai.h/openai/deployments/x",
+                "https://openai.h/openai/v1",
+            ),
+            (
+                Address::Azure,
+                "https://h/front/openai/v1/",
+                "https://h/front/openai/v1",
+            ),
+            (Address::Azure, "openai", "openai/openai/v1"),
+        ] {
+            assert_eq!(adapted(written, address), want, "{written}");
+        }
+    }
+
+    #[test]
+    fn every_provider_that_is_known_has_a_preset() {
+        let presets: std::collections::BTreeMap<String, crate::config::Provider> =
+            crate::config::load::presets(crate::provider::PRESETS).unwrap();
+        for (name, preset, ..) in KNOWN {
+            assert!(presets.contains_key(*preset), "{name}: {preset}");
         }
     }
 }

@@ -192,7 +192,12 @@ impl Reading<'_> {
         let (url, note) = match (url, node.variable()) {
             (Some(url), _) => (url, self.address(node, address)),
             (None, Some(name)) => {
-                let text = format!("write the address that {name} holds, with its /v1");
+                let text = match address {
+                    Address::Azure => {
+                        format!("write the address that {name} holds, with /openai/v1 behind it")
+                    }
+                    _ => format!("write the address that {name} holds, with its /v1"),
+                };
                 (nowhere(name), Some(self.marks.manual(node, text)))
             }
             (None, None) => {
@@ -201,7 +206,7 @@ impl Reading<'_> {
             }
         };
         place.notes.extend(note);
-        if preset == "openai" && !url.starts_with("https://api.openai.com") {
+        if preset == "openai" && !url.starts_with("https://api.openai.com/") {
             place.site.preset = OTHER;
         }
         place.site.base_url = Some(url);
