@@ -260,6 +260,7 @@ fn the_only_places_that_know_an_outside_crate_are_its_home() {
         ),
         ("toml_edit::", &["src/config/load.rs", "src/config/tree.rs"]),
         ("governor::", &["src/admission/guesses.rs"]),
+        ("saphyr_parser::", &["src/cli/import/yaml.rs"]),
         ("clap::", &["src/cli/", "src/main.rs"]),
         ("anyhow::", &["src/cli/"]),
         // TLS is made once for a plan, and shared by all workers so that sessions resume: hence not in `upstream`.
@@ -329,6 +330,7 @@ fn the_examples_of_the_pages_are_valid() {
     for page in [
         "README.md",
         "docs/fallback.md",
+        "docs/import.md",
         "docs/keys.md",
         "docs/providers.md",
         "docs/routing.md",

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod import;
 pub mod keys;
 pub mod prices;
 pub mod providers;
@@ -87,6 +88,9 @@ pub enum Command {
         /// A file that is not there yet
         file: PathBuf,
     },
+    /// Write a gateway.toml from another gateway's configuration: litellm
+    #[command(subcommand)]
+    Import(import::Import),
     /// What is known of prices: show, import, diff
     #[command(subcommand)]
     Prices(Prices),
@@ -193,6 +197,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
         Command::Replay { log, json } => replay::run(&file, environment, &log, json),
         Command::Backup { file: to } => usage::backup(&file, environment, &to),
         Command::Usage { by, since, format } => usage::run(&file, environment, &by, since, format),
+        Command::Import(import::Import::Litellm {
+            file,
+            output,
+            force,
+        }) => import::litellm(&file, output.as_deref(), force),
         Command::Prices(Prices::Show { what }) => prices::show(&file, what.as_deref()),
         Command::Prices(Prices::Import { format, file: list }) => {
             prices::import(&file, format, &list)
