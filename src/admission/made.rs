@@ -41,6 +41,11 @@ impl MadeKeys {
         self.revoked.insert(Arc::clone(name));
     }
 
+    /// How many names have a key.
+    pub fn count(&self) -> usize {
+        self.digests.len()
+    }
+
     /// The first thousand that have limits of their own.
     pub fn limited(&self) -> impl Iterator<Item = &Arc<Caller>> {
         self.limited.values()

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use tokio::task::JoinSet;
 
-use super::{Failed, Loaded};
+use super::progress::Progress;
+use super::{Failed, Loaded, count};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::plan::Plan;
@@ -37,7 +38,9 @@ pub fn run(file: &Path, environment: Environment, probe: bool, strict: bool) -> 
             .enable_all()
             .build();
         let runtime = runtime.context("no runtime to probe with")?;
+        let asking = Progress::of("asking the providers for their models");
         let silent = runtime.block_on(probe_all(&plan));
+        drop(asking);
         if silent > 0 {
             let message = format!("{} did not answer", count(silent, "provider"));
             return Err(Failed::User(anyhow::Error::msg(message)));
@@ -48,10 +51,6 @@ pub fn run(file: &Path, environment: Environment, probe: bool, strict: bool) -> 
         return Err(Failed::User(anyhow::Error::msg(message)));
     }
     Ok(())
-}
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Who is asked through a proxy, in order; the proxies without their credentials.

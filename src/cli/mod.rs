@@ -4,7 +4,9 @@ pub mod check;
 pub mod explain;
 pub mod import;
 pub mod keys;
+pub mod pages;
 pub mod prices;
+mod progress;
 pub mod providers;
 mod reload;
 pub mod replay;
@@ -31,9 +33,15 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::import::Format;
 
+/// What `--version` says: with the commit, if it is known.
+const VERSION: &str = match option_env!("TOLLGATE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// A routing gateway for language models.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", version, about, disable_help_subcommand = true)]
+#[command(name = "tollgate", version = VERSION, about, disable_help_subcommand = true)]
 pub struct Arguments {
     /// The configuration; default: ./gateway.toml, else $`TOLLGATE_CONFIG`
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -94,6 +102,16 @@ pub enum Command {
     /// What is known of prices: show, import, diff
     #[command(subcommand)]
     Prices(Prices),
+    /// Print what makes a shell complete the commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command
+    Man {
+        /// Into this folder
+        folder: PathBuf,
+    },
 }
 
 /// What to do with keys.
@@ -193,6 +211,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
         Command::Keys(Keys::Rotate { name, grace }) => {
             keys::rotate(&file, environment, &name, grace)
         }
+        Command::Completions { shell } => {
+            pages::completions(shell);
+            Ok(())
+        }
+        Command::Man { folder } => pages::man(&folder),
         Command::Providers => providers::run(),
         Command::Replay { log, json } => replay::run(&file, environment, &log, json),
         Command::Backup { file: to } => usage::backup(&file, environment, &to),
@@ -214,6 +237,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failed> {
 fn print(lines: &[String]) {
     let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// So many of something: `1 key`, `2 keys`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn file(named: Option<PathBuf>, environment: &Environment) -> PathBuf {

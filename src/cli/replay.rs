@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use super::{Failed, Loaded};
 use crate::config::load::Source;
 use crate::config::secret::Environment;
@@ -61,6 +62,7 @@ pub fn run(file: &Path, environment: Environment, log: &Path, as_json: bool) -> 
         .enumerate()
         .peekable();
     let mut sum = Sum::default();
+    let deciding = Progress::of("deciding again");
     while let Some((n, line)) = lines.next() {
         let line = line.with_context(|| format!("{} cannot be read", log.display()));
         let line = line.map_err(Failed::User)?;
@@ -76,6 +78,7 @@ pub fn run(file: &Path, environment: Environment, log: &Path, as_json: bool) -> 
             Err(_) => {}
         }
     }
+    drop(deciding);
     super::print(&match as_json {
         true => vec![format!("{:#}", sum.json())],
         false => sum.lines(),

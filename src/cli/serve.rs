@@ -16,15 +16,16 @@ use tokio::task::JoinSet;
 
 use super::reload::{Reloadable, Reloader};
 use super::signals::{Signals, Told};
-use super::{Failed, Loaded, service};
+use super::{Failed, Loaded, count, service};
 use crate::admin::Window;
 use crate::admin::reload::Reloads;
+use crate::admission::MadeKeys;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::config::{Config, Listen, Log};
 use crate::gateway::{Gateway, Wall};
 use crate::ledger::Ledger;
-use crate::plan::money;
+use crate::plan::{Plan, money};
 use crate::proxy::{self, Worker};
 use crate::response::Body;
 use crate::server::{self, Address, Beat, Beats, Handler, Listeners, Stage, Times, Workers};
@@ -65,6 +66,7 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     for warning in plan.gaps.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
     }
+    tracing::info!("{}", served(&plan, &running.gateway.state.made.load()));
     // Another may take its place.
     drop(plan);
     for address in &running.addresses {
@@ -100,6 +102,17 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         }
     });
     Ok(())
+}
+
+/// What there is for whom: `serving 3 models of 2 providers to 12 keys`.
+fn served(plan: &Plan, made: &MadeKeys) -> String {
+    let (models, providers) = (plan.models.len(), plan.providers.len());
+    let whom = match plan.keyring.let_in(made) {
+        Some(_) => "anybody, without a key".to_owned(),
+        None => count(plan.keyring.callers().count() + made.count(), "key"),
+    };
+    let (models, providers) = (count(models, "model"), count(providers, "provider"));
+    format!("serving {models} of {providers} to {whom}")
 }
 
 /// What a person can put into a browser; for a socket in the file system there is no such thing.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 
+use super::progress::Progress;
 use super::{Failed, Loaded};
 use crate::config;
 use crate::config::load::Source;
@@ -55,7 +56,9 @@ pub fn run(
 ) -> Result<(), Failed> {
     let ledger = place(file, environment)?;
     let since = since.and_then(|age| SystemTime::now().checked_sub(age));
+    let reading = Progress::of("reading the ledger");
     let rows = Report::read(&ledger, by, since).map_err(failed)?;
+    drop(reading);
     super::print(&match format {
         Format::Table => table(by, &rows),
         Format::Json => vec![rows::json(by, &rows)],
@@ -67,7 +70,9 @@ pub fn run(
 /// Copies the ledger.
 pub fn backup(file: &Path, environment: Environment, to: &Path) -> Result<(), Failed> {
     let ledger = place(file, environment)?;
+    let copying = Progress::of("copying the ledger");
     ledger::backup(&ledger, to).map_err(failed)?;
+    drop(copying);
     super::print(&[format!(
         "{} is a copy of {}",
         to.display(),

@@ -395,6 +395,74 @@ fn the_presets_are_listed() {
 }
 
 #[test]
+fn shells_and_man_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, help, _) = run(folder.path(), &["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<_> = commands
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
+    assert!(code == 0 && commands.len() > 10, "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, text, err) = run(folder.path(), &["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        for command in &commands {
+            assert!(text.contains(command), "{shell} does not know {command}");
+        }
+    }
+    let (code, _, err) = run(folder.path(), &["completions", "tcsh"]);
+    assert_eq!(code, 2, "{err}");
+    let (code, _, err) = run(folder.path(), &["man", "pages"]);
+    assert_eq!(
+        (code, err.as_str()),
+        (1, "pages is no folder: make it first\n")
+    );
+    std::fs::create_dir(folder.path().join("pages")).unwrap();
+    assert_eq!(run(folder.path(), &["man", "pages"]).0, 0);
+    for command in &commands {
+        let page = folder.path().join(format!("pages/tollgate-{command}.1"));
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(
+            page.contains(".SH NAME") && page.contains(".SH OPTIONS"),
+            "{page}"
+        );
+    }
+    let bash = Command::new("bash")
+        .args(["-n", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .spawn();
+    let mut bash = bash.unwrap();
+    let (_, text, _) = run(folder.path(), &["completions", "bash"]);
+    bash.stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    assert!(bash.wait().unwrap().success(), "bash cannot read it");
+}
+
+#[test]
+fn it_says_what_it_serves_to_whom() {
+    let folder = folder_with(&format!("{SMALL}[models.a]\ntargets = [\"echo/x\"]\n"));
+    let mut served = Served::start(folder.path());
+    let line = served.line_with("serving");
+    assert!(
+        line.contains("serving 1 model of 1 provider to anybody, without a key"),
+        "{line}"
+    );
+    served.port();
+    drop(served);
+    let (code, _, err) = run(folder.path(), &["keys", "new", "ann"]);
+    assert_eq!(code, 0, "{err}");
+    let mut served = Served::start(folder.path());
+    let line = served.line_with("serving");
+    assert!(
+        line.contains("serving 1 model of 1 provider to 1 key"),
+        "{line}"
+    );
+}
+
+#[test]
 fn it_serves_tells_each_request_in_one_line_and_ends_when_told() {
     for (signal, log) in [("-TERM", "json"), ("-INT", "text")] {
         let folder = folder_with(&SMALL.replace("json", log));

@@ -1,0 +1,41 @@
+//! Which commit is this built from? `tollgate --version` says so.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=TOLLGATE_COMMIT");
+    // Where the sources are without their history, as in the build of an image, whoever builds may say.
+    let said = std::env::var("TOLLGATE_COMMIT").ok();
+    // Only what is given to others: a build for tests would otherwise begin anew with each commit.
+    let is_release = std::env::var("PROFILE").is_ok_and(|it| it == "release");
+    let found = || is_release.then(commit).flatten();
+    if let Some(commit) = said.filter(|it| !it.is_empty()).or_else(found) {
+        let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+        println!("cargo::rustc-env=TOLLGATE_VERSION={version} ({commit})");
+    }
+}
+
+/// The first digits of the commit, with a `+` if something else than that is built.
+fn commit() -> Option<String> {
+    for file in ["HEAD", "index"] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            git(&["rev-parse", "--git-path", file])?
+        );
+    }
+    // A folder of another project's may have us in it.
+    let root = git(&["rev-parse", "--show-toplevel"])?;
+    if std::fs::canonicalize(root).ok()? != std::fs::canonicalize(".").ok()? {
+        return None;
+    }
+    let commit = git(&["rev-parse", "--short=9", "HEAD"])?;
+    let is_changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Some(commit + if is_changed { "+" } else { "" })
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
