@@ -18,6 +18,7 @@ use super::serve::{self, at};
 use super::{Loaded, service};
 use crate::admin::reload::{Refused, Reloaded};
 
+use crate::config::Diagnostic;
 use crate::config::changes::Written;
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
@@ -44,8 +45,9 @@ type Marks = BTreeMap<PathBuf, Option<u64>>;
 pub(super) struct Reloader {
     environment: Environment,
     running: Reloadable,
-    /// The configuration in force, as it was read.
-    name: PathBuf,
+    /// Where the configuration stands; none if it was never in a file.
+    file: Option<PathBuf>,
+    /// The one in force.
     written: Written,
     is_watched: bool,
     /// What stood in the files when they were read last, whatever came of it.
@@ -67,16 +69,21 @@ pub(super) struct Reloadable {
 impl Reloader {
     /// Of a gateway that was started with this.
     pub(super) fn new(loaded: &Loaded, running: Reloadable) -> Self {
-        let name = loaded.source.path().to_owned();
-        let (written, folder) = (loaded.source.written(), loaded.source.folder());
-        let files = files(&written, folder, &loaded.environment);
+        let source = &loaded.source;
+        let (written, file) = (source.written(), source.file().map(Path::to_owned));
+        let mut seen = marks(files(&written, source.folder(), &loaded.environment));
+        // As it was read: to start takes a while, in which something else may have been written.
+        seen.extend(
+            file.clone()
+                .map(|file| (file, Some(mark(source.text().as_bytes())))),
+        );
         Self {
             environment: loaded.environment.clone(),
             running,
             is_watched: loaded.config.server.watch,
-            seen: marks(files.chain([name.clone()])),
+            seen,
             written,
-            name,
+            file,
             settling: None,
             retired: Vec::new(),
         }
@@ -88,10 +95,8 @@ impl Reloader {
         loop {
             match asked.recv_timeout(pause) {
                 Ok(who) => {
-                    service::reloading();
                     // Whoever asked may have left.
                     let _ = who.send(self.reload());
-                    service::ready();
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => pause = self.look(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -102,7 +107,7 @@ impl Reloader {
     /// Reloads if something has changed, and says when to look again.
     fn look(&mut self) -> Duration {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
-        if !self.is_watched {
+        if !self.is_watched || self.file.is_none() {
             return LOOK;
         }
         #[expect(
@@ -129,8 +134,13 @@ impl Reloader {
         if self.running.gateway.draining.load(Ordering::Acquire) {
             return Err(Refused(vec!["this gateway is ending".to_owned()]));
         }
+        let Some(file) = self.file.clone() else {
+            let message = "the configuration was not read from a file";
+            return Err(Refused(vec![message.to_owned()]));
+        };
+        service::reloading();
         let before = self.seen.clone();
-        let read = self.read();
+        let read = self.read(&file);
         let outcome = read.and_then(|(loaded, written)| self.apply(&loaded, written, &before));
         match &outcome {
             Ok(reloaded) => tell(reloaded),
@@ -140,19 +150,20 @@ impl Reloader {
                 }
             }
         }
+        service::ready();
         outcome
     }
 
     /// Reads the files. Marked before they are read, what changes meanwhile is seen by the next look.
-    fn read(&mut self) -> Result<(Loaded, Written), Refused> {
+    fn read(&mut self, file: &Path) -> Result<(Loaded, Written), Refused> {
         let refused = |gateway: &Gateway, Flaws(flaws)| {
             gateway.state.telemetry.metrics.reloaded("refused");
             Refused(flaws)
         };
         let gateway = &self.running.gateway;
-        self.seen.insert(self.name.clone(), mark(&self.name));
-        let source = Source::open(&self.name).map_err(|flaws| refused(gateway, flaws))?;
-        let own = self.seen.remove_entry(&self.name);
+        self.seen.extend(marks([file.to_owned()].into_iter()));
+        let source = Source::open(file).map_err(|flaws| refused(gateway, flaws))?;
+        let own = self.seen.remove_entry(file);
         let written = source.written();
         self.seen = marks(files(&written, source.folder(), &self.environment));
         self.seen.extend(own);
@@ -181,7 +192,7 @@ impl Reloader {
         let prepare = |section, listeners: &Listeners, wanted: Vec<Address>| {
             prepared(section, listeners, &wanted, &ours).map_err(|flaw| {
                 gateway.state.telemetry.metrics.reloaded("refused");
-                Refused(vec![format!("{}: {flaw}", self.name.display())])
+                Refused(loaded.report(vec![flaw]).0)
             })
         };
         let (server, admin) = (&config.server.listen, &config.admin.listen);
@@ -206,7 +217,8 @@ impl Reloader {
 
     /// The files beside the configuration's own in which something else stands than before.
     fn files_changed(&self, before: &Marks) -> Vec<String> {
-        let others = self.seen.iter().filter(|(file, _)| **file != self.name);
+        let own = self.file.as_ref();
+        let others = self.seen.iter().filter(|(file, _)| Some(*file) != own);
         let changed = others.filter(|(file, mark)| before.get(*file).is_some_and(|it| it != *mark));
         changed
             .map(|(file, _)| file.display().to_string())
@@ -226,16 +238,17 @@ fn files(
 }
 
 fn marks(files: impl Iterator<Item = PathBuf>) -> Marks {
-    files
-        .map(|file| (mark(&file), file))
-        .map(|(mark, file)| (file, mark))
-        .collect()
+    let marked = |file: PathBuf| {
+        let read = std::fs::read(&file).ok();
+        (file, read.map(|bytes| mark(&bytes)))
+    };
+    files.map(marked).collect()
 }
 
-fn mark(file: &Path) -> Option<u64> {
+fn mark(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    std::fs::read(file).ok()?.hash(&mut hasher);
-    Some(hasher.finish())
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Listeners where they shall be, or what is in the way; `ours` are all that are open.
@@ -244,19 +257,20 @@ fn prepared(
     listeners: &Listeners,
     wanted: &[Address],
     ours: &[Address],
-) -> Result<Prepared, String> {
+) -> Result<Prepared, Diagnostic> {
     listeners.prepare(wanted).map_err(|(address, error)| {
         let port = |address: &Address| match address {
             Address::Tcp(address) => Some(address.port()),
             Address::Unix(_) => None,
         };
         let is_ours = |it: &&Address| port(it).is_some() && port(it) == port(&address);
-        match ours.iter().find(is_ours) {
+        let message = match ours.iter().find(is_ours) {
             Some(ours) => format!(
-                "{section}.listen: cannot listen on {address} while {ours} is open: restart to move within a port, or take another one"
+                "cannot listen on {address} while {ours} is open: restart to move within a port, or take another one"
             ),
-            None => format!("{section}.listen: cannot listen on {address}: {error}"),
-        }
+            None => format!("cannot listen on {address}: {error}"),
+        };
+        Diagnostic::new([section, "listen"], message)
     })
 }
 

@@ -40,6 +40,7 @@ const OVERRIDABLE: &[&str] = &["server", "admin", "ledger", "defaults"];
 #[derive(Debug)]
 pub struct Source {
     name: String,
+    file: Option<PathBuf>,
     folder: PathBuf,
     document: ImDocument<String>,
     /// Which variable gave the value at a path.
@@ -68,7 +69,10 @@ impl Source {
             )])
         })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self::parse(name, folder, &text)
+        Ok(Self {
+            file: Some(path.to_owned()),
+            ..Self::parse(name, folder, &text)?
+        })
     }
 
     /// Reads a text as far as its syntax goes. `name` opens every line about it.
@@ -80,6 +84,7 @@ impl Source {
         })?;
         Ok(Self {
             name,
+            file: None,
             folder,
             document,
             overrides: BTreeMap::new(),
@@ -91,9 +96,14 @@ impl Source {
         &self.folder
     }
 
-    /// The file itself; a text that was in none has its name as a path.
-    pub fn path(&self) -> &Path {
-        Path::new(&self.name)
+    /// The file that it was read from, if it was.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// What was read.
+    pub fn text(&self) -> &str {
+        self.document.raw()
     }
 
     /// What stands there.

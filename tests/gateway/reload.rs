@@ -375,7 +375,10 @@ async fn a_flaw_is_told_and_changes_nothing() {
             file("lisen = 1\n", &echo("slow", "sk-ann")),
             "gateway.toml:4: server.lisen: `lisen` is unknown; did you mean `listen`?",
         ),
-        (elsewhere, "server.listen: cannot listen on 127.0.0.1:"),
+        (
+            elsewhere,
+            "gateway.toml:2: server.listen: cannot listen on 127.0.0.1:",
+        ),
         ("[models".to_owned(), "gateway.toml:1: "),
     ] {
         let refused = reloads(&gateway, "refused");
