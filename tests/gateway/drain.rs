@@ -46,6 +46,38 @@ async fn answers_under_way_finish() {
 }
 
 #[tokio::test]
+async fn none_of_500_streams_is_cut_that_ends_within_the_drain() {
+    let (tell, told) = tokio::sync::watch::channel(());
+    let rest = vec![delta("b"), FINISH.into(), DONE.into()];
+    let provider = Provider::new([Act::Gated(vec![delta("a")], told, rest)]).await;
+    let gateway = Gateway::start(&one(&provider)).await;
+    let address = gateway.address;
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..500 {
+        streams.spawn(async move {
+            let path = "/v1/chat/completions";
+            let mut coming = open(address, path, "sk-ann", chat_stream("fast")).await;
+            coming.piece().await.unwrap().unwrap();
+            coming
+        });
+    }
+    let streams = streams.join_all().await;
+    assert_eq!(gateway.in_flight(), 500);
+    let ended = gateway.drain(Duration::ZERO, LONG);
+    until("nobody listens any more", || {
+        std::net::TcpStream::connect(address).is_err()
+    })
+    .await;
+    tell.send_replace(());
+    for coming in streams {
+        let (rest, complete) = coming.rest().await;
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(complete && rest.ends_with(DONE), "it was cut: {rest}");
+    }
+    until("it ended", || ended.is_finished()).await;
+}
+
+#[tokio::test]
 async fn answers_that_take_too_long_end_with_an_error() {
     let provider = Provider::new([Act::Stall(vec![delta("a")]), Act::Hang]).await;
     let gateway = Gateway::start(&one(&provider)).await;

@@ -395,6 +395,34 @@ async fn a_flaw_is_told_and_changes_nothing() {
     assert_eq!(reloads(&gateway, "applied"), 0.0);
 }
 
+/// As long as nobody writes them: a list of keys that a program made.
+#[tokio::test]
+async fn five_megabytes_are_read_as_less_is() {
+    let key = |n| {
+        format!(
+            "[keys.a-key-with-a-rather-long-name-{n}]\nkey = \"sk-with-a-rather-long-secret-of-its-own-{n}\"\n"
+        )
+    };
+    let keys: Vec<String> = (0..60_000).map(key).collect();
+    let keys = keys.concat();
+    let text = file("watch = false\n", &(echo("fast", "sk-ann") + &keys));
+    assert!(text.len() > 5 << 20, "{}", text.len());
+    let gateway = Gateway::of_file(folder_with(&file("", &echo("fast", "sk-ann")))).await;
+    write(gateway.folder(), &text);
+    let told = reload(gateway.admin).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    let last = "sk-with-a-rather-long-secret-of-its-own-59999";
+    assert_eq!(status(gateway.address, last, "fast").await, 200);
+    // A flaw at its end is found, and named by its line.
+    let lines = text.lines().count();
+    write(gateway.folder(), &(text + "[keys.last]\nkey = 1\n"));
+    let told = reload(gateway.admin).await;
+    assert_eq!(told.status, 422);
+    let place = format!("gateway.toml:{}: keys.last.key", lines + 2);
+    assert!(told.text().contains(&place), "{}", told.text());
+    assert_eq!(status(gateway.address, last, "fast").await, 200);
+}
+
 #[tokio::test]
 async fn listeners_come_and_go_and_connections_stay() {
     let free = || {
