@@ -16,6 +16,7 @@ use crate::admission::{InFlight, MadeKeys, Memory};
 use crate::config::{Config, Diagnostic};
 use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
+use crate::provider::site::Servers;
 use crate::response::Closing;
 use crate::response::twins::Twins;
 use crate::route::health::Healths;
@@ -63,6 +64,7 @@ impl Gateway {
             memory: Memory::default(),
             gates: Gates::default(),
             healths: Healths::new(Instant::now()),
+            servers: Servers::default(),
             made: ArcSwap::default(),
             guesses: Guesses::of(GUESSES),
             twins: Twins::default(),

@@ -92,13 +92,14 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        // `route`: what is known of targets outlives plans.
+        // `provider`, `route`: what is known of servers and of targets outlives plans.
         "gateway",
         &[
             "admission",
             "config",
             "ledger",
             "plan",
+            "provider",
             "response",
             "route",
             "telemetry",

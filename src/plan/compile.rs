@@ -15,6 +15,7 @@ use crate::config::money::Unpriced;
 use crate::config::{self, Config, Diagnostic};
 use crate::protocol::Kind;
 use crate::provider::Rules;
+use crate::provider::site::Servers;
 use crate::provider::trust::Trust;
 use crate::route::health::Healths;
 use crate::route::{Allowance, Instead, Route, Strategy, Target, Targets};
@@ -36,6 +37,7 @@ impl Plan {
             surroundings,
             metrics: &state.telemetry.metrics,
             healths: &state.healths,
+            servers: &state.servers,
             owners: Owners {
                 ledger: &state.ledger,
                 gates: &state.gates,
@@ -160,6 +162,7 @@ pub(super) struct Compiler<'c> {
     pub(super) surroundings: Surroundings<'c>,
     pub(super) metrics: &'c Metrics,
     pub(super) healths: &'c Healths,
+    pub(super) servers: &'c Servers,
     pub(super) owners: Owners<'c>,
     /// What each account may spend, once there is no flaw.
     pub(super) budgets: Budgets,

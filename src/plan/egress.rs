@@ -59,7 +59,10 @@ impl<'c> Compiler<'c> {
             http2: entry.http2,
         };
         match Site::new(base, protocol, way) {
-            Ok(site) => Some(Origin::Site(Box::new(site))),
+            Ok(mut site) => {
+                site.closes = self.servers.closes(&site.key);
+                Some(Origin::Site(Box::new(site)))
+            }
             Err(wrong) => {
                 self.wrong_url(name, url, wrong);
                 None

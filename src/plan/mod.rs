@@ -30,6 +30,7 @@ use crate::admission::{Digest, InFlight, Keyring, MadeKeys, Memory};
 use crate::config;
 use crate::ledger::Ledger;
 use crate::protocol::Voice;
+use crate::provider::site::Servers;
 use crate::provider::{Provider, Rules};
 use crate::response::twins::{self, Twins};
 use crate::route::health::{Health, Healths};
@@ -167,6 +168,8 @@ pub struct State {
     pub gates: Gates,
     /// What is known of targets.
     pub healths: Healths,
+    /// What is known of how servers close.
+    pub servers: Servers,
     /// Who has a key that was made.
     pub made: ArcSwap<MadeKeys>,
     /// How often a wrong key was shown.

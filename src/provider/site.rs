@@ -1,13 +1,16 @@
 //! Where is a provider, and how does one get there? Decided once, when the plan is compiled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
+use tokio::time::Instant;
 
 use super::egress::{Proxy, Via};
 use super::trust::{Offer, Tls, Trust};
@@ -48,10 +51,24 @@ pub struct Site {
     pub authority: HeaderValue,
     /// All that tells connections apart: those with the same key are the same.
     pub key: Arc<str>,
+    /// How its connections are closed: one's own, unless it is taken from [`Servers`].
+    pub closes: Arc<Closes>,
     /// By the number of the endpoint; the last are those of lists.
     relative: Box<[Uri]>,
     absolute: Box<[Uri]>,
 }
+
+/// Whether connections to a server may be closed without a word right after they were used, as far as was seen.
+#[derive(Debug)]
+pub struct Closes {
+    made: Instant,
+    /// Milliseconds after that.
+    doubted_until: AtomicU64,
+}
+
+/// What is known of how servers close, by the keys of their sites: whoever asks there, on whichever thread. Outlives plans.
+#[derive(Debug, Default)]
+pub struct Servers(Mutex<BTreeMap<Arc<str>, Arc<Closes>>>);
 
 /// What a socket is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -252,6 +269,42 @@ impl Host {
     }
 }
 
+impl Default for Closes {
+    fn default() -> Self {
+        Self {
+            made: Instant::now(),
+            doubted_until: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Closes {
+    fn millis(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.made);
+        u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// They may, until then.
+    pub fn doubt(&self, until: Instant) {
+        self.doubted_until
+            .store(self.millis(until), Ordering::Relaxed);
+    }
+
+    /// Whether they may.
+    pub fn is_doubted(&self, now: Instant) -> bool {
+        self.millis(now) < self.doubted_until.load(Ordering::Relaxed)
+    }
+}
+
+impl Servers {
+    /// Of the server that connections with this key lead to. Those that no site leads to any more are forgotten.
+    pub fn closes(&self, key: &Arc<str>) -> Arc<Closes> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, closes| Arc::strong_count(closes) > 1);
+        Arc::clone(all.entry(Arc::clone(key)).or_default())
+    }
+}
+
 impl Site {
     /// Puts a base URL and the way there together.
     pub fn new(base: Base, protocol: &dyn Protocol, way: Way<'_>) -> Result<Self, WrongUrl> {
@@ -286,6 +339,7 @@ impl Site {
         Ok(Self {
             authority: HeaderValue::from_str(&base.authority).map_err(|_| WrongUrl::NotAUrl)?,
             key,
+            closes: Arc::default(),
             place: base.place,
             tls,
             via,

@@ -14,6 +14,7 @@ use super::failure::Cause;
 use super::link::{Link, Own, Unsent};
 use super::share::{Share, Shared};
 use crate::provider::Site;
+use crate::provider::site::Closes;
 
 /// Requests that the connections waiting on one shelf have room for, at most: a connection of HTTP/1.1 for one, a
 /// shared one for as many as it takes.
@@ -42,19 +43,13 @@ pub(super) struct Pool(Mutex<Vec<(Arc<str>, Arc<Shelf>)>>);
 
 /// The connections to one site.
 pub(super) struct Shelf {
-    idle: Mutex<Idle>,
+    /// Those of HTTP/1.1 that wait, the youngest last.
+    idle: Mutex<Vec<(Instant, Box<Own>)>>,
     keep: Duration,
+    /// What is known of how they are closed, to whoever connects to the site.
+    closes: Arc<Closes>,
     /// What HTTP/2 needs, where it is wanted.
     shares: Option<Arc<Shares>>,
-}
-
-/// Those of HTTP/1.1 that wait, and how those before them ended.
-#[derive(Default)]
-struct Idle {
-    /// Since when each has lain, the youngest last.
-    own: Vec<(Instant, Box<Own>)>,
-    /// Until when one that was used just now may be about to be closed without a word, as far as was seen.
-    doubted_until: Option<Instant>,
 }
 
 /// Connections that many requests go over at once.
@@ -89,6 +84,7 @@ impl Pool {
             } else {
                 KEEP_PLAIN
             },
+            closes: Arc::clone(&site.closes),
             shares: site.http2.then(Arc::default),
         });
         shelves.push((Arc::clone(&site.key), Arc::clone(&shelf)));
@@ -99,15 +95,20 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant) {
         let shelves: Vec<_> = {
             let mut shelves = lock(&self.0);
-            // A shelf that only the pool knows, with nothing on it and nothing known of it, belongs to nobody.
-            shelves.retain(|(_, shelf)| Arc::strong_count(shelf) > 1 || !shelf.is_blank(now));
+            // A shelf that only the pool knows and that is empty belongs to nobody.
+            shelves.retain(|(_, shelf)| Arc::strong_count(shelf) > 1 || !shelf.is_empty());
             shelves.iter().map(|(_, shelf)| Arc::clone(shelf)).collect()
         };
         let mut cx = Context::from_waker(Waker::noop());
         for shelf in shelves {
-            lock(&shelf.idle).own.retain_mut(|(since, own)| {
+            lock(&shelf.idle).retain_mut(|(since, own)| {
                 own.drive(&mut cx);
-                shelf.is_fresh(*since, own, now) && own.is_usable()
+                let is_fresh = shelf.is_fresh(*since, own, now);
+                if is_fresh && !own.is_usable() {
+                    // What is found here is not found by the next request.
+                    shelf.was_closed(now - *since, now);
+                }
+                is_fresh && own.is_usable()
             });
             if let Some(shares) = &shelf.shares {
                 shares.sweep(now);
@@ -117,12 +118,9 @@ impl Pool {
 }
 
 impl Shelf {
-    fn is_blank(&self, now: Instant) -> bool {
-        let idle = lock(&self.idle);
+    fn is_empty(&self) -> bool {
         let shares = self.shares.as_ref();
-        idle.own.is_empty()
-            && !idle.is_doubted(now)
-            && shares.is_none_or(|shares| lock(&shares.open).is_empty())
+        lock(&self.idle).is_empty() && shares.is_none_or(|shares| lock(&shares.open).is_empty())
     }
 
     fn is_fresh(&self, since: Instant, own: &Own, now: Instant) -> bool {
@@ -138,7 +136,13 @@ impl Shelf {
             return Some((Link::Share(share), None));
         }
         loop {
-            let (since, own) = lock(&self.idle).take(now)?;
+            let is_wary = self.closes.is_doubted(now);
+            let (since, own) = {
+                let mut idle = lock(&self.idle);
+                let lain = |(since, _): &(Instant, _)| !is_wary || *since + MOMENT <= now;
+                let youngest = idle.iter().rposition(lain)?;
+                idle.remove(youngest)
+            };
             match self.is_fresh(since, &own, now) {
                 true if own.is_usable() => {
                     return Some((Link::Own(own), Some(now - since)));
@@ -153,7 +157,7 @@ impl Shelf {
     /// servers do, and is not doubted for that; connections to hosted providers are too dear to be.
     fn was_closed(&self, lain: Duration, now: Instant) {
         if self.keep == KEEP_PLAIN && lain < AT_ONCE {
-            lock(&self.idle).doubted_until = Some(now + WARY);
+            self.closes.doubt(now + WARY);
         }
     }
 
@@ -177,8 +181,8 @@ impl Shelf {
             return self.was_closed(Duration::ZERO, now);
         }
         let mut idle = lock(&self.idle);
-        if own.is_usable() && idle.own.len() < MOST_IDLE {
-            idle.own.push((now, own));
+        if own.is_usable() && idle.len() < MOST_IDLE {
+            idle.push((now, own));
         }
     }
 
@@ -198,20 +202,6 @@ impl Shelf {
         let mut link = connect.await?;
         shares.learn(&mut link);
         Ok(link)
-    }
-}
-
-impl Idle {
-    fn is_doubted(&self, now: Instant) -> bool {
-        self.doubted_until.is_some_and(|until| now < until)
-    }
-
-    /// The youngest that is not about to be closed.
-    fn take(&mut self, now: Instant) -> Option<(Instant, Box<Own>)> {
-        let is_wary = self.is_doubted(now);
-        let lain = |(since, _): &(Instant, _)| !is_wary || *since + MOMENT <= now;
-        let youngest = self.own.iter().rposition(lain)?;
-        Some(self.own.remove(youngest))
     }
 }
 
@@ -422,10 +412,7 @@ mod tests {
         puts(now).await;
         assert!(shelf.take(now).is_some(), "nothing is known of it");
         shelf.was_closed(AT_ONCE, now);
-        assert!(
-            !lock(&shelf.idle).is_doubted(now),
-            "nobody used it for long"
-        );
+        assert!(!shelf.closes.is_doubted(now), "nobody used it for long");
         shelf.was_closed(Duration::ZERO, now);
         puts(now).await;
         puts(now + MOMENT / 2).await;
@@ -438,18 +425,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_close_that_the_sweep_finds_is_known_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (pool, connector) = (Pool::default(), Connector::default());
+        let (site, now) = (site(&listener, false), Instant::now());
+        let shelf = pool.shelf(&site);
+        let Ok(Link::Own(mut own)) = shelf.open(connector.connect(&site, now)).await else {
+            panic!("no connection of HTTP/1.1")
+        };
+        own.drive(&mut Context::from_waker(Waker::noop()));
+        shelf.put(own, now);
+        pool.sweep(now);
+        assert!(!site.closes.is_doubted(now));
+        drop(listener.accept().await.unwrap());
+        while !lock(&shelf.idle).is_empty() {
+            tokio::task::yield_now().await;
+            pool.sweep(now);
+        }
+        assert!(site.closes.is_doubted(now));
+    }
+
+    #[tokio::test]
     async fn what_is_known_of_a_server_outlives_its_connections_and_whoever_asked_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let servers = crate::provider::site::Servers::default();
+        let other = || {
+            let mut site = site(&listener, false);
+            site.closes = servers.closes(&site.key);
+            site
+        };
+        // Of two providers at one place, and two threads that ask it.
+        let (one, two) = (other(), other());
         let (pool, now) = (Pool::default(), Instant::now());
-        let is_doubted = |now| lock(&pool.shelf(&site(&listener, false)).idle).is_doubted(now);
-        let shelf = pool.shelf(&site(&listener, false));
-        shelf.was_closed(Duration::ZERO, now);
-        drop(shelf);
-        let late = now + WARY - MOMENT;
-        pool.sweep(late);
-        assert!(is_doubted(late), "another provider at the same place");
-        pool.sweep(now + WARY);
-        assert!(lock(&pool.0).is_empty(), "it was kept for ever");
+        pool.shelf(&one).was_closed(Duration::ZERO, now);
+        pool.sweep(now);
+        assert!(lock(&pool.0).is_empty());
+        for pool in [pool, Pool::default()] {
+            assert!(pool.shelf(&two).closes.is_doubted(now));
+        }
+        drop((one, two));
+        assert!(!other().closes.is_doubted(now), "it was kept for ever");
     }
 
     #[tokio::test]
@@ -476,7 +491,7 @@ mod tests {
         assert!(shelf.take(later).is_some(), "it was needed a moment ago");
         assert!(shelf.take(now + OLDEST + KEEP_TLS).is_none(), "it is old");
         pool.sweep(later + KEEP_TLS);
-        assert!(shelf.is_blank(later + KEEP_TLS));
+        assert!(shelf.is_empty());
         theirs.read_to_end(&mut Vec::new()).await.unwrap();
         drop(shelf);
         pool.sweep(later);

@@ -573,10 +573,18 @@ async fn no_request_meets_the_close_of_a_server_that_closes_after_answers() {
     let (address, closed) = closes_after_each_answer().await;
     let text = provider_at("p", address, "tries = 1") + &model("fast", &["p/m"], "");
     let gateway = Gateway::start(&text).await;
-    assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
-    until("it is closed", || closed.load(Ordering::Relaxed) == 1).await;
-    // That is found out by the next, which is whole. From here on it is known of this server.
-    assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
+    let mut began = Instant::now();
+    for n in 1.. {
+        let lain = began.elapsed();
+        began = Instant::now();
+        assert_eq!(ask(&gateway, chat("fast")).await.status, 200);
+        // That is found out by the next, which is whole. From then on it is known of this server, if it was closed at once;
+        // a machine that is so slow has to do it again.
+        if n > 1 && lain < Duration::from_millis(900) {
+            break;
+        }
+        until("it is closed", || closed.load(Ordering::Relaxed) == n).await;
+    }
     let mut began = Instant::now();
     for _ in 0..5 {
         let before = began;
