@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 
 use super::api::{Answer, Ask};
 use crate::config::changes::Change;
+use crate::config::load::Flaws;
 
 /// Asks whoever reads the configuration to read it again.
-pub type Reloads = mpsc::Sender<oneshot::Sender<Result<Reloaded, Refused>>>;
+pub type Reloads = mpsc::Sender<oneshot::Sender<Result<Reloaded, Flaws>>>;
 
 /// What is in force now that was not before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,10 +24,6 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
-/// Nothing is: why, one sentence for each flaw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub Vec<String>);
-
 /// Reads it, and tells what became of it.
 pub(super) async fn answer(ask: &Ask) -> Answer {
     let (told, hears) = oneshot::channel();
@@ -36,7 +33,7 @@ pub(super) async fn answer(ask: &Ask) -> Answer {
     };
     match heard {
         Some(Ok(reloaded)) => Answer::json(StatusCode::OK, &written(&reloaded)),
-        Some(Err(Refused(flaws))) => Answer::refusal(
+        Some(Err(Flaws(flaws))) => Answer::refusal(
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid_configuration",
             &format!("nothing was changed: {}", flaws.join("; ")),

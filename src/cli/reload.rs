@@ -16,12 +16,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::serve::{self, at};
 use super::{Loaded, service};
-use crate::admin::reload::{Refused, Reloaded};
-
-use crate::config::Diagnostic;
+use crate::admin::reload::Reloaded;
 use crate::config::changes::Written;
+
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
+use crate::config::{Diagnostic, Listen};
 use crate::gateway::Gateway;
 use crate::plan::{Plan, money};
 use crate::server::{Address, Listeners, Prepared, Times};
@@ -36,7 +36,15 @@ const SHARE: u32 = 50;
 const MOST_TOLD: usize = 100;
 
 /// Who asked, and waits for what became of it.
-type Asked = oneshot::Sender<Result<Reloaded, Refused>>;
+type Asked = oneshot::Sender<Result<Reloaded, Flaws>>;
+
+/// What was read, and where it shall be listened: what is left is to put it in force.
+struct Ready {
+    loaded: Loaded,
+    written: Written,
+    clients: Prepared,
+    operators: Prepared,
+}
 
 /// What stands in each file, as a number; none if it cannot be read.
 type Marks = BTreeMap<PathBuf, Option<u64>>;
@@ -129,22 +137,26 @@ impl Reloader {
         pause
     }
 
-    fn reload(&mut self) -> Result<Reloaded, Refused> {
+    fn reload(&mut self) -> Result<Reloaded, Flaws> {
         self.settling = None;
         if self.running.gateway.draining.load(Ordering::Acquire) {
-            return Err(Refused(vec!["this gateway is ending".to_owned()]));
+            return Err(Flaws(vec!["this gateway is ending".to_owned()]));
         }
         let Some(file) = self.file.clone() else {
             let message = "the configuration was not read from a file";
-            return Err(Refused(vec![message.to_owned()]));
+            return Err(Flaws(vec![message.to_owned()]));
         };
         service::reloading();
         let before = self.seen.clone();
-        let read = self.read(&file);
-        let outcome = read.and_then(|(loaded, written)| self.apply(&loaded, written, &before));
+        let ready = self.read(&file);
+        if ready.is_err() {
+            let metrics = &self.running.gateway.state.telemetry.metrics;
+            metrics.reloaded("refused");
+        }
+        let outcome = ready.and_then(|ready| self.apply(ready, &before));
         match &outcome {
             Ok(reloaded) => tell(reloaded),
-            Err(Refused(flaws)) => {
+            Err(Flaws(flaws)) => {
                 for flaw in flaws {
                     tracing::error!("not reloaded: {flaw}");
                 }
@@ -154,59 +166,56 @@ impl Reloader {
         outcome
     }
 
-    /// Reads the files. Marked before they are read, what changes meanwhile is seen by the next look.
-    fn read(&mut self, file: &Path) -> Result<(Loaded, Written), Refused> {
-        let refused = |gateway: &Gateway, Flaws(flaws)| {
-            gateway.state.telemetry.metrics.reloaded("refused");
-            Refused(flaws)
-        };
-        let gateway = &self.running.gateway;
+    /// Reads the files, and opens new listeners: what may fail. Marked before they are read, what changes meanwhile is seen
+    /// by the next look.
+    fn read(&mut self, file: &Path) -> Result<Ready, Flaws> {
         self.seen.extend(marks([file.to_owned()].into_iter()));
-        let source = Source::open(file).map_err(|flaws| refused(gateway, flaws))?;
+        let source = Source::open(file)?;
         let own = self.seen.remove_entry(file);
         let written = source.written();
         self.seen = marks(files(&written, source.folder(), &self.environment));
         self.seen.extend(own);
         let loaded = Loaded::read(source, self.environment.clone());
-        if loaded.flaws.is_empty() {
-            return Ok((loaded, written));
+        if !loaded.flaws.is_empty() {
+            // All are told at once, those of compiling too: beside what runs, without what is flawed.
+            let compiled = loaded.compile();
+            return Err(compiled.err().unwrap_or_else(|| loaded.report(Vec::new())));
         }
-        // All flaws are told at once, those of compiling too: beside what runs, without what is flawed.
-        Err(match loaded.compile() {
-            Ok(_) => refused(gateway, loaded.report(Vec::new())),
-            Err(flaws) => refused(gateway, flaws),
+        let Reloadable {
+            clients, operators, ..
+        } = &self.running;
+        let ours = [clients.addresses(), operators.addresses()].concat();
+        let (config, folder) = (&loaded.config, loaded.source.folder());
+        let prepare = |section, listeners: &Listeners, wanted: &[Listen]| {
+            let prepared = prepared(section, listeners, &at(wanted, folder), &ours);
+            prepared.map_err(|flaw| loaded.report(vec![flaw]))
+        };
+        Ok(Ready {
+            clients: prepare("server", clients, &config.server.listen)?,
+            operators: prepare("admin", operators, &config.admin.listen)?,
+            written,
+            loaded,
         })
     }
 
-    /// Puts what was read in force: first what may fail, then all of it.
-    fn apply(
-        &mut self,
-        loaded: &Loaded,
-        written: Written,
-        before: &Marks,
-    ) -> Result<Reloaded, Refused> {
-        let running = &self.running;
-        let (gateway, config) = (&running.gateway, &loaded.config);
-        let folder = loaded.source.folder();
-        let ours = [running.clients.addresses(), running.operators.addresses()].concat();
-        let prepare = |section, listeners: &Listeners, wanted: Vec<Address>| {
-            prepared(section, listeners, &wanted, &ours).map_err(|flaw| {
-                gateway.state.telemetry.metrics.reloaded("refused");
-                Refused(loaded.report(vec![flaw]).0)
-            })
-        };
-        let (server, admin) = (&config.server.listen, &config.admin.listen);
-        let clients = prepare("server", &running.clients, at(server, folder))?;
-        let operators = prepare("admin", &running.operators, at(admin, folder))?;
-        let applied = gateway.apply(config, loaded.surroundings());
-        let retired = applied.map_err(|found| Refused(loaded.report(found).0))?;
+    /// Puts what was read in force, all of it or nothing.
+    fn apply(&mut self, ready: Ready, before: &Marks) -> Result<Reloaded, Flaws> {
+        let Ready {
+            loaded,
+            written,
+            clients,
+            operators,
+        } = ready;
+        let (running, config) = (&self.running, &loaded.config);
+        let applied = running.gateway.apply(config, loaded.surroundings());
+        let retired = applied.map_err(|found| loaded.report(found))?;
         running.clients.put(clients);
         running.operators.put(operators);
         running.times.send_replace(serve::times(config));
         let reloaded = Reloaded {
             changes: self.written.changes(&written),
             files: self.files_changed(before),
-            warnings: news(&retired, &gateway.plan()),
+            warnings: news(&retired, &running.gateway.plan()),
         };
         self.retired.push(retired);
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);

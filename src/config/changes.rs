@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use figment::value::{Dict, Value};
 
-use super::diagnostic::Place;
+use super::diagnostic::{Place, on_one_line};
 use super::secret::Environment;
 
 /// How much of a value is shown, in characters.
@@ -53,7 +53,7 @@ impl Change {
 /// `models.fast.targets: ["a/x"] -> ["b/y"]`.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", Place(&self.at), self.what)
+        f.write_str(&on_one_line(&format!("{}: {}", Place(&self.at), self.what)))
     }
 }
 
@@ -108,7 +108,8 @@ fn compare(at: &mut Vec<String>, before: &Dict, after: &Dict, changes: &mut Vec<
             (Some(Value::Dict(_, before)), Some(Value::Dict(_, after))) => {
                 compare(at, before, after, changes);
             }
-            (Some(before), Some(after)) if !is_same(before, after) => {
+            // Where each was read does not count.
+            (Some(before), Some(after)) if before != after => {
                 notes(format!("{} -> {}", shown(at, before), shown(at, after)));
             }
             // A section that is not there is one in which nothing stands.
@@ -125,26 +126,6 @@ fn compare(at: &mut Vec<String>, before: &Dict, after: &Dict, changes: &mut Vec<
             (Some(_), Some(_)) | (None, None) => {}
         }
         at.pop();
-    }
-}
-
-/// Whether two values say the same; each remembers where it was read, which does not count.
-fn is_same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Array(_, one), Value::Array(_, other)) => {
-            one.len() == other.len()
-                && one
-                    .iter()
-                    .zip(other)
-                    .all(|(one, other)| is_same(one, other))
-        }
-        (Value::Dict(_, one), Value::Dict(_, other)) => {
-            one.len() == other.len()
-                && one
-                    .iter()
-                    .all(|(name, value)| other.get(name).is_some_and(|other| is_same(value, other)))
-        }
-        _ => one == other,
     }
 }
 

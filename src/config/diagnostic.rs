@@ -58,3 +58,12 @@ impl fmt::Display for Place<'_> {
         Ok(())
     }
 }
+
+/// A name may be written with anything in it; what is told of it is one line all the same.
+pub(super) fn on_one_line(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().collect(),
+        false => String::from(c),
+    };
+    text.chars().map(shown).collect()
+}

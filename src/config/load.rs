@@ -14,6 +14,7 @@ use figment::value::{Dict, Value};
 use toml_edit::{ImDocument, Item};
 
 use super::changes::Written;
+use super::diagnostic::on_one_line;
 use super::secret::Environment;
 use super::tree::{self, lay, lookup, put};
 use super::{Config, Diagnostic};
@@ -255,15 +256,6 @@ impl Source {
         }
         span.map(|span| line_of(self.document.raw(), span.start))
     }
-}
-
-/// A name may be written with anything in it; what is told of it is one line all the same.
-fn on_one_line(text: &str) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_default().collect(),
-        false => String::from(c),
-    };
-    text.chars().map(shown).collect()
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
