@@ -16,6 +16,9 @@ fn main() {
     }
 }
 
+/// What is built from.
+const SOURCES: [&str; 4] = ["Cargo.lock", "Cargo.toml", "build.rs", "src"];
+
 /// The first digits of the commit, with a `+` if something else than that is built.
 fn commit() -> Option<String> {
     for file in ["HEAD", "index"] {
@@ -24,13 +27,18 @@ fn commit() -> Option<String> {
             git(&["rev-parse", "--git-path", file])?
         );
     }
+    for file in SOURCES {
+        println!("cargo::rerun-if-changed={file}");
+    }
     // A folder of another project's may have us in it.
     let root = git(&["rev-parse", "--show-toplevel"])?;
     if std::fs::canonicalize(root).ok()? != std::fs::canonicalize(".").ok()? {
         return None;
     }
     let commit = git(&["rev-parse", "--short=9", "HEAD"])?;
-    let is_changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    // Without leave to write the index, which would begin the next build anew.
+    let status = ["--no-optional-locks", "status", "--porcelain", "--"];
+    let is_changed = !git(&[&status[..], &SOURCES].concat())?.is_empty();
     Some(commit + if is_changed { "+" } else { "" })
 }
 

@@ -1,6 +1,7 @@
 //! What an operator types.
 
 pub mod check;
+mod control;
 pub mod explain;
 pub mod import;
 pub mod keys;

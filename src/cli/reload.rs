@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::serve::{self, at};
-use super::{Loaded, service};
+use super::control::at;
+use super::{Loaded, serve, service};
 use crate::admin::reload::Reloaded;
 use crate::config::changes::Written;
 

@@ -12,34 +12,28 @@ use anyhow::{Context as _, anyhow};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 
+use super::control::Control;
+use super::progress::Progress;
 use super::reload::{Reloadable, Reloader};
 use super::signals::{Signals, Told};
 use super::{Failed, Loaded, count, service};
-use crate::admin::Window;
 use crate::admin::reload::Reloads;
 use crate::admission::MadeKeys;
 use crate::config::load::Source;
 use crate::config::secret::Environment;
-use crate::config::{Config, Listen, Log};
+use crate::config::{Config, Log};
 use crate::gateway::{Gateway, Wall};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, money};
 use crate::proxy::{self, Worker};
 use crate::response::Body;
-use crate::server::{self, Address, Beat, Beats, Handler, Listeners, Stage, Times, Workers};
+use crate::server::{Address, Beat, Beats, Handler, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Line;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::lines::{Lines, Writer};
 use crate::telemetry::metrics::Metrics;
-
-/// Connections to the operators' listener, at most; further ones wait in its queue.
-const MOST_OPERATORS: usize = 256;
-
-/// How often the ledger looks for accounts that are idle.
-const LEDGER_TICK: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether keys were made or revoked.
 const KEYS_LOOK: Duration = Duration::from_millis(250);
@@ -61,7 +55,9 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         .block_on(async { Signals::listen() })
         .context("signals cannot be heard")?;
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let starting = Progress::of("starting");
     let running = start(&loaded, workers, Box::new(SystemTime::now))?;
+    drop(starting);
     let plan = running.gateway.plan();
     for warning in plan.gaps.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
@@ -80,7 +76,7 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     service::ready();
     runtime.block_on(async {
         let beats = running.beats();
-        let mut telling = pin!(service::keep_telling(|| beats.go_on()));
+        let mut telling = pin!(service::keep_telling(|now| beats.go_on(now)));
         loop {
             tokio::select! {
                 told = signals.next() => match told {
@@ -242,7 +238,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     let clients = || Clients(Worker::of(&gateway));
     let workers = Workers::start(workers, &timed, &staged, clients);
     let workers = Arc::new(workers.context("no threads to serve with")?);
-    let beat = Arc::new(Beat::default());
+    let beat = Arc::new(Beat::new(tokio::time::Instant::now()));
     let mut beats = workers.beats();
     beats.0.push(Arc::clone(&beat));
     let (reloads, asked) = mpsc::channel();
@@ -288,7 +284,11 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     })
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failed> {
+/// A thread of its own.
+pub(super) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Failed> {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     Ok(thread.with_context(|| format!("no thread for {name}"))?)
 }
@@ -299,106 +299,6 @@ pub(super) fn times(config: &Config) -> Times {
         header: config.server.header_timeout,
         idle: config.server.idle_timeout,
         write: config.server.write_timeout,
-    }
-}
-
-/// Where it is listened, as it is written; `folder` is the configuration's.
-pub(super) fn at(written: &[Listen], folder: &Path) -> Vec<Address> {
-    let at = |listen: &Listen| match listen {
-        Listen::Tcp(address) => Address::Tcp(*address),
-        Listen::Unix(path) => Address::Unix(folder.join(path)),
-    };
-    written.iter().map(at).collect()
-}
-
-type Bound = Result<(Arc<Listeners>, Arc<Listeners>), (Address, std::io::Error)>;
-
-/// The thread that accepts connections and serves operators.
-struct Control {
-    gateway: Arc<Gateway>,
-    workers: Arc<Workers>,
-    stage: watch::Receiver<Stage>,
-    times: watch::Receiver<Times>,
-    beat: Arc<Beat>,
-}
-
-impl Control {
-    fn start(
-        self,
-        loaded: &Loaded,
-        reloads: Reloads,
-        bound: oneshot::Sender<Bound>,
-    ) -> Result<JoinHandle<()>, Failed> {
-        let (config, folder) = (&loaded.config, loaded.source.folder());
-        let clients = at(&config.server.listen, folder);
-        let operators = at(&config.admin.listen, folder);
-        let window = Window::on(Arc::clone(&self.gateway), reloads);
-        let most = config.server.max_connections;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("no runtime for the control thread")?;
-        let run = async move {
-            let listeners = async {
-                let clients = Arc::new(Listeners::open(&clients).await?);
-                Ok((clients, Arc::new(Listeners::open(&operators).await?)))
-            };
-            let (clients, operators) = match listeners.await {
-                Ok((clients, operators)) => {
-                    let _ = bound.send(Ok((Arc::clone(&clients), Arc::clone(&operators))));
-                    (clients, operators)
-                }
-                Err(error) => {
-                    let _ = bound.send(Err(error));
-                    return;
-                }
-            };
-            let connections = self.gateway.state.telemetry.metrics.connections();
-            let gauge = Arc::new(move |by| connections.add(by));
-            let accepting = async {
-                let (accepting, stage) = (clients.accepting(), self.stage.clone());
-                self.workers.accept(accepting, most, gauge, stage).await;
-                clients.close();
-            };
-            let serving = async { tokio::join!(accepting, self.operators(&operators, window)) };
-            tokio::select! {
-                _ = serving => {}
-                () = proxy::discover(&self.gateway) => {}
-                () = keep_ledger(&self.gateway, &self.beat) => {}
-            }
-        };
-        spawn("control", move || runtime.block_on(run))
-    }
-
-    /// Serves operators until the very end, so that readiness can be seen to drop.
-    async fn operators(&self, listeners: &Listeners, window: Window) {
-        let mut accepting = listeners.accepting();
-        let mut connections = JoinSet::new();
-        let mut stage = self.stage.clone();
-        loop {
-            tokio::select! {
-                stream = accepting.next(), if connections.len() < MOST_OPERATORS => {
-                    let (times, window) = (*self.times.borrow(), window.clone());
-                    connections.spawn(server::serve(stream, times, self.stage.clone(), window));
-                }
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                () = server::past(&mut stage, Stage::Closing) => return listeners.close(),
-            }
-        }
-    }
-}
-
-/// Lets the ledger take back what nobody uses.
-async fn keep_ledger(gateway: &Gateway, beat: &Beat) {
-    loop {
-        tokio::time::sleep(LEDGER_TICK).await;
-        beat.beats();
-        for it in gateway.state.ledger.tick((gateway.wall)()) {
-            let (scope, name) = (it.account.scope().name(), &**it.account.name());
-            gateway.state.telemetry.metrics.warned(scope, name);
-            let (spent, limit) = (it.spent, it.budget.limit);
-            tracing::warn!(scope, name, %spent, %limit, "a budget is nearly spent");
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::future::pending;
 
 use sd_notify::NotifyState;
+use tokio::time::Instant;
 
 /// Requests are welcome.
 pub(super) fn ready() {
@@ -23,13 +24,13 @@ pub(super) fn stopping() {
 }
 
 /// Says that the gateway is alive, twice as often as is wanted, for as long as it is.
-pub(super) async fn keep_telling(is_alive: impl Fn() -> bool) {
+pub(super) async fn keep_telling(is_alive: impl Fn(Instant) -> bool) {
     let Some(within) = sd_notify::watchdog_enabled() else {
         return pending().await;
     };
     loop {
         tokio::time::sleep(within / 2).await;
-        if is_alive() {
+        if is_alive(Instant::now()) {
             tell(&[NotifyState::Watchdog]);
         }
     }

@@ -1,7 +1,6 @@
 //! Does a thread go on, or is it stuck? Whoever watches over the process wants to know.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,43 +10,32 @@ const STUCK: Duration = Duration::from_secs(10);
 
 /// When a thread last went on.
 #[derive(Debug)]
-pub struct Beat {
-    made: Instant,
-    /// Milliseconds after that.
-    last: AtomicU64,
-}
+pub struct Beat(Mutex<Instant>);
 
 /// Those of several threads.
 #[derive(Clone, Debug)]
 pub struct Beats(pub Vec<Arc<Beat>>);
 
-impl Default for Beat {
-    fn default() -> Self {
-        Self {
-            made: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-}
-
 impl Beat {
-    /// The thread goes on.
-    pub fn beats(&self) {
-        let after = u64::try_from(self.made.elapsed().as_millis());
-        self.last
-            .store(after.unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Of a thread that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self(Mutex::new(now))
     }
 
-    fn goes_on(&self) -> bool {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.made.elapsed() < last + STUCK
+    /// The thread goes on.
+    pub fn beats(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn goes_on(&self, now: Instant) -> bool {
+        now < *self.0.lock().unwrap_or_else(PoisonError::into_inner) + STUCK
     }
 }
 
 impl Beats {
-    /// Whether all of them do. A worker that has ended with its last connection does no longer.
-    pub fn go_on(&self) -> bool {
-        self.0.iter().all(|beat| beat.goes_on())
+    /// Whether all of them do.
+    pub fn go_on(&self, now: Instant) -> bool {
+        self.0.iter().all(|beat| beat.goes_on(now))
     }
 }
 
@@ -55,22 +43,23 @@ impl Beats {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn one_that_is_stuck_is_noticed() {
-        let (one, other) = (Arc::new(Beat::default()), Arc::new(Beat::default()));
+    #[test]
+    fn one_that_is_stuck_is_noticed() {
+        let mut now = Instant::now();
+        let (one, other) = (Arc::new(Beat::new(now)), Arc::new(Beat::new(now)));
         let beats = Beats(vec![Arc::clone(&one), Arc::clone(&other)]);
         for _ in 0..10 {
-            tokio::time::advance(STUCK / 2).await;
-            one.beats();
-            other.beats();
-            assert!(beats.go_on());
+            now += STUCK / 2;
+            one.beats(now);
+            other.beats(now);
+            assert!(beats.go_on(now));
         }
-        tokio::time::advance(STUCK / 2).await;
-        one.beats();
-        assert!(beats.go_on());
-        tokio::time::advance(STUCK / 2).await;
-        assert!(!beats.go_on(), "the other is stuck");
-        other.beats();
-        assert!(beats.go_on(), "it went on");
+        now += STUCK / 2;
+        one.beats(now);
+        assert!(beats.go_on(now));
+        now += STUCK / 2;
+        assert!(!beats.go_on(now), "the other is stuck");
+        other.beats(now);
+        assert!(beats.go_on(now), "it went on");
     }
 }

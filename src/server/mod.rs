@@ -26,6 +26,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use beat::{Beat, Beats};
 pub use connection::serve;
@@ -142,7 +143,7 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let beat = Arc::new(Beat::default());
+            let beat = Arc::new(Beat::new(Instant::now()));
             let watched = (times.clone(), stage.clone());
             let work = work(receiver, watched, handler(), Arc::clone(&beat));
             let thread = std::thread::Builder::new()
@@ -241,7 +242,7 @@ async fn work<H: Handler>(
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             _ = sweep.tick() => {
-                beat.beats();
+                beat.beats(Instant::now());
                 handler.sweep();
             }
         }
