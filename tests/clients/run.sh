@@ -48,8 +48,8 @@ provider_pids=()
 checks_pid=
 gateway_pids=()
 
-# shellcheck source=../end.sh
-. "$here/../end.sh"
+# shellcheck source=../shared.sh
+. "$here/../shared.sh"
 
 finish() {
   local status=$? log pid
@@ -101,9 +101,7 @@ $(cat "$here/requirements.txt" "$here/package.json")"
   echo "installing the clients into $clients"
   rm -rf "$clients/python" "$clients/node" "$clients/stamp"
   mkdir -p "$clients"
-  "$python" -m venv "$clients/python" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
-  "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
-    || die "the packages of requirements.txt could not be installed"
+  make_python "$clients/python"
   mkdir "$clients/node"
   cp "$here/package.json" "$clients/node/"
   (cd "$clients/node" && npm install --silent --no-package-lock --ignore-scripts --no-audit --no-fund) \
@@ -141,19 +139,6 @@ start_provider() {
 }
 
 # --- 3. the gateways ---
-
-find_gateway() {
-  gateway=${TOLLGATE:-}
-  if [ -z "$gateway" ]; then
-    gateway=$target/release/tollgate
-    if [ ! -x "$gateway" ]; then
-      echo "building the gateway"
-      (cd "$root" && cargo build --release --locked)
-    fi
-  fi
-  [ -x "$gateway" ] || die "$gateway is not there or cannot be run"
-  gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
-}
 
 # What all gateways have in common, with further lines for [server] and further sections.
 write_configuration() {

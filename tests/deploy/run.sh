@@ -46,8 +46,8 @@ gateway_pid=
 prometheus_pid=
 checks_pid=
 
-# shellcheck source=../end.sh
-. "$here/../end.sh"
+# shellcheck source=../shared.sh
+. "$here/../shared.sh"
 
 finish() {
   local status=$? log
@@ -97,9 +97,7 @@ $(cat "$here/requirements.txt" "$here/packages.txt")"
   echo "installing the tools into $made"
   rm -rf "$made/python" "$made/debian" "$tools" "$made/stamp"
   mkdir -p "$tools"
-  "$python" -m venv "$made/python" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
-  "$made/python/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
-    || die "the packages of requirements.txt could not be installed"
+  make_python "$made/python"
   prepare_programs
   prepare_debian prometheus prometheus promtool
   prepare_debian systemd systemd-analyze
@@ -165,19 +163,6 @@ prepare_debian() {
 }
 
 # --- the gateway, and what is around it ---
-
-find_gateway() {
-  gateway=${TOLLGATE:-}
-  if [ -z "$gateway" ]; then
-    gateway=$target/release/tollgate
-    if [ ! -x "$gateway" ]; then
-      echo "building the gateway"
-      (cd "$root" && cargo build --release --locked)
-    fi
-  fi
-  [ -x "$gateway" ] || die "$gateway is not there or cannot be run"
-  gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
-}
 
 # A program and no function: what is started in the background is ended by its pid.
 py=("$made/python/bin/python" -B)

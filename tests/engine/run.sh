@@ -50,8 +50,8 @@ engine_pid=
 gateway_pid=
 checks_pid=
 
-# shellcheck source=../end.sh
-. "$here/../end.sh"
+# shellcheck source=../shared.sh
+. "$here/../shared.sh"
 
 finish() {
   local status=$? log
@@ -81,31 +81,7 @@ die() {
   exit 1
 }
 
-# --- 1. the Python environment ---
-
-# The venv is used as it is if its stamp says that it came from the same requirements and the same Python.
-prepare_python() {
-  local stamp
-  command -v "$python" >/dev/null || die "$python is not installed"
-  stamp=$("$python" -c '
-import hashlib, sys
-pinned = open(sys.argv[1], "rb").read()
-print(sys.executable, sys.version, hashlib.sha256(pinned).hexdigest())' "$here/requirements.txt" | tr '\n' ' ')
-  if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ]; then
-    return
-  fi
-  echo "installing the Python packages into $venv"
-  if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
-    die "$venv is there and is no Python environment; not touching it"
-  fi
-  rm -f "$venv/stamp"
-  "$python" -m venv --clear "$venv" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
-    || die "the packages of requirements.txt could not be installed"
-  printf %s "$stamp" >"$venv/stamp"
-}
-
-# --- 2. the engine ---
+# --- the engine ---
 
 # Waits until the URL answers 200; gives up when the process has ended or after 30 seconds.
 wait_until_ready() {
@@ -144,20 +120,7 @@ print(addresses["chat"], addresses["embed"])' "$work/addresses.json")
   wait_until_ready engine "$engine_pid" "$engine/health" || die "no engine, no test"
 }
 
-# --- 3. the gateway ---
-
-find_gateway() {
-  gateway=${TOLLGATE:-}
-  if [ -z "$gateway" ]; then
-    gateway=${CARGO_TARGET_DIR:-$root/target}/release/tollgate
-    if [ ! -x "$gateway" ]; then
-      echo "building the gateway"
-      (cd "$root" && cargo build --release)
-    fi
-  fi
-  [ -x "$gateway" ] || die "$gateway is not there or cannot be run"
-  gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
-}
+# --- the gateway ---
 
 write_configuration() {
   cat >"$work/gateway.toml" <<TOML
@@ -235,10 +198,10 @@ print(*(server.getsockname()[1] for server in held))')
   die "the gateway did not start"
 }
 
-# --- 4. the checks ---
+# --- the checks ---
 
 [ -n "$direct" ] || find_gateway
-prepare_python
+keep_python "$venv"
 # A proxy of the environment was for the package registries; from here on everything talks to this machine only.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 start_engine

@@ -50,43 +50,11 @@ die() {
   exit 1
 }
 
-# The venv is used as it is if its stamp says that it came from the same requirements and the same Python.
-prepare_python() {
-  local stamp
-  command -v "$python" >/dev/null || die "$python is not installed"
-  stamp=$("$python" -c '
-import hashlib, sys
-pinned = open(sys.argv[1], "rb").read()
-print(sys.executable, sys.version, hashlib.sha256(pinned).hexdigest())' "$here/requirements.txt" | tr '\n' ' ')
-  if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ]; then
-    return
-  fi
-  echo "installing the Python packages into $venv"
-  if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
-    die "$venv is there and is no Python environment; not touching it"
-  fi
-  rm -f "$venv/stamp"
-  "$python" -m venv --clear "$venv" || die "$python cannot make a virtual environment; some systems have that in a package of its own"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
-    --requirement "$here/requirements.txt" || die "the packages of requirements.txt could not be installed"
-  printf %s "$stamp" >"$venv/stamp"
-}
-
-find_gateway() {
-  gateway=${TOLLGATE:-}
-  if [ -z "$gateway" ]; then
-    gateway=${CARGO_TARGET_DIR:-$root/target}/release/tollgate
-    if [ ! -x "$gateway" ]; then
-      echo "building the gateway"
-      (cd "$root" && cargo build --release)
-    fi
-  fi
-  [ -x "$gateway" ] || die "$gateway is not there or cannot be run"
-  gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
-}
+# shellcheck source=../shared.sh
+. "$here/../shared.sh"
 
 find_gateway
-prepare_python
+keep_python "$venv" --no-deps --no-compile
 corpus=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib") + "/litellm")')
 [ -d "$corpus" ] || die "$corpus is not there"
 GATEWAY=$gateway CORPUS=$corpus WORK=$work SUMMARY=$work/summary "$venv/bin/python" "$here/checks.py"
