@@ -166,15 +166,15 @@ impl Marks {
         if node.is_null() {
             return self.exact(node, "nothing is set");
         }
-        let Some((mark, text)) = self.words.of(section, key) else {
+        let truth = node.truth();
+        let Some(word) = self.words.of(section, key, truth) else {
             return;
         };
-        match (mark, node.truth()) {
-            (Mark::Manual, Some(true)) if key == "ssl_verify" => {
-                self.exact(node, "certificates are always looked at");
-            }
+        let (mark, text) = (word.mark, word.text);
+        match (mark, truth) {
+            _ if word.value.is_some() => drop(self.mark(node, mark, text)),
             (Mark::Exact, Some(false)) => drop(self.approximate(node, text)),
-            (Mark::Unsupported | Mark::Manual, Some(false)) if key != "ssl_verify" => {
+            (Mark::Unsupported | Mark::Manual, Some(false)) => {
                 self.exact(node, "it is off, and there is no such thing here");
             }
             _ => drop(self.mark(node, mark, text)),

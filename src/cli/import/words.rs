@@ -2,14 +2,16 @@
 
 use super::marks::Mark;
 
-/// A line of it: names, a mark, what is told.
+/// What is told of a setting.
 #[derive(Debug)]
-struct Word {
+pub(super) struct Word {
     section: &'static str,
     /// A name, or its beginning and `*`.
     name: &'static str,
-    mark: Mark,
-    text: &'static str,
+    /// If it is told of one value only.
+    pub value: Option<bool>,
+    pub mark: Mark,
+    pub text: &'static str,
 }
 
 /// All of them.
@@ -31,31 +33,31 @@ impl Words {
             let Some((names, mark, text)) = parts(line) else {
                 continue;
             };
-            words.extend(names.split(' ').map(|name| Word {
-                section,
-                name,
-                mark,
-                text,
+            words.extend(names.split(' ').map(|written| {
+                let (name, value) = written.split_once('=').unwrap_or((written, ""));
+                Word {
+                    section,
+                    name,
+                    value: value.parse().ok(),
+                    mark,
+                    text,
+                }
             }));
         }
         Self(words)
     }
 
-    /// What is told of a setting.
-    pub(super) fn of(&self, section: &str, key: &str) -> Option<(Mark, &'static str)> {
+    /// What is told of a setting, on or off if it is one of these.
+    pub(super) fn of(&self, section: &str, key: &str, value: Option<bool>) -> Option<&Word> {
         let fits = |word: &&Word| {
             let is_so = match word.name.strip_suffix('*') {
                 Some(begins) => key.starts_with(begins),
                 None => key == word.name,
             };
-            is_so && word.section == section
+            is_so && word.section == section && (word.value.is_none() || word.value == value)
         };
-        let found = self
-            .0
-            .iter()
-            .filter(fits)
-            .max_by_key(|word| word.name.len());
-        found.map(|word| (word.mark, word.text))
+        let fitting = self.0.iter().filter(fits);
+        fitting.max_by_key(|word| (word.name.len(), word.value.is_some()))
     }
 }
 
@@ -81,13 +83,17 @@ mod tests {
     #[test]
     fn the_longest_name_that_fits_counts() {
         let words = Words::read();
-        let mark = |key| words.of("general_settings", key).map(|(mark, _)| mark);
+        let mark = |key| words.of("general_settings", key, None).map(|it| it.mark);
         assert_eq!(mark("database_url"), Some(Mark::Manual));
         assert_eq!(
             mark("database_connection_pool_limit"),
             Some(Mark::Unsupported)
         );
         assert_eq!(mark("database"), None);
-        assert_eq!(words.of("router_settings", "database_url"), None);
+        assert!(words.of("router_settings", "database_url", None).is_none());
+        let verify = |value| words.of("litellm_settings", "ssl_verify", value);
+        assert_eq!(verify(Some(true)).map(|it| it.mark), Some(Mark::Exact));
+        assert_eq!(verify(Some(false)).map(|it| it.mark), Some(Mark::Manual));
+        assert_eq!(verify(None).map(|it| it.value), Some(None));
     }
 }
