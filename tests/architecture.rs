@@ -265,7 +265,8 @@ fn the_only_places_that_know_an_outside_crate_are_its_home() {
         ("clap::", &["src/cli/", "src/main.rs"]),
         ("anyhow::", &["src/cli/"]),
         // TLS is made once for a plan, and shared by all workers so that sessions resume: hence not in `upstream`.
-        ("rustls::", &["src/provider/trust.rs"]),
+        // With clients it is made where connections are accepted.
+        ("rustls::", &["src/provider/trust.rs", "src/server/tls.rs"]),
         ("rusqlite::", &["src/ledger/"]),
         (
             "hyper::",

@@ -20,7 +20,7 @@ use crate::upstream::Client;
 /// fine if a budget needs a price that is not wholly known.
 pub fn run(file: &Path, environment: Environment, probe: bool, strict: bool) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
-    let plan = loaded.compile()?;
+    let (plan, _) = loaded.checked()?;
     let mut lines = [plan.gaps.as_slice(), &plan.warnings].concat();
     for (name, proxy) in proxies(&plan) {
         lines.push(format!("{name}: through the proxy {proxy}"));

@@ -1,6 +1,5 @@
 //! The thread beside the workers: it accepts connections, serves operators, and does now and then what must be done.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,11 +9,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Failed;
+use super::listen::Both;
 use super::serve::spawn;
-use super::{Failed, Loaded};
 use crate::admin::Window;
 use crate::admin::reload::Reloads;
-use crate::config::Listen;
 use crate::gateway::Gateway;
 use crate::proxy;
 use crate::server::{self, Address, Beat, Listeners, Stage, Times, Workers};
@@ -28,15 +27,6 @@ const LEDGER_TICK: Duration = Duration::from_millis(250);
 /// Where clients and operators connect, or where nobody can.
 pub(super) type Bound = Result<(Arc<Listeners>, Arc<Listeners>), (Address, std::io::Error)>;
 
-/// Where it is listened, as it is written; `folder` is the configuration's.
-pub(super) fn at(written: &[Listen], folder: &Path) -> Vec<Address> {
-    let at = |listen: &Listen| match listen {
-        Listen::Tcp(address) => Address::Tcp(*address),
-        Listen::Unix(path) => Address::Unix(folder.join(path)),
-    };
-    written.iter().map(at).collect()
-}
-
 /// The thread that accepts connections and serves operators.
 pub(super) struct Control {
     pub(super) gateway: Arc<Gateway>,
@@ -44,29 +34,27 @@ pub(super) struct Control {
     pub(super) stage: watch::Receiver<Stage>,
     pub(super) times: watch::Receiver<Times>,
     pub(super) beat: Arc<Beat>,
+    /// How many connections of clients are open at once.
+    pub(super) most: usize,
 }
 
 impl Control {
     /// Starts it; whether it listens is told by `bound`.
     pub(super) fn start(
         self,
-        loaded: &Loaded,
+        wanted: Both,
         reloads: Reloads,
         bound: oneshot::Sender<Bound>,
     ) -> Result<JoinHandle<()>, Failed> {
-        let (config, folder) = (&loaded.config, loaded.source.folder());
-        let clients = at(&config.server.listen, folder);
-        let operators = at(&config.admin.listen, folder);
         let window = Window::on(Arc::clone(&self.gateway), reloads);
-        let most = config.server.max_connections;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("no runtime for the control thread")?;
         let run = async move {
             let listeners = async {
-                let clients = Arc::new(Listeners::open(&clients).await?);
-                Ok((clients, Arc::new(Listeners::open(&operators).await?)))
+                let clients = Arc::new(Listeners::open(&wanted.clients).await?);
+                Ok((clients, Arc::new(Listeners::open(&wanted.operators).await?)))
             };
             let (clients, operators) = match listeners.await {
                 Ok((clients, operators)) => {
@@ -82,7 +70,9 @@ impl Control {
             let gauge = Arc::new(move |by| connections.add(by));
             let accepting = async {
                 let (accepting, stage) = (clients.accepting(), self.stage.clone());
-                self.workers.accept(accepting, most, gauge, stage).await;
+                self.workers
+                    .accept(accepting, self.most, gauge, stage)
+                    .await;
                 clients.close();
             };
             let serving = async { tokio::join!(accepting, self.operators(&operators, window)) };
@@ -102,9 +92,9 @@ impl Control {
         let mut stage = self.stage.clone();
         loop {
             tokio::select! {
-                stream = accepting.next(), if connections.len() < MOST_OPERATORS => {
+                accepted = accepting.next(), if connections.len() < MOST_OPERATORS => {
                     let (times, window) = (*self.times.borrow(), window.clone());
-                    connections.spawn(server::serve(stream, times, self.stage.clone(), window));
+                    connections.spawn(server::serve(accepted, times, self.stage.clone(), window));
                 }
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 () = server::past(&mut stage, Stage::Closing) => return listeners.close(),

@@ -118,8 +118,16 @@ pub fn run(file: &Path, environment: Environment, asked: &Asked) -> Result<(), F
 
 /// What the gateway says that runs by this configuration. None: there is none.
 async fn ask(loaded: &Loaded, written: &[u8]) -> Result<Option<Value>, Failed> {
-    let Some(listen) = loaded.config.admin.listen.first() else {
-        return Ok(None);
+    let admin = &loaded.config.admin;
+    let mut listeners = admin.listen.iter();
+    // Whoever asks has no certificate that the gateway may want to see.
+    let asked = match admin.tls {
+        None => listeners.next(),
+        Some(_) => listeners.find(|it| matches!(it, Listen::Unix(_))),
+    };
+    let Some(listen) = asked else {
+        let message = "[admin] is listened at with TLS, which this command does not speak; let it listen at a unix socket as well, or try --offline";
+        return Err(Failed::User(anyhow!(message)));
     };
     let answered = match listen {
         Listen::Tcp(address) => match TcpStream::connect(address).await {

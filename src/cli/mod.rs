@@ -5,6 +5,7 @@ mod control;
 pub mod explain;
 pub mod import;
 pub mod keys;
+mod listen;
 pub mod pages;
 pub mod prices;
 mod progress;
@@ -23,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand};
 
+use self::listen::Both;
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
 use crate::config::{Config, Diagnostic};
@@ -288,9 +290,28 @@ impl Loaded {
 
     /// What it means, without anything that runs, and without the ledger's file; or every flaw.
     pub fn compile(&self) -> Result<Arc<Plan>, Flaws> {
+        self.compiled().map_err(|found| self.report(found))
+    }
+
+    /// The same, and where it is listened.
+    fn checked(&self) -> Result<(Arc<Plan>, Both), Flaws> {
+        match Both::of(self) {
+            Ok(wanted) => Ok((self.compile()?, wanted)),
+            Err(found) => Err(self.all_flaws(found)),
+        }
+    }
+
+    /// Every flaw: those of reading, those that were found, and those of compiling.
+    fn all_flaws(&self, mut found: Vec<Diagnostic>) -> Flaws {
+        found.extend(self.compiled().err().unwrap_or_default());
+        self.report(found)
+    }
+
+    /// What it means; or what flaws there are beside those of reading.
+    fn compiled(&self) -> Result<Arc<Plan>, Vec<Diagnostic>> {
         let telemetry = Telemetry::new(Metrics::new(), None);
         let (ledger, wall) = (Ledger::unopened(), Box::new(SystemTime::now));
-        Ok(self.gateway(telemetry, ledger, wall)?.plan())
+        Ok(self.made(telemetry, ledger, wall)?.plan())
     }
 
     /// The gateway that it means; or every flaw.
@@ -300,11 +321,21 @@ impl Loaded {
         ledger: Ledger,
         wall: Wall,
     ) -> Result<Arc<Gateway>, Flaws> {
+        let made = self.made(telemetry, ledger, wall);
+        made.map_err(|found| self.report(found))
+    }
+
+    fn made(
+        &self,
+        telemetry: Arc<Telemetry>,
+        ledger: Ledger,
+        wall: Wall,
+    ) -> Result<Arc<Gateway>, Vec<Diagnostic>> {
         let surroundings = self.surroundings();
-        match Gateway::new(&self.config, telemetry, ledger, surroundings, wall) {
-            Ok(gateway) if self.flaws.is_empty() => Ok(gateway),
-            Ok(_) => Err(self.report(Vec::new())),
-            Err(found) => Err(self.report(found)),
+        let gateway = Gateway::new(&self.config, telemetry, ledger, surroundings, wall)?;
+        match self.flaws.is_empty() {
+            true => Ok(gateway),
+            false => Err(Vec::new()),
         }
     }
 

@@ -14,17 +14,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::control::at;
+use super::listen::{Both, prepared};
 use super::{Loaded, serve, service};
 use crate::admin::reload::Reloaded;
 use crate::config::changes::Written;
-
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
-use crate::config::{Diagnostic, Listen};
 use crate::gateway::Gateway;
 use crate::plan::{Plan, money};
-use crate::server::{Address, Listeners, Prepared, Times};
+use crate::server::{Listeners, Prepared, Times};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -176,23 +174,22 @@ impl Reloader {
         self.seen = marks(files(&written, source.folder(), &self.environment));
         self.seen.extend(own);
         let loaded = Loaded::read(source, self.environment.clone());
-        if !loaded.flaws.is_empty() {
-            // All are told at once, those of compiling too: beside what runs, without what is flawed.
-            let compiled = loaded.compile();
-            return Err(compiled.err().unwrap_or_else(|| loaded.report(Vec::new())));
-        }
+        // All flaws are told at once, those of compiling too: beside what runs, without what is flawed.
+        let wanted = match Both::of(&loaded) {
+            Ok(wanted) if loaded.flaws.is_empty() => wanted,
+            wanted => return Err(loaded.all_flaws(wanted.err().unwrap_or_default())),
+        };
         let Reloadable {
             clients, operators, ..
         } = &self.running;
         let ours = [clients.addresses(), operators.addresses()].concat();
-        let (config, folder) = (&loaded.config, loaded.source.folder());
-        let prepare = |section, listeners: &Listeners, wanted: &[Listen]| {
-            let prepared = prepared(section, listeners, &at(wanted, folder), &ours);
+        let prepare = |section, listeners: &Listeners, wanted| {
+            let prepared = prepared(section, listeners, wanted, &ours);
             prepared.map_err(|flaw| loaded.report(vec![flaw]))
         };
         Ok(Ready {
-            clients: prepare("server", clients, &config.server.listen)?,
-            operators: prepare("admin", operators, &config.admin.listen)?,
+            clients: prepare("server", clients, &wanted.clients)?,
+            operators: prepare("admin", operators, &wanted.operators)?,
             written,
             loaded,
         })
@@ -258,29 +255,6 @@ fn mark(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Listeners where they shall be, or what is in the way; `ours` are all that are open.
-fn prepared(
-    section: &str,
-    listeners: &Listeners,
-    wanted: &[Address],
-    ours: &[Address],
-) -> Result<Prepared, Diagnostic> {
-    listeners.prepare(wanted).map_err(|(address, error)| {
-        let port = |address: &Address| match address {
-            Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) => None,
-        };
-        let is_ours = |it: &&Address| port(it).is_some() && port(it) == port(&address);
-        let message = match ours.iter().find(is_ours) {
-            Some(ours) => format!(
-                "cannot listen on {address} while {ours} is open: restart to move within a port, or take another one"
-            ),
-            None => format!("cannot listen on {address}: {error}"),
-        };
-        Diagnostic::new([section, "listen"], message)
-    })
 }
 
 /// What an operator was not warned of before.

@@ -65,11 +65,14 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
     tracing::info!("{}", served(&plan, &running.gateway.state.made.load()));
     // Another may take its place.
     drop(plan);
+    let (clients, operators) = (&loaded.config.server.tls, &loaded.config.admin.tls);
     for address in &running.addresses {
-        tracing::info!("listening on {}", url(address, "/v1"));
+        let url = url(address, clients.is_some(), "/v1");
+        tracing::info!("listening on {url}");
     }
     for address in &running.admin {
-        tracing::info!("metrics on {}", url(address, "/metrics"));
+        let url = url(address, operators.is_some(), "/metrics");
+        tracing::info!("metrics on {url}");
     }
     // It is compiled, and with many keys it is large.
     drop(loaded);
@@ -112,8 +115,9 @@ fn served(plan: &Plan, made: &MadeKeys) -> String {
 }
 
 /// What a person can put into a browser; for a socket in the file system there is no such thing.
-fn url(address: &Address, path: &str) -> String {
+fn url(address: &Address, has_tls: bool, path: &str) -> String {
     match address {
+        Address::Tcp(address) if has_tls => format!("https://{address}{path}"),
         Address::Tcp(address) => format!("http://{address}{path}"),
         Address::Unix(_) => format!("{address} at {path}"),
     }
@@ -216,7 +220,7 @@ fn journal(loaded: &Loaded) -> Result<Option<Written>, Failed> {
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
     // Before any file is touched.
-    loaded.compile()?;
+    let wanted = loaded.checked()?.1;
     let (lines, writer) = match config.server.log {
         Log::Off => (None, None),
         Log::Json | Log::Text => {
@@ -249,8 +253,9 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         stage: staged,
         times: timed,
         beat,
+        most: config.server.max_connections,
     };
-    let control = control.start(loaded, reloads.clone(), bound)?;
+    let control = control.start(wanted, reloads.clone(), bound)?;
     let listening = listening
         .blocking_recv()
         .context("the control thread ended")?;

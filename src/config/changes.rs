@@ -62,7 +62,7 @@ impl fmt::Display for Change {
 pub struct Written(pub(super) Dict);
 
 impl Written {
-    /// The files that it refers to, as they are written: of secrets, also by variables, and of roots that are trusted.
+    /// The files that it refers to, as they are written: of secrets, also by variables, of roots that are trusted, and of TLS.
     pub fn files(&self, environment: &Environment) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut below = |name: &str, value: &Value| referred(name, value, &mut files);
@@ -83,6 +83,9 @@ impl Written {
 
 fn referred(name: &str, value: &Value, files: &mut Vec<PathBuf>) {
     match value {
+        Value::Dict(_, fields) if name == "tls" => {
+            files.extend(fields.values().filter_map(Value::as_str).map(PathBuf::from));
+        }
         Value::Dict(_, fields) => fields
             .iter()
             .for_each(|(name, it)| referred(name, it, files)),

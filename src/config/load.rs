@@ -23,7 +23,7 @@ use super::{Config, Diagnostic};
 const MOST_FLAWS: usize = 100;
 
 /// What is promised and not built: refused by name. `*` stands for any one name.
-const NOT_YET: &[&str] = &["server.tls", "models.*.rules_for"];
+const NOT_YET: &[&str] = &["models.*.rules_for"];
 
 /// The built-in providers, read as an operator's are.
 #[expect(
@@ -476,7 +476,7 @@ limits = { rpm = 0, rps = 1 }
             "t.toml:3: server.lisen: `lisen` is unknown; did you mean `listen`?",
             "t.toml:4: server.idle_timeout: `soon` is not a duration; write \"250ms\", \"5s\", \"10m\", \"2h\" or \"30d\"",
             "t.toml:5: server.max_body: expected a string, found signed int `5`",
-            "t.toml:6: server.tls: `tls` is not yet built; this version cannot honour it, so it is refused",
+            "t.toml:6: server.tls: expected a table such as { cert = \"tls.crt\", key = \"tls.key\" }, found string \"x\"",
             "t.toml:7: providers.grok: no preset is called `grok`; did you mean `groq`?; add preset = \"openai-compatible\" and base_url = \"…\"",
             "t.toml:9: providers.groq.tries: 99 is not between 1 and 10",
             "t.toml:10: models.gpt-4.1: a table within a model; a name with a dot must be quoted: [models.\"gpt-4.1\"]",

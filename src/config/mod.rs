@@ -59,6 +59,8 @@ pub struct Server {
     /// One address or several.
     #[serde(deserialize_with = "value::listen")]
     pub listen: Vec<Listen>,
+    /// What is spoken with those who connect over the network; by default no TLS.
+    pub tls: Option<Tls>,
     /// Whether callers without a key are let in.
     #[serde(deserialize_with = "value::open")]
     pub open: Open,
@@ -119,6 +121,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4000)))],
+            tls: None,
             open: Open::Auto,
             names: Vec::new(),
             cors: Vec::new(),
@@ -161,6 +164,21 @@ impl Listen {
     }
 }
 
+/// What proves who we are: files of PEM, which are read again when something else stands in them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table such as { cert = \"tls.crt\", key = \"tls.key\" }"
+)]
+pub struct Tls {
+    /// Our certificate, and those that lead from it to a root.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whose certificates clients must have; by default they need none.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Whether callers without a key are let in, as the one caller `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -191,6 +209,8 @@ pub struct Admin {
     /// `/metrics`, `/health*` and `/admin/*` are served here.
     #[serde(deserialize_with = "value::listen")]
     pub listen: Vec<Listen>,
+    /// As at the listener for clients.
+    pub tls: Option<Tls>,
     /// What opens `/admin/*`. Without one it can only be read, and only while every listener is loopback or a unix socket.
     pub token: Option<Secret>,
 }
@@ -199,6 +219,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4001)))],
+            tls: None,
             token: None,
         }
     }

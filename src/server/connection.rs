@@ -15,11 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answer::Tracked;
-use super::listen::Stream;
+use super::listen::Accepted;
 use super::pulse::{Overdue, Pulse};
 use super::quiet::Quiet;
 use super::socket::{Socket, Spoken, Watch};
 use super::streams::{Spawner, Streams};
+use super::tls::{Io, Tls};
 use super::{Handler, Stage, Times};
 
 /// The longest head of a request, in bytes; 431 above it.
@@ -39,14 +40,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves requests until either side has had enough. Dropping what this gives cancels whatever is under way.
 pub async fn serve<H: Handler>(
-    stream: Stream,
+    Accepted { stream, tls }: Accepted,
     times: Times,
     mut stage: watch::Receiver<Stage>,
     handler: H,
 ) {
     let pulse = Pulse::new(Instant::now());
     // A connection that is gone before it began is ordinary.
-    let Ok((mut socket, watch)) = Socket::new(stream, Arc::clone(&pulse)) else {
+    let Ok((socket, watch)) = Socket::new(stream, Arc::clone(&pulse)) else {
         return;
     };
     let mut guard = Guard {
@@ -54,13 +55,24 @@ pub async fn serve<H: Handler>(
         pulse,
         times,
         stage: &mut stage,
+        replaced: None,
     };
-    let Some(Ok(spoken)) = guard.opening(&mut socket).await else {
-        return;
+    let (io, spoken) = match guard.opening(socket, tls.as_ref()).await {
+        Some(Ok(opened)) => opened,
+        Some(Err(error)) if tls.is_some() => {
+            return tracing::debug!(%error, "a client did not shake hands");
+        }
+        Some(Err(_)) | None => return,
     };
     let requests = Arc::clone(&guard.pulse);
+    let replaced = tls.as_ref().map(Tls::replaced);
+    if spoken == Spoken::Http2 {
+        guard.replaced.clone_from(&replaced);
+    }
     let service = service_fn(move |request| {
-        let (busy, closes) = (requests.busy(), is_chunked(&request));
+        let is_last = || replaced.as_ref().is_some_and(|it| *it.borrow());
+        let closes = request.version() <= Version::HTTP_11 && (is_chunked(&request) || is_last());
+        let busy = requests.busy();
         let answering = handler.clone().handle(request);
         async move {
             let mut answer = answering.await;
@@ -71,7 +83,7 @@ pub async fn serve<H: Handler>(
             Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, busy)))
         }
     });
-    let io = TokioIo::new(socket);
+    let io = TokioIo::new(io);
     match spoken {
         Spoken::Http1 => {
             let mut http1 = http1::Builder::new();
@@ -96,11 +108,11 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Whether a body came in chunks. It may have come with a `Content-Length` as well, which hyper does not show, and whoever
+/// Whether a body of HTTP/1.1 came in chunks. It may have come with a `Content-Length` as well, which hyper does not show, and whoever
 /// stands before us may have believed that one: to them what follows on the connection may be part of the body. So it is
 /// closed after the answer (RFC 9112, 6.3).
 fn is_chunked(request: &Request<Incoming>) -> bool {
-    request.version() <= Version::HTTP_11 && request.body().size_hint().exact().is_none()
+    request.body().size_hint().exact().is_none()
 }
 
 /// A conversation, whichever protocol it is in.
@@ -109,7 +121,7 @@ trait Conversation: Future {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Conversation for http1::Connection<TokioIo<Socket>, S>
+impl<S> Conversation for http1::Connection<TokioIo<Io>, S>
 where
     S: HttpService<
             Incoming,
@@ -122,7 +134,7 @@ where
     }
 }
 
-impl<S> Conversation for http2::Connection<TokioIo<Socket>, S, Spawner>
+impl<S> Conversation for http2::Connection<TokioIo<Io>, S, Spawner>
 where
     S: HttpService<
             Incoming,
@@ -144,17 +156,32 @@ struct Guard<'g> {
     pulse: Arc<Pulse>,
     times: Times,
     stage: &'g mut watch::Receiver<Stage>,
+    /// Whether the connection should end since others prove another way who we are. In HTTP/1.1 its last answer says so.
+    replaced: Option<watch::Receiver<bool>>,
 }
 
 impl Guard<'_> {
     /// Waits for what the client speaks. None if it says nothing for too long, or we stop.
-    async fn opening(&mut self, socket: &mut Socket) -> Option<std::io::Result<Spoken>> {
+    async fn opening(
+        &mut self,
+        mut socket: Socket,
+        tls: Option<&Tls>,
+    ) -> Option<std::io::Result<(Io, Spoken)>> {
         if *self.stage.borrow_and_update() != Stage::Open {
             return None;
         }
+        let opening = async {
+            match tls {
+                Some(tls) => tls.accept(socket).await,
+                None => {
+                    let spoken = socket.opening().await?;
+                    Ok((Io::Plain(socket), spoken))
+                }
+            }
+        };
         tokio::select! {
             biased;
-            spoken = socket.opening() => Some(spoken),
+            opened = opening => Some(opened),
             _ = self.verdict() => None,
         }
     }
@@ -209,9 +236,20 @@ impl Guard<'_> {
                     (Ok(()), Stage::Draining | Stage::Closing) => return Verdict::Finish,
                     (Ok(()), Stage::Ended) | (Err(_), _) => return Verdict::End,
                 },
+                () = is_over(&mut self.replaced) => return Verdict::Finish,
             }
         }
     }
+}
+
+/// Ends once, when the connection should.
+async fn is_over(replaced: &mut Option<watch::Receiver<bool>>) {
+    let Some(receiver) = replaced else {
+        return std::future::pending().await;
+    };
+    // It is there for as long as the connection is.
+    let _ = receiver.wait_for(|is| *is).await;
+    *replaced = None;
 }
 
 /// What is to be done with a connection.

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::tls::Tls;
+
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -45,53 +47,73 @@ struct Listener {
     last: AtomicU64,
 }
 
-/// Listeners that are asked together; none any more once they are closed for good.
-type Several = Option<Arc<[Arc<Listener>]>>;
+/// Where it shall be listened, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// At all of these.
+    pub addresses: Vec<Address>,
+    /// What is spoken at those of the network; none if bytes are what they are. A socket in the file system is not listened
+    /// in to.
+    pub tls: Option<Tls>,
+}
+
+/// Listeners that are asked together.
+#[derive(Clone, Debug, Default)]
+struct Several {
+    listeners: Arc<[Arc<Listener>]>,
+    tls: Option<Tls>,
+}
 
 /// The listeners there are, whoever accepts their connections.
 #[derive(Debug)]
 pub struct Listeners {
-    open: watch::Sender<Several>,
+    /// None any more once they are closed for good.
+    open: watch::Sender<Option<Several>>,
     /// Whose sockets they are.
     runtime: Handle,
 }
 
 /// Those that shall be open next. Dropped, they are as if nobody had asked for them.
 #[derive(Debug)]
-pub struct Prepared(Arc<[Arc<Listener>]>);
+pub struct Prepared(Several);
 
 /// Accepts the connections of whichever listeners there are.
 #[derive(Debug)]
 pub struct Accepting {
-    changes: watch::Receiver<Several>,
+    changes: watch::Receiver<Option<Several>>,
     open: Several,
 }
 
 impl Listeners {
     /// Opens the first, in the runtime that this is called in.
-    pub async fn open(addresses: &[Address]) -> Result<Self, (Address, io::Error)> {
+    pub async fn open(places: &Places) -> Result<Self, (Address, io::Error)> {
+        let open = Several::opened(places, &Several::default()).await?;
         Ok(Self {
-            open: watch::Sender::new(Some(opened(addresses, &[]).await?)),
+            open: watch::Sender::new(Some(open)),
             runtime: Handle::current(),
         })
     }
 
-    /// Opens what is not open yet of these addresses. Connections that are made there wait until they are [put](Self::put)
-    /// in place. Not to be called on the runtime's own thread.
-    pub fn prepare(&self, addresses: &[Address]) -> Result<Prepared, (Address, io::Error)> {
+    /// Opens what is not open yet of these. Connections that are made there wait until they are [put](Self::put) in place.
+    /// Not to be called on the runtime's own thread.
+    pub fn prepare(&self, places: &Places) -> Result<Prepared, (Address, io::Error)> {
         let open = self.open.borrow().clone().unwrap_or_default();
-        let opening = opened(addresses, &open);
+        let opening = Several::opened(places, &open);
         Ok(Prepared(self.runtime.block_on(opening)?))
     }
 
-    /// Accepts from these from here on, and closes the others. Connections that were accepted stay open.
-    pub fn put(&self, Prepared(listeners): Prepared) {
+    /// Accepts from these from here on, and closes the others. Connections that were accepted stay open; only where TLS is
+    /// another one now, those of the one before end with what is under way.
+    pub fn put(&self, Prepared(next): Prepared) {
         self.open.send_if_modified(|open| {
-            let is_open = open.is_some();
-            if is_open {
-                *open = Some(listeners);
+            let Some(open) = open else {
+                return false;
+            };
+            if let Some(tls) = &open.tls {
+                tls.gives_way_to(next.tls.as_ref());
             }
-            is_open
+            *open = next;
+            true
         });
     }
 
@@ -103,32 +125,32 @@ impl Listeners {
     /// Where they are, with ports where 0 was asked for.
     pub fn addresses(&self) -> Vec<Address> {
         let open = self.open.borrow();
-        let open = open.as_deref().unwrap_or_default();
-        open.iter().map(|it| it.at.clone()).collect()
+        let open = open.iter().flat_map(|it| &*it.listeners);
+        open.map(|it| it.at.clone()).collect()
     }
 
     /// Accepts their connections, and those of whatever comes in their place.
     pub fn accepting(&self) -> Accepting {
         let mut changes = self.open.subscribe();
-        let open = changes.borrow_and_update().clone();
+        let open = changes.borrow_and_update().clone().unwrap_or_default();
         Accepting { changes, open }
     }
 }
 
 impl Accepting {
     /// The next connection of whichever listener has one. They are asked in turn: a busy one does not starve the others.
-    pub async fn next(&mut self) -> Stream {
+    pub async fn next(&mut self) -> Accepted {
         loop {
             let accepted = tokio::select! {
                 biased;
                 Ok(()) = self.changes.changed() => {
-                    self.open.clone_from(&self.changes.borrow_and_update());
+                    self.open = self.changes.borrow_and_update().clone().unwrap_or_default();
                     continue;
                 }
-                accepted = poll_fn(|cx| poll_any(self.open.as_deref().unwrap_or_default(), cx)) => accepted,
+                accepted = poll_fn(|cx| poll_any(&self.open.listeners, cx)) => accepted,
             };
             match accepted {
-                Ok(stream) => return stream,
+                Ok(stream) => return self.open.accepted(stream),
                 Err(error) => {
                     // No file is left to open, most likely. To ask again at once would only burn the CPU.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -178,42 +200,61 @@ fn number(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
+/// A connection, and what is spoken over it.
+#[derive(Debug)]
+pub struct Accepted {
+    pub(super) stream: Stream,
+    pub(super) tls: Option<Tls>,
+}
+
 /// A connection that belongs to no runtime yet.
 #[derive(Debug)]
-pub enum Stream {
+pub(super) enum Stream {
     /// From the network.
     Tcp(std::net::TcpStream),
     /// From this machine.
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Listeners at these addresses: those of `open` that are there already, and new ones.
-async fn opened(
-    addresses: &[Address],
-    open: &[Arc<Listener>],
-) -> Result<Arc<[Arc<Listener>]>, (Address, io::Error)> {
-    let mut listeners: Vec<Arc<Listener>> = Vec::new();
-    for wanted in addresses {
-        let is_it = |it: &&Arc<Listener>| {
-            it.wanted == *wanted && !listeners.iter().any(|used| Arc::ptr_eq(used, it))
-        };
-        if let Some(there) = open.iter().find(is_it) {
-            listeners.push(Arc::clone(there));
-            continue;
+impl Several {
+    /// Listeners at these places: those of `open` that are there already, and new ones. TLS that is made of the same files is
+    /// the one that is there, so that sessions can be resumed.
+    async fn opened(places: &Places, open: &Self) -> Result<Self, (Address, io::Error)> {
+        let mut listeners: Vec<Arc<Listener>> = Vec::new();
+        for wanted in &places.addresses {
+            let is_it = |it: &&Arc<Listener>| {
+                it.wanted == *wanted && !listeners.iter().any(|used| Arc::ptr_eq(used, it))
+            };
+            if let Some(there) = open.listeners.iter().find(is_it) {
+                listeners.push(Arc::clone(there));
+                continue;
+            }
+            let opened = match wanted {
+                Address::Tcp(address) => tcp(*address).await,
+                Address::Unix(path) => unix(path),
+            };
+            let (socket, at) = opened.map_err(|error| (wanted.clone(), error))?;
+            listeners.push(Arc::new(Listener {
+                socket,
+                wanted: wanted.clone(),
+                at,
+                last: AtomicU64::new(0),
+            }));
         }
-        let opened = match wanted {
-            Address::Tcp(address) => tcp(*address).await,
-            Address::Unix(path) => unix(path),
-        };
-        let (socket, at) = opened.map_err(|error| (wanted.clone(), error))?;
-        listeners.push(Arc::new(Listener {
-            socket,
-            wanted: wanted.clone(),
-            at,
-            last: AtomicU64::new(0),
-        }));
+        let is_there = open.tls == places.tls;
+        Ok(Self {
+            listeners: listeners.into(),
+            tls: if is_there { &open.tls } else { &places.tls }.clone(),
+        })
     }
-    Ok(listeners.into())
+
+    fn accepted(&self, stream: Stream) -> Accepted {
+        let tls = match stream {
+            Stream::Tcp(_) => self.tls.clone(),
+            Stream::Unix(_) => None,
+        };
+        Accepted { stream, tls }
+    }
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
@@ -269,6 +310,14 @@ fn poll_any(listeners: &[Arc<Listener>], cx: &mut Context<'_>) -> Poll<io::Resul
 mod tests {
     use super::*;
 
+    /// Without TLS.
+    fn plainly(addresses: impl Into<Vec<Address>>) -> Places {
+        Places {
+            addresses: addresses.into(),
+            tls: None,
+        }
+    }
+
     #[tokio::test]
     async fn a_socket_that_was_left_behind_makes_room_and_nothing_else_does() {
         let folder = tempfile::tempdir().unwrap();
@@ -276,8 +325,9 @@ mod tests {
         let at = [Address::Unix(path.clone())];
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left behind");
-        let listeners = Listeners::open(&at).await.unwrap();
+        let listeners = Listeners::open(&plainly(at.clone())).await.unwrap();
         assert_eq!(listeners.addresses(), at);
+        let at = plainly(at);
         let (_, error) = Listeners::open(&at).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
@@ -292,7 +342,7 @@ mod tests {
     async fn a_socket_of_another_process_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.sock");
-        let at = [Address::Unix(path.clone())];
+        let at = plainly([Address::Unix(path.clone())]);
         let old = Listeners::open(&at).await.unwrap();
         // The name is taken for the next process while this one drains.
         std::fs::remove_file(&path).unwrap();
@@ -308,7 +358,7 @@ mod tests {
     async fn no_listener_starves_another() {
         let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
         let three = [any.clone(), any.clone(), any];
-        let listeners = Listeners::open(&three).await.unwrap();
+        let listeners = Listeners::open(&plainly(three)).await.unwrap();
         let (bound, mut accepting) = (listeners.addresses(), listeners.accepting());
         let mut held = Vec::new();
         for _ in 0..10 {
@@ -319,7 +369,7 @@ mod tests {
         }
         let mut turns = Vec::new();
         for _ in 0..held.len() {
-            let Stream::Tcp(stream) = accepting.next().await else {
+            let Stream::Tcp(stream) = accepting.next().await.stream else {
                 panic!()
             };
             let at = Address::Tcp(stream.local_addr().unwrap());
@@ -335,17 +385,18 @@ mod tests {
         let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.sock");
-        let listeners = Arc::new(Listeners::open(std::slice::from_ref(&any)).await.unwrap());
+        let opened = Listeners::open(&plainly([any.clone()])).await;
+        let listeners = Arc::new(opened.unwrap());
         let Some(Address::Tcp(first)) = listeners.addresses().pop() else {
             panic!()
         };
         let mut accepting = listeners.accepting();
         let early = tokio::net::TcpStream::connect(first).await.unwrap();
-        assert!(matches!(accepting.next().await, Stream::Tcp(_)));
+        assert!(matches!(accepting.next().await.stream, Stream::Tcp(_)));
         let exchange = async |to: Vec<Address>| {
             let listeners = Arc::clone(&listeners);
             let prepared = tokio::task::spawn_blocking(move || {
-                let prepared = listeners.prepare(&to)?;
+                let prepared = listeners.prepare(&plainly(to))?;
                 listeners.put(prepared);
                 Ok::<_, (Address, io::Error)>(listeners.addresses())
             });
@@ -357,7 +408,7 @@ mod tests {
         assert_eq!(bound, [Address::Tcp(first), Address::Unix(path.clone())]);
         let unix = tokio::net::UnixStream::connect(&path);
         let (accepted, connected) = tokio::join!(accepting.next(), unix);
-        assert!(matches!(accepted, Stream::Unix(_)) && connected.is_ok());
+        assert!(matches!(accepted.stream, Stream::Unix(_)) && connected.is_ok());
         // What cannot be opened changes nothing.
         let missing = Address::Unix(folder.path().join("none/t.sock"));
         let (wrong, _) = exchange(vec![missing.clone()]).await.unwrap_err();
@@ -367,7 +418,7 @@ mod tests {
         exchange(vec![Address::Unix(path.clone())]).await.unwrap();
         let unix = tokio::net::UnixStream::connect(&path);
         let (accepted, connected) = tokio::join!(accepting.next(), unix);
-        assert!(matches!(accepted, Stream::Unix(_)) && connected.is_ok());
+        assert!(matches!(accepted.stream, Stream::Unix(_)) && connected.is_ok());
         assert!(tokio::net::TcpStream::connect(first).await.is_err());
         early.writable().await.unwrap();
         assert_eq!(early.try_write(b"x").unwrap(), 1);

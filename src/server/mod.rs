@@ -13,6 +13,7 @@ mod pulse;
 mod quiet;
 mod socket;
 mod streams;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -30,7 +31,8 @@ use tokio::time::Instant;
 
 pub use beat::{Beat, Beats};
 pub use connection::serve;
-pub use listen::{Accepting, Address, Listeners, Prepared};
+pub use listen::{Accepted, Accepting, Address, Listeners, Places, Prepared};
+pub use tls::{Files, Tls, Unusable};
 
 /// How long a connection may do nothing, or next to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +96,7 @@ struct Seat {
 
 /// A connection on its way to a worker, and what it holds on to while it is open.
 struct Guest {
-    stream: listen::Stream,
+    accepted: Accepted,
     place: tokio::sync::OwnedSemaphorePermit,
     open: Open,
 }
@@ -173,7 +175,7 @@ impl Workers {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
                 Some((place, accepting.next().await))
             };
-            let (place, stream) = tokio::select! {
+            let (place, accepted) = tokio::select! {
                 biased;
                 () = past(&mut stage, Stage::Open) => return,
                 guest = guest => match guest {
@@ -190,7 +192,7 @@ impl Workers {
             };
             let open = Open::count(&seat.open, &gauge);
             let guest = Guest {
-                stream,
+                accepted,
                 place,
                 open,
             };
@@ -233,11 +235,11 @@ async fn work<H: Handler>(
     loop {
         tokio::select! {
             guest = guests.recv() => {
-                let Some(Guest { stream, place, open }) = guest else { break };
+                let Some(Guest { accepted, place, open }) = guest else { break };
                 let (times, stage, handler) = (*times.borrow(), stage.clone(), handler.clone());
                 connections.spawn(async move {
                     let _held = (place, open);
-                    serve(stream, times, stage, handler).await;
+                    serve(accepted, times, stage, handler).await;
                 });
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}

@@ -61,8 +61,7 @@ impl Pulse {
     /// none of them. A head that never ends is an idle connection.
     pub(super) fn share(&self) {
         self.shared.store(true, Ordering::Relaxed);
-        self.head.store(NEVER, Ordering::Relaxed);
-        self.idle.store(self.now(), Ordering::Relaxed);
+        self.rests();
     }
 
     fn flows(&self) -> MutexGuard<'_, Flows> {
@@ -88,6 +87,12 @@ impl Pulse {
             self.idle.store(NEVER, Ordering::Relaxed);
             self.head.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// What was read asked for nothing.
+    pub(super) fn rests(&self) {
+        self.head.store(NEVER, Ordering::Relaxed);
+        self.idle.store(self.now(), Ordering::Relaxed);
     }
 
     /// There is something to write, and the client does not take it.

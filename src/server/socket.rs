@@ -75,6 +75,21 @@ impl Socket {
         Ok((socket, watch))
     }
 
+    /// Whether this is the first byte that the client sends. It is read again by whoever understands it.
+    pub(super) async fn begins_with(&mut self, byte: u8) -> io::Result<bool> {
+        let mut first = BytesMut::with_capacity(FIRST_READ);
+        if self.read_buf(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.ahead = first.freeze();
+        Ok(self.ahead.first() == Some(&byte))
+    }
+
+    /// Nothing that came so far was a request.
+    pub(super) fn rests(&self) {
+        self.pulse.rests();
+    }
+
     /// Reads until it is clear what is spoken. What was read is read again by whoever understands it.
     pub(super) async fn opening(&mut self) -> io::Result<Spoken> {
         let mut first = BytesMut::with_capacity(FIRST_READ);

@@ -60,3 +60,4 @@ mod bounds;
 mod field;
 mod proof;
 mod disk;
+mod listen;

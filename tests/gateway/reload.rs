@@ -155,7 +155,8 @@ fn write(folder: &Path, text: &str) {
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
 }
 
-async fn reload(admin: SocketAddr) -> Answer {
+/// Has the configuration read again, with the token `right`.
+pub async fn reload(admin: SocketAddr) -> Answer {
     let token = [("authorization", "Bearer right")];
     client::whole(client::send(admin, Method::POST, "/admin/reload", &token, "").await).await
 }

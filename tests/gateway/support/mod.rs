@@ -12,11 +12,12 @@ pub mod identity;
 pub mod money;
 pub mod provider;
 pub mod proxy;
+pub mod secure;
 pub mod services;
 
 pub use client::{Answer, post};
 pub use gateway::{Gateway, Hands};
-pub use identity::Identity;
+pub use identity::{Authority, Identity};
 pub use provider::{Act, Provider};
 
 /// Waits, up to five seconds, until something is so.
