@@ -14,14 +14,16 @@ use crate::config::load::Source;
 use crate::config::secret::Environment;
 use crate::plan::Plan;
 use crate::provider::Origin;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Client;
 
 /// Reads, compiles and says what there is. With `probe`, also asks each provider for its models; with `strict`, it is not
 /// fine if a budget needs a price that is not wholly known.
 pub fn run(file: &Path, environment: Environment, probe: bool, strict: bool) -> Result<(), Failed> {
     let loaded = Loaded::read(Source::open(file)?, environment);
-    let (plan, _) = loaded.checked()?;
+    let (plan, wanted) = loaded.checked()?;
     let mut lines = [plan.gaps.as_slice(), &plan.warnings].concat();
+    lines.extend(wanted.certified(&Metrics::new(), SystemTime::now()));
     for (name, proxy) in proxies(&plan) {
         lines.push(format!("{name}: through the proxy {proxy}"));
     }

@@ -1,10 +1,12 @@
 //! Where clients and operators connect: from what is written to places to listen at, and to the files of their TLS.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::Loaded;
 use crate::config::{Config, Diagnostic, Listen, Tls};
 use crate::server::{self, Address, Files, Listeners, Places, Prepared, Unusable};
+use crate::telemetry::metrics::Metrics;
 
 /// Where clients and operators connect.
 pub(super) struct Both {
@@ -26,6 +28,35 @@ impl Both {
                 .flatten()
                 .collect()),
         }
+    }
+}
+
+/// From when on it is warned of a certificate that will expire: most are renewed a month before.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+impl Both {
+    /// Tells when certificates expire, by their listeners; and warns of those that soon will.
+    pub(super) fn certified(&self, metrics: &Metrics, now: SystemTime) -> Vec<String> {
+        let places = [
+            ("clients", "server", &self.clients),
+            ("operators", "admin", &self.operators),
+        ];
+        let expiries: Vec<_> = places
+            .into_iter()
+            .filter_map(|(who, section, places)| {
+                Some((who, section, places.tls.as_ref()?.expires()?))
+            })
+            .collect();
+        metrics.certificates(expiries.iter().map(|(who, _, at)| (*who, *at)));
+        let warning = |(_, section, at): (_, &str, SystemTime)| {
+            let date = httpdate::fmt_http_date(at);
+            match at.duration_since(now) {
+                Ok(left) if left > SOON => None,
+                Ok(_) => Some(format!("{section}.tls.cert: it expires soon, on {date}")),
+                Err(_) => Some(format!("{section}.tls.cert: it expired on {date}")),
+            }
+        };
+        expiries.into_iter().filter_map(warning).collect()
     }
 }
 

@@ -40,6 +40,7 @@ type Asked = oneshot::Sender<Result<Reloaded, Flaws>>;
 struct Ready {
     loaded: Loaded,
     written: Written,
+    wanted: Both,
     clients: Prepared,
     operators: Prepared,
 }
@@ -191,6 +192,7 @@ impl Reloader {
             clients: prepare("server", clients, &wanted.clients)?,
             operators: prepare("admin", operators, &wanted.operators)?,
             written,
+            wanted,
             loaded,
         })
     }
@@ -200,6 +202,7 @@ impl Reloader {
         let Ready {
             loaded,
             written,
+            wanted,
             clients,
             operators,
         } = ready;
@@ -209,10 +212,14 @@ impl Reloader {
         running.clients.put(clients);
         running.operators.put(operators);
         running.times.send_replace(serve::times(config));
+        let gateway = &running.gateway;
+        let mut warnings = news(&retired, &gateway.plan());
+        let metrics = &gateway.state.telemetry.metrics;
+        warnings.extend(wanted.certified(metrics, (gateway.wall)()));
         let reloaded = Reloaded {
             changes: self.written.changes(&written),
             files: self.files_changed(before),
-            warnings: news(&retired, &running.gateway.plan()),
+            warnings,
         };
         self.retired.push(retired);
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::{oneshot, watch};
 
-use super::control::Control;
+use super::control::{Bound, Control};
 use super::progress::Progress;
 use super::reload::{Reloadable, Reloader};
 use super::signals::{Signals, Told};
@@ -28,7 +28,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, money};
 use crate::proxy::{self, Worker};
 use crate::response::Body;
-use crate::server::{Address, Beat, Beats, Handler, Stage, Times, Workers};
+use crate::server::{Address, Beat, Beats, Handler, Listeners, Stage, Times, Workers};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Line;
 use crate::telemetry::journal::Journal;
@@ -237,6 +237,11 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
     let ledger = Ledger::open(&settings, wall())
         .map_err(|error| Failed::User(anyhow!("[ledger]: {error}; {WITHOUT}")))?;
     let gateway = loaded.gateway(telemetry, ledger, wall)?;
+    let metrics = &gateway.state.telemetry.metrics;
+    let warnings = wanted.certified(metrics, (gateway.wall)());
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let (stage, staged) = watch::channel(Stage::Open);
     let (times, timed) = watch::channel(times(config));
     let clients = || Clients(Worker::of(&gateway));
@@ -256,12 +261,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         most: config.server.max_connections,
     };
     let control = control.start(wanted, reloads.clone(), bound)?;
-    let listening = listening
-        .blocking_recv()
-        .context("the control thread ended")?;
-    let (clients, operators) = listening.map_err(|(address, error)| {
-        Failed::User(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
-    })?;
+    let (clients, operators) = heard(listening)?;
     let (addresses, admin) = (clients.addresses(), operators.addresses());
     let reloadable = Reloadable {
         gateway: Arc::clone(&gateway),
@@ -286,6 +286,15 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         keys: Some((stop, looking)),
         _writer: writer,
         _journal: journal,
+    })
+}
+
+/// Where clients and operators connect, once somebody says so.
+fn heard(listening: oneshot::Receiver<Bound>) -> Result<(Arc<Listeners>, Arc<Listeners>), Failed> {
+    let listening = listening.blocking_recv();
+    let listening = listening.context("the control thread ended")?;
+    listening.map_err(|(address, error)| {
+        Failed::User(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
     })
 }
 

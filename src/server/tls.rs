@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use super::socket::{Socket, Spoken};
 
@@ -36,6 +39,8 @@ struct Inner {
     config: Arc<ServerConfig>,
     /// What it was made of.
     digest: u64,
+    /// Until when the certificate is good.
+    expires: Option<SystemTime>,
     /// Another one has come in its place.
     is_replaced: watch::Sender<bool>,
 }
@@ -69,6 +74,7 @@ impl Tls {
     /// Proves who we are with these, and asks clients who they are if somebody vouches for them.
     pub fn new(files: Files<'_>) -> Result<Self, Unusable> {
         let chain = certificates(files.cert).map_err(Unusable::Cert)?;
+        let expires = chain.first().and_then(expiry);
         let key = key(files.key).map_err(Unusable::Key)?;
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -107,8 +113,14 @@ impl Tls {
         Ok(Self(Arc::new(Inner {
             config: Arc::new(config),
             digest: hasher.finish(),
+            expires,
             is_replaced: watch::Sender::new(false),
         })))
+    }
+
+    /// Until when the certificate is good, if that can be read.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.0.expires
     }
 
     /// Another one is in its place from here on: connections of this one end with what is under way.
@@ -184,6 +196,13 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         Ok(all) => Ok(all),
         Err(error) => Err(format!("holds what is no certificate: {error}")),
     }
+}
+
+/// Until when a certificate is good, if that can be read: what clients take is served, however odd it is.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let read = Certificate::from_der(certificate).ok()?;
+    let since = read.tbs_certificate.validity.not_after.to_unix_duration();
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 /// The first key of a PEM file.

@@ -3,6 +3,7 @@
 //! a hash only.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -41,6 +42,7 @@ pub struct Metrics {
     ledger_up: IntGauge,
     reloads: IntCounterVec,
     connections: IntGauge,
+    certificates: IntGaugeVec,
     /// Access lines that were not written because the writer could not keep up.
     pub lines_lost: IntCounter,
     /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
@@ -213,6 +215,16 @@ impl Metrics {
                 r,
                 IntGauge::new("tollgate_connections", "Connections of clients."),
             ),
+            certificates: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tollgate_certificate_expires_timestamp_seconds",
+                        "When the certificate of a listener expires, in seconds since 1970.",
+                    ),
+                    &["listener"],
+                ),
+            ),
             lines_lost: register(
                 r,
                 IntCounter::new(
@@ -261,6 +273,16 @@ impl Metrics {
         self.prices.reset();
         for (target, state) in states {
             self.prices.with_label_values(&[target, state]).set(1);
+        }
+    }
+
+    /// Sets when the certificate of each listener that has one expires, in place of what was set before.
+    pub fn certificates(&self, expiries: impl Iterator<Item = (&'static str, SystemTime)>) {
+        self.certificates.reset();
+        for (listener, expires) in expiries {
+            let gauge = self.certificates.with_label_values(&[listener]);
+            let since = expires.duration_since(SystemTime::UNIX_EPOCH);
+            gauge.set(whole(since.unwrap_or_default().as_secs()));
         }
     }
 

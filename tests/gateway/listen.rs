@@ -581,3 +581,34 @@ fn each_flaw_of_tls_says_where_it_is() {
         assert_eq!(check(section, "127.0.0.1:0", good).0, 0);
     }
 }
+
+#[tokio::test]
+async fn when_a_certificate_expires_is_told() {
+    let soon = Identity::until(&["localhost"], 2026);
+    let provider = says("hi").await;
+    let gateway = secure(&soon, &provider, TLS).await;
+    let line = |listener: &str| {
+        format!("tollgate_certificate_expires_timestamp_seconds{{listener=\"{listener}\"}}")
+    };
+    // 2026-01-01 in UTC.
+    assert_eq!(gateway.metric(&line("clients")), 1_767_225_600.0);
+    assert!(!gateway.metrics().contains(&line("operators")));
+    let (code, said, _) = run(gateway.folder(), &["check"]);
+    let want = "server.tls.cert: it expired on Thu, 01 Jan 2026 00:00:00 GMT";
+    assert!(code == 0 && said.contains(want), "{said}");
+    put(gateway.folder(), &localhost());
+    let told = reload(gateway.admin).await.json();
+    assert_eq!(told["warnings"], serde_json::json!([]));
+    let files: Vec<&str> = told["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|it| it.as_str())
+        .collect();
+    assert!(files.len() == 2 && files[0].ends_with("tls.crt"), "{told}");
+    // 2100-01-01 in UTC.
+    assert_eq!(gateway.metric(&line("clients")), 4_102_444_800.0);
+    put(gateway.folder(), &soon);
+    let told = reload(gateway.admin).await.json();
+    assert_eq!(told["warnings"], serde_json::json!([want]));
+}
