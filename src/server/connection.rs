@@ -172,7 +172,8 @@ impl Guard<'_> {
         }
         let opening = async {
             match tls {
-                Some(tls) => tls.accept(socket).await,
+                // Whoever needs no handshake should not have to carry one.
+                Some(tls) => Box::pin(tls.accept(socket)).await,
                 None => {
                     let spoken = socket.opening().await?;
                     Ok((Io::Plain(socket), spoken))

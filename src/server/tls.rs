@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use bytes::BytesMut;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -178,7 +179,10 @@ async fn refuse(mut socket: Socket) -> io::Error {
         socket.write_all(REFUSAL).await?;
         socket.shutdown().await?;
         // What is not read would have the system take the words back.
-        while socket.read(&mut [0; 4096]).await? > 0 {}
+        let mut rest = BytesMut::with_capacity(4096);
+        while socket.read_buf(&mut rest).await? > 0 {
+            rest.clear();
+        }
         Ok(())
     };
     let why = said.await.err();

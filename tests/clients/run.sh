@@ -17,12 +17,14 @@
 #   3. gateways in front of them: a plain one, one that takes one request at a time, one whose ledger's disk is full, one whose
 #      keys have limits, one for the answers, and for each client that retries one that is told to stop;
 #   4. the checks, client by client: how they retry (retries.py, retries.mjs; requests are counted by the gateways' metrics),
-#      and what they are answered (answers.py, answers.mjs, rust), with the books at the end.
+#      and what they are answered (answers.py, answers.mjs, rust), with the books at the end; then OpenAI's clients once
+#      more over TLS, with a certificate that they trust as they would a company's, and other books.
 # Nothing is downloaded but the clients; ports are picked by the system; everything started is ended, and all files but
 # the clients are removed, however this script ends. After the installation it takes about a minute.
 #
 # Needs: bash, python3 (3.10 or later, with venv and pip), node (20 or later) with npm, and the gateway's binary or cargo to
-# build it; cargo also for async-openai, which is left out without it. Where a process's files cannot be limited (Linux only),
+# build it; cargo also for async-openai, which is left out without it; openssl for the certificate, without which nothing is
+# asked over TLS. Where a process's files cannot be limited (Linux only),
 # the full disk is left out. What is left out is said.
 #
 # Settings, from the environment:
@@ -123,10 +125,10 @@ prepare_rust() {
 
 # --- 2. the providers ---
 
-# Starts the provider of a name; its address is then in `address`.
+# Starts the provider of a program, by a name of its own if there is one; its address is then in `address`.
 start_provider() {
-  local name=$1 pid waited
-  "$clients/python/bin/python" "$here/$name.py" "$work/$name" >"$work/$name.log" 2>&1 &
+  local program=$1 name=${2:-$1} pid waited
+  "$clients/python/bin/python" "$here/$program.py" "$work/$name" >"$work/$name.log" 2>&1 &
   pid=$!
   provider_pids+=("$pid")
   for ((waited = 0; waited < 100; waited++)); do
@@ -259,15 +261,31 @@ key = "sk-two-5d41402abc4b2a76"
 limits = { rpm = 2 }
 '
   export LIMITED=$url LIMITED_ADMIN=$admin
-  start_gateway answers '' "
+  start_answers answers ''
+}
+
+# The gateway of a name before the provider of all shapes, with further lines for [server].
+start_answers() {
+  start_gateway "$1" "$2" "
 [providers.shapes]
 preset = \"openai-compatible\"
-base_url = \"$shapes/v1\"
+base_url = \"$SHAPES/v1\"
 api_key = \"sk-provider-5d41402abc4b2a76\"
 tries = 1
 
 $("$clients/python/bin/python" "$here/shapes.py" --models)"
-  export ANSWERS=$url ANSWERS_FOLDER=$work/answers
+  export ANSWERS=$url ANSWERS_FOLDER=$work/$1
+}
+
+# The same over TLS: Python's clients learn whom to trust by one variable, Node's by another.
+start_secure() {
+  start_provider shapes secure-shapes
+  export SHAPES=$address
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout "$work/tls.key" -out "$work/tls.crt" 2>"$work/openssl.log" \
+    || die "no certificate could be made"
+  start_answers secure "tls = { cert = \"$work/tls.crt\", key = \"$work/tls.key\" }"
+  export ANSWERS=https://localhost:${url##*:} SSL_CERT_FILE=$work/tls.crt NODE_EXTRA_CA_CERTS=$work/tls.crt
 }
 
 # --- 4. the checks ---
@@ -298,9 +316,8 @@ unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 start_provider provider
 provider=$address
 start_provider shapes
-shapes=$address
+export PROVIDER=$provider SHAPES=$address GATEWAY=$gateway SUMMARY=$work/summary MODULES=$clients/node
 start_gateways
-export PROVIDER=$provider SHAPES=$shapes GATEWAY=$gateway SUMMARY=$work/summary MODULES=$clients/node
 failed=
 ran=0
 : >"$work/summary"
@@ -316,4 +333,13 @@ for client in openai ai; do
 done
 [ -z "$rust" ] || run_checks "$rust"
 run_checks "$clients/python/bin/python" "$here/answers.py" books
+if command -v openssl >/dev/null; then
+  echo "over TLS"
+  start_secure
+  run_checks "$clients/python/bin/python" "$here/answers.py" openai
+  run_checks node "$here/answers.mjs" openai
+  run_checks "$clients/python/bin/python" "$here/answers.py" books
+else
+  echo "left out, because openssl is not installed: clients over TLS"
+fi
 [ -z "$failed" ]

@@ -34,7 +34,7 @@ EVERYTHING = [
     "podMonitor.labels.release=monitoring", "secrets.values.groq=gsk-1", "secrets.values.admin-token=t",
     "env[0].name=HTTPS_PROXY", "env[0].value=http://proxy.example.com:3128", "ledger.storageClassName=fast",
     "image.pullSecrets[0].name=registry", "nodeSelector.disk=local", "priorityClassName=high", "podAnnotations.a=b",
-    "podLabels.c=d", "image.digest=sha256:" + "0" * 64, "tolerations[0].operator=Exists", "service.annotations.e=f",
+    "podLabels.c=d", "secrets.tls=gateway-tls", "image.digest=sha256:" + "0" * 64, "tolerations[0].operator=Exists", "service.annotations.e=f",
 ]  # fmt: skip
 BARE = ["ledger.persistent=false", "podDisruptionBudget.enabled=false", "secrets.existing=mine", "replicas=3"]
 
