@@ -28,6 +28,12 @@ find_gateway() {
   gateway=$(cd "$(dirname "$gateway")" && pwd)/$(basename "$gateway")
 }
 
+# Makes a certificate for localhost that nobody vouches for but itself: tls.crt and tls.key in a folder.
+make_certificate() {
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout "$1/tls.key" -out "$1/tls.crt" 2>/dev/null || die "openssl made no certificate"
+}
+
 # Makes a Python environment in a folder, with what requirements.txt pins. Further arguments are pip's.
 make_python() {
   local folder=$1

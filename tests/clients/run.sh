@@ -281,9 +281,7 @@ $("$clients/python/bin/python" "$here/shapes.py" --models)"
 start_secure() {
   start_provider shapes secure-shapes
   export SHAPES=$address
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
-    -addext subjectAltName=DNS:localhost -keyout "$work/tls.key" -out "$work/tls.crt" 2>"$work/openssl.log" \
-    || die "no certificate could be made"
+  make_certificate "$work"
   start_answers secure "tls = { cert = \"$work/tls.crt\", key = \"$work/tls.key\" }"
   export ANSWERS=https://localhost:${url##*:} SSL_CERT_FILE=$work/tls.crt NODE_EXTRA_CA_CERTS=$work/tls.crt
 }

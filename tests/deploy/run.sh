@@ -18,7 +18,7 @@
 # Nothing is downloaded but the tools; ports are picked by the system; everything started is ended, and all files but the tools
 # are removed, however this script ends. After the installation it takes about a minute.
 #
-# Needs: bash, python3 (3.11 or later, with venv and pip), and the gateway's binary or cargo to build it. Where there is no
+# Needs: bash, python3 (3.11 or later, with venv and pip), openssl, and the gateway's binary or cargo to build it. Where there is no
 # apt-get and no Prometheus, or another machine than x86-64, what cannot be checked is named as SKIPPED.
 #
 # Settings, from the environment:
@@ -207,13 +207,15 @@ start_gateway() {
   local name=$1 try port admin_port
   shift
   mkdir "$work/$name"
+  make_certificate "$work/$name"
+  export SSL_CERT_FILE=$work/$name/tls.crt
   for try in 1 2 3; do
     read -r port admin_port < <(free_ports 2)
     sed "s|@LISTEN@|127.0.0.1:$port|; s|@ADMIN@|127.0.0.1:$admin_port|; s|@PROVIDER@|$(cat "$work/provider")|" \
       "$here/gateway.toml" >"$work/$name/gateway.toml"
     (cd "$work/$name" && exec "$@" "$gateway" serve -c gateway.toml) >"$work/$name.log" 2>&1 &
     gateway_pid=$!
-    client_url=http://127.0.0.1:$port
+    client_url=https://localhost:$port
     admin_url=http://127.0.0.1:$admin_port
     if wait_until_ready "$gateway_pid" "$admin_url/health/ready"; then return; fi
     end "$gateway_pid"
