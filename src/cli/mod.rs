@@ -5,6 +5,7 @@ mod control;
 pub mod explain;
 pub mod import;
 pub mod keys;
+mod logs;
 pub mod pages;
 pub mod prices;
 mod progress;

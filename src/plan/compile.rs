@@ -346,6 +346,10 @@ impl Compiler<'_> {
             let message = "is less than `max_body`: a body between the two would never be taken";
             self.flaw(["server", "max_body_memory"], message);
         }
+        if server.access_log.is_some() && server.access_log == server.decision_log {
+            let message = "is the file of `decision_log`: each needs one of its own";
+            self.flaw(["server", "access_log"], message);
+        }
     }
 
     fn warn(&mut self) {

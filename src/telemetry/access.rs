@@ -1,10 +1,13 @@
-//! The access log: one structured line for each request.
+//! The access log: one structured line for each request, on standard output or in a file.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use serde::Serialize;
 use tokio::time::Instant;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::{End, Record, RequestId};
 use crate::usage::Usage;
@@ -28,6 +31,47 @@ pub struct Line {
     usage: Option<Usage>,
 }
 
+/// The same in words. What is not known is left out.
+#[derive(Serialize)]
+struct Told<'l> {
+    id: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'l str>,
+    api: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'l str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'l str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'l str>,
+    tries: u32,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'l str>,
+    end: &'l str,
+    ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_content_ms: Option<f64>,
+    bytes_in: u64,
+    bytes_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<u64>,
+}
+
+/// A line of a file: the object that is written to standard output with `log = "json"`.
+#[derive(Serialize)]
+struct Written<'l> {
+    timestamp: String,
+    level: &'static str,
+    #[serde(flatten)]
+    told: Told<'l>,
+    target: &'static str,
+}
+
 impl Line {
     pub(super) fn of(record: &mut Record, end: End, now: Instant) -> Self {
         Self {
@@ -49,29 +93,67 @@ impl Line {
         }
     }
 
-    /// Writes it.
-    pub fn write(&self) {
+    fn told(&self) -> Told<'_> {
         let usage = self.usage.unwrap_or_default();
+        Told {
+            id: self.id.as_str(),
+            client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
+            api: self.api,
+            key: self.key.as_deref(),
+            model: self.model.as_deref(),
+            to: self.target.as_deref(),
+            tries: self.tries,
+            status: self.status,
+            code: self.code,
+            end: self.end.name(),
+            ms: millis(self.took),
+            first_content_ms: self.first_content.map(millis),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            input: self.usage.map(|_| usage.input),
+            cached: self.usage.map(|_| usage.cached),
+            output: self.usage.map(|_| usage.output + usage.reasoning),
+        }
+    }
+
+    /// Writes it to standard output, as other lines are.
+    pub fn write(&self) {
+        let it = self.told();
         tracing::info!(
             target: "access",
-            id = self.id.as_str(),
-            client_id = self.client_id.as_ref().and_then(|id| id.to_str().ok()),
-            api = self.api,
-            key = self.key.as_deref(),
-            model = self.model.as_deref(),
-            to = self.target.as_deref(),
-            tries = self.tries,
-            status = self.status,
-            code = self.code,
-            end = self.end.name(),
-            ms = millis(self.took),
-            first_content_ms = self.first_content.map(millis),
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            input = self.usage.map(|_| usage.input),
-            cached = self.usage.map(|_| usage.cached),
-            output = self.usage.map(|_| usage.output + usage.reasoning),
+            id = it.id,
+            client_id = it.client_id,
+            api = it.api,
+            key = it.key,
+            model = it.model,
+            to = it.to,
+            tries = it.tries,
+            status = it.status,
+            code = it.code,
+            end = it.end,
+            ms = it.ms,
+            first_content_ms = it.first_content_ms,
+            bytes_in = it.bytes_in,
+            bytes_out = it.bytes_out,
+            input = it.input,
+            cached = it.cached,
+            output = it.output,
         );
+    }
+
+    /// It as JSON, for a file, written now.
+    pub fn json(&self) -> String {
+        let mut timestamp = String::new();
+        // In the form of the lines on standard output. Into memory it can always be written.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        let written = Written {
+            timestamp,
+            level: "INFO",
+            told: self.told(),
+            target: "access",
+        };
+        // There is nothing in it that JSON could not say.
+        serde_json::to_string(&written).unwrap_or_default()
     }
 }
 

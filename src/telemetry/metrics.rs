@@ -41,7 +41,7 @@ pub struct Metrics {
     ledger_up: IntGauge,
     reloads: IntCounterVec,
     connections: IntGauge,
-    /// Access lines that were not written because the writer could not keep up.
+    /// Lines of logs that were not written.
     pub lines_lost: IntCounter,
     /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
     reading: Mutex<()>,
@@ -217,7 +217,7 @@ impl Metrics {
                 r,
                 IntCounter::new(
                     "tollgate_access_lines_lost_total",
-                    "Access lines that were not written because the writer could not keep up.",
+                    "Lines of the access log and the log of decisions that were not written: the writer could not keep up, or the disk took no more.",
                 ),
             ),
             reading: Mutex::default(),
