@@ -45,19 +45,20 @@ fn access(
 ) -> Result<Option<Written<Line>>, Failed> {
     let server = &loaded.config.server;
     let writing = match (&server.access_log, server.log) {
+        // What a line holds is given back as soon as it is written, here and below.
         (Some(path), _) => {
             let size = server.access_log_size;
             let mut journal = journal(loaded, "access_log", (path.as_path(), size), reopen)?;
             let lost = metrics.lines_lost.clone();
             Writer::start("access-log", move |lines: Vec<Line>| {
-                // What a line holds is given back as soon as it is written.
                 lost.inc_by(journal.add(lines.into_iter().map(|line| line.json())));
             })
         }
-        (None, Log::Json | Log::Text) => {
-            let write = |lines: Vec<Line>| lines.iter().for_each(Line::write);
-            Writer::start("access-log", write)
-        }
+        (None, Log::Json | Log::Text) => Writer::start("access-log", |lines: Vec<Line>| {
+            for line in lines {
+                line.write();
+            }
+        }),
         (None, Log::Off) => return Ok(None),
     };
     Ok(Some(writing.context("no thread for the log")?))

@@ -241,6 +241,7 @@ mod tests {
         };
         assert!(change(&["server", "log"]).is_for_the_start());
         assert!(change(&["server", "access_log"]).is_for_the_start());
+        assert!(!change(&["keys", "ann", "log_bodies"]).is_for_the_start());
         assert!(change(&["ledger", "store"]).is_for_the_start());
         assert!(!change(&["ledger", "unpriced"]).is_for_the_start());
         assert!(!change(&["server", "listen"]).is_for_the_start());

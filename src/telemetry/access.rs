@@ -1,5 +1,6 @@
 //! The access log: one structured line for each request, on standard output or in a file.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
+use super::said::Said;
 use super::{End, Record, RequestId};
 use crate::usage::Usage;
 
@@ -29,6 +31,7 @@ pub struct Line {
     bytes_in: u64,
     bytes_out: u64,
     usage: Option<Usage>,
+    said: Option<Box<Said>>,
 }
 
 /// The same in words. What is not known is left out.
@@ -60,6 +63,18 @@ struct Told<'l> {
     cached: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Cow<'l, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_cut: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_type: Option<&'l str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Cow<'l, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_cut: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_type: Option<&'l str>,
 }
 
 /// A line of a file: the object that is written to standard output with `log = "json"`.
@@ -90,11 +105,14 @@ impl Line {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             usage: record.usage,
+            said: record.said.take(),
         }
     }
 
     fn told(&self) -> Told<'_> {
         let usage = self.usage.unwrap_or_default();
+        let (request, answer) = self.said.as_ref().map(|said| said.told()).unzip();
+        let (request, answer) = (request.unwrap_or_default(), answer.unwrap_or_default());
         Told {
             id: self.id.as_str(),
             client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -113,6 +131,12 @@ impl Line {
             input: self.usage.map(|_| usage.input),
             cached: self.usage.map(|_| usage.cached),
             output: self.usage.map(|_| usage.output + usage.reasoning),
+            request: request.text,
+            request_cut: request.is_cut.then_some(true),
+            request_type: request.kind,
+            answer: answer.text,
+            answer_cut: answer.is_cut.then_some(true),
+            answer_type: answer.kind,
         }
     }
 
@@ -138,6 +162,12 @@ impl Line {
             input = it.input,
             cached = it.cached,
             output = it.output,
+            request = it.request.as_deref(),
+            request_cut = it.request_cut,
+            request_type = it.request_type,
+            answer = it.answer.as_deref(),
+            answer_cut = it.answer_cut,
+            answer_type = it.answer_type,
         );
     }
 

@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::Method;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::cli::{Served, folder_with, run};
+use crate::cli::{Served, folder_with, run, tollgate};
 use crate::disk::is_there;
-use crate::support::client::{get, open, post};
+use crate::support::client::{get, open, post, send, whole};
+use crate::support::form::{form, type_of_form};
 use crate::support::money::{asks, key, of};
 use crate::support::{
-    Act, Answer, CHAT, DONE, FINISH, Gateway, Provider, chat, chat_stream, completion, delta,
-    model, until,
+    Act, Answer, CHAT, DONE, FINISH, Gateway, Provider, USAGE, chat, chat_stream, completion,
+    delta, model, until,
 };
 
 const FILE: &str = "access.jsonl";
@@ -42,6 +44,17 @@ async fn line_of(gateway: &Gateway, answer: &Answer) -> Value {
     };
     until("its line is written", || found().is_some()).await;
     found().unwrap()
+}
+
+/// A gateway of which ann's text is logged, and bob's is not.
+async fn logging(provider: &Provider, size: &str) -> Gateway {
+    let text = [
+        of("p", provider, ""),
+        one(),
+        key("ann", &format!("log_bodies = \"{size}\"")),
+        key("bob", ""),
+    ];
+    Gateway::with(WITH_FILE, &text.concat()).await
 }
 
 /// The file of a gateway that is a process of its own, with the built-in echo.
@@ -70,7 +83,7 @@ fn names(line: &Value) -> BTreeSet<&str> {
 async fn a_file_has_the_lines_that_standard_output_has_else() {
     let mut lines = Vec::new();
     for server in ["log = \"json\"", &format!("log = \"json\"\n{WITH_FILE}")] {
-        let keys = key("ann", "");
+        let keys = key("ann", "log_bodies = \"1KiB\"");
         let folder = folder_with(&echo(server, &keys));
         let mut served = Served::start(folder.path());
         let port = served.port();
@@ -111,6 +124,8 @@ async fn a_file_has_the_lines_that_standard_output_has_else() {
     for (name, value) in [("status", 200), ("tries", 1), ("input", 1), ("output", 1)] {
         assert_eq!(file[name], value, "{name}");
     }
+    assert_eq!(file["request"], *chat("fast"));
+    assert!(file["answer"].as_str().unwrap().contains("\"hi\""));
     assert!(file["ms"].is_f64());
     // `2026-01-31T23:59:59.123456Z`
     let time = file["timestamp"].as_str().unwrap().to_owned();
@@ -118,7 +133,7 @@ async fn a_file_has_the_lines_that_standard_output_has_else() {
     let form: String = time.chars().map(digits).collect();
     assert_eq!(form, "0000-00-00T00:00:00.000000Z", "{time}");
     // All but what is another request's.
-    for name in ["timestamp", "id", "ms", "first_content_ms"] {
+    for name in ["timestamp", "id", "ms", "first_content_ms", "answer"] {
         out[name] = Value::Null;
         file[name] = Value::Null;
     }
@@ -143,7 +158,7 @@ async fn with_log_off_a_file_has_its_lines_all_the_same() {
 #[tokio::test]
 async fn files_that_are_moved_away_lose_no_line() {
     let server = format!("{WITH_FILE}\ndecision_log = \"decisions.jsonl\"");
-    let folder = folder_with(&echo(&server, &key("ann", "")));
+    let folder = folder_with(&echo(&server, &key("ann", "log_bodies = \"100B\"")));
     let mut served = Served::start(folder.path());
     let address = at(served.port());
     let stop = Arc::new(AtomicBool::new(false));
@@ -383,4 +398,343 @@ fn a_file_that_cannot_be_opened_is_told_at_the_start() {
         let (code, _, err) = run(folder.path(), &["serve"]);
         assert_eq!((code, err.as_str()), (1, why));
     }
+}
+
+#[test]
+fn text_is_logged_of_keys_by_their_names_only() {
+    let elsewhere =
+        "`log_bodies` is for one key by its name, under [keys.NAME]: nobody else's text is logged";
+    let wrong = "must be from \"1B\" to \"1MiB\"";
+    for (more, at, why) in [
+        ("[defaults]\nlog_bodies = \"1KiB\"\n", "defaults", elsewhere),
+        ("[teams.a]\nlog_bodies = \"1KiB\"\n", "teams.a", elsewhere),
+        (&*key("ann", "log_bodies = \"0B\""), "keys.ann", wrong),
+        (&*key("ann", "log_bodies = \"2MiB\""), "keys.ann", wrong),
+    ] {
+        let folder = folder_with(&echo("", more));
+        let (code, _, err) = run(folder.path(), &["check"]);
+        assert!(
+            code == 1 && err.contains(&format!(": {at}.log_bodies: {why}\n")),
+            "{err}"
+        );
+    }
+    let named = [
+        key("ann", "log_bodies = \"16KiB\""),
+        key("bob", ""),
+        key("cy", "log_bodies = \"1B\""),
+    ];
+    let said =
+        "keys.ann.log_bodies: what it asks and is answered is logged, up to 16384 bytes of each";
+    let folder = folder_with(&echo("log = \"text\"", &named.concat()));
+    let (code, out, err) = run(folder.path(), &["check"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains(said) && out.contains("keys.cy.") && !out.contains("keys.bob"),
+        "{out}"
+    );
+    assert!(
+        Served::start(folder.path())
+            .line_with("log_bodies")
+            .contains(said)
+    );
+    let folder = folder_with(&echo("log = \"off\"", &named.concat()));
+    let (_, out, _) = run(folder.path(), &["check"]);
+    assert!(
+        out.contains("keys.ann.log_bodies: nothing is logged, for `log` is \"off\""),
+        "{out}"
+    );
+    let many: String = (0..30)
+        .map(|n| key(&format!("k{n}"), "log_bodies = \"1B\""))
+        .collect();
+    let (_, out, _) = run(folder_with(&echo("", &many)).path(), &["check"]);
+    assert_eq!(out.matches("is logged, up to").count(), 20);
+    assert!(out.contains("keys: and `log_bodies` of 10 more"), "{out}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_made_has_none_of_its_text_logged() {
+    let gateway = Gateway::with(WITH_FILE, "token = \"right\"\n[providers.echo]\n").await;
+    let headers = [("authorization", "Bearer right")];
+    let body = r#"{"name":"made","log_bodies":"1KiB"}"#;
+    let told = send(gateway.admin, Method::POST, "/admin/keys", &headers, body).await;
+    let told = whole(told).await;
+    assert_eq!(told.status, 400);
+    assert!(
+        told.text()
+            .contains("a key that is made has no `log_bodies`"),
+        "{}",
+        told.text()
+    );
+}
+
+const MARKER: &str = "a word that nobody should read";
+
+/// Everything that a process wrote, and every file beside it.
+fn all_of(served: Served, folder: &Path) -> String {
+    served.signal("-TERM");
+    let mut all = served.rest();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if !path.ends_with("gateway.toml") {
+            all += &String::from_utf8_lossy(&std::fs::read(path).unwrap());
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_word_is_written_anywhere_unless_somebody_wants_it() {
+    for (more, times) in [("", 0), ("log_bodies = \"16KiB\"", 3)] {
+        let keys = [key("ann", more), key("bob", "")].concat();
+        for (log, file) in [("json", WITH_FILE), ("json", ""), ("text", "")] {
+            let decisions = "decision_log = \"decisions.jsonl\"";
+            let server = format!("log = \"{log}\"\n{file}\n{decisions}");
+            let folder = folder_with(&echo(&server, &keys));
+            let mut served = Served::spawn(tollgate(folder.path()).env("RUST_LOG", "trace"));
+            let address = at(served.port());
+            for name in ["ann", "bob"] {
+                let secret = format!("sk-{name}");
+                for body in [chat("fast"), chat_stream("fast"), chat("none")] {
+                    let body = body.replace("hi", MARKER);
+                    let answer = post(address, CHAT, &secret, body).await;
+                    assert!([200, 404].contains(&answer.status.as_u16()));
+                }
+                let unread = send(
+                    address,
+                    Method::POST,
+                    CHAT,
+                    &[("authorization", "Bearer no")],
+                    MARKER,
+                );
+                assert_eq!(whole(unread.await).await.status, 401);
+            }
+            let all = all_of(served, folder.path());
+            assert!(all.contains("\"asked\":\"fast\"") && all.contains("chat_completions"));
+            let lines: Vec<&str> = all.lines().filter(|line| line.contains(MARKER)).collect();
+            assert_eq!(lines.len(), times, "{log} {file}: {lines:#?}");
+            let is_anns = |line: &&str| line.contains("ann") && !line.contains("bob");
+            assert!(lines.iter().all(is_anns), "{lines:#?}");
+            assert!(
+                !all.contains("sk-ann") && !all.contains("sk-bob"),
+                "no key is written"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_text_is_that_which_was_asked_and_answered() {
+    let events = [
+        delta("é"),
+        delta("b"),
+        FINISH.into(),
+        USAGE.into(),
+        DONE.into(),
+    ];
+    let provider = Provider::new([
+        Act::json(completion("one")),
+        Act::events(events.clone()),
+        Act::status(400, r#"{"error":{"message":"not so"}}"#),
+    ])
+    .await;
+    let gateway = logging(&provider, "16KiB").await;
+    for body in [
+        chat("fast"),
+        chat_stream("fast"),
+        chat("fast"),
+        chat("none"),
+    ] {
+        let told = asks(&gateway, "ann", body.clone()).await;
+        let line = line_of(&gateway, &told).await;
+        assert_eq!(line["request"], *body);
+        assert_eq!(line["answer"], *told.text());
+        assert_eq!(line["status"], told.status.as_u16());
+        for name in ["request_cut", "answer_cut", "request_type", "answer_type"] {
+            assert!(line.get(name).is_none(), "{name} in {line}");
+        }
+        assert!(
+            !line.to_string().contains("sk-"),
+            "no key, no secret: {line}"
+        );
+        assert!(!line.to_string().contains("authorization"));
+    }
+    // What has no body has an answer all the same.
+    let told = get(gateway.address, "/v1/models", "sk-ann").await;
+    let line = line_of(&gateway, &told).await;
+    assert_eq!(line["answer"], *told.text());
+    assert!(line.get("request").is_none());
+    let told = asks(&gateway, "bob", chat("fast")).await;
+    let line = line_of(&gateway, &told).await;
+    assert!(line.get("request").is_none() && line.get("answer").is_none());
+    assert_eq!(gateway.metric("tollgate_access_texts_lost_total"), 0.0);
+}
+
+#[tokio::test]
+async fn a_text_ends_at_the_limit_and_never_within_a_character() {
+    let answer = completion(&"é".repeat(400));
+    let events: Vec<String> = (0..200).map(|_| delta("😀")).collect();
+    let events = [events, vec![FINISH.into(), DONE.into()]].concat();
+    for size in [100, 101, 102, 103] {
+        let provider =
+            Provider::new([Act::json(answer.clone()), Act::events(events.clone())]).await;
+        let gateway = logging(&provider, &format!("{size}B")).await;
+        for body in [chat("fast"), chat_stream("fast")] {
+            let body = body.replace("hi", &"é😀".repeat(300));
+            let told = asks(&gateway, "ann", body.clone()).await;
+            let line = line_of(&gateway, &told).await;
+            let sent = told.text();
+            for (name, whole) in [("request", &body), ("answer", &sent)] {
+                let text = line[name].as_str().unwrap();
+                assert!(
+                    whole.starts_with(text) && !text.contains('\u{fffd}'),
+                    "{text}"
+                );
+                assert!((size - 3..=size).contains(&text.len()), "{}", text.len());
+                assert_eq!(line[format!("{name}_cut")], true);
+            }
+            assert_eq!(line["bytes_out"], sent.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_logged_as_far_as_it_went() {
+    let provider = Provider::new([
+        Act::Cut(vec![delta("a"), delta("b")]),
+        Act::Stall(vec![delta("a")]),
+    ])
+    .await;
+    let gateway = logging(&provider, "16KiB").await;
+    let told = asks(&gateway, "ann", chat_stream("fast")).await;
+    let line = line_of(&gateway, &told).await;
+    assert_eq!(line["end"], "truncated");
+    let text = line["answer"].as_str().unwrap();
+    assert_eq!(text, told.text());
+    assert!(
+        text.contains("\"b\"") && text.contains("\"error\""),
+        "{text}"
+    );
+    // Its client leaves.
+    let mut coming = open(gateway.address, CHAT, "sk-ann", chat_stream("fast")).await;
+    let id = coming.headers["x-request-id"].to_str().unwrap().to_owned();
+    let piece = coming.piece().await.unwrap().unwrap();
+    drop(coming);
+    let found = || {
+        let mut lines = lines_of(gateway.folder(), FILE).into_iter();
+        lines.find(|line| line["id"] == *id)
+    };
+    until("it is told", || found().is_some()).await;
+    let line = found().unwrap();
+    assert_eq!(line["end"], "client_gone");
+    assert_eq!(line["answer"], *String::from_utf8_lossy(&piece));
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_not_logged_but_what_it_is() {
+    let sound = Act::json("SOUNDBYTES").with("content-type", "audio/mpeg");
+    let heard = Act::json(r#"{"text":"heard"}"#);
+    let provider = Provider::new([sound, heard]).await;
+    let gateway = logging(&provider, "16KiB").await;
+    let speech = r#"{"model":"fast","input":"say it","voice":"v"}"#;
+    let told = post(gateway.address, "/v1/audio/speech", "sk-ann", speech).await;
+    assert_eq!(told.text(), "SOUNDBYTES");
+    let line = line_of(&gateway, &told).await;
+    assert_eq!(
+        (&line["request"], &line["answer_type"]),
+        (&speech.into(), &"audio/mpeg".into())
+    );
+    assert!(line.get("answer").is_none() && line.get("answer_cut").is_none());
+    assert_eq!(line["bytes_out"], 10);
+    let kind = type_of_form();
+    let headers = [("authorization", "Bearer sk-ann"), ("content-type", &*kind)];
+    let upload = form(
+        b"UPLOADED",
+        &[("model", "fast"), ("prompt", "a secret prompt")],
+    );
+    let path = "/v1/audio/transcriptions";
+    let told = send(
+        gateway.address,
+        Method::POST,
+        path,
+        &headers,
+        upload.clone(),
+    )
+    .await;
+    let told = whole(told).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    let line = line_of(&gateway, &told).await;
+    assert_eq!(line["request_type"], "multipart/form-data");
+    assert_eq!(line["bytes_in"], upload.len());
+    assert_eq!(line["answer"], r#"{"text":"heard"}"#);
+    let text = std::fs::read_to_string(gateway.folder().join(FILE)).unwrap();
+    assert!(!text.contains("UPLOADED") && !text.contains("SOUNDBYTES"));
+}
+
+#[tokio::test]
+async fn who_gets_a_twins_answer_has_it_in_its_own_line() {
+    let events = [delta("a"), FINISH.into(), USAGE.into(), DONE.into()];
+    let provider = Provider::new([Act::events(events)]).await;
+    let gateway = logging(&provider, "16KiB").await;
+    let headers = [
+        ("authorization", "Bearer sk-ann"),
+        ("idempotency-key", "one"),
+    ];
+    for replayed in [None, Some("true")] {
+        let body = chat_stream("fast");
+        let told = send(gateway.address, Method::POST, CHAT, &headers, body.clone());
+        let told = whole(told.await).await;
+        assert_eq!(told.header("x-tollgate-replayed"), replayed);
+        let line = line_of(&gateway, &told).await;
+        assert_eq!(line["request"], *body);
+        assert_eq!(line["answer"], *told.text());
+    }
+}
+
+#[tokio::test]
+async fn a_reload_begins_and_ends_it() {
+    let provider = Provider::new([Act::json(completion("x"))]).await;
+    let text = |more: &str| [of("p", &provider, ""), one(), key("ann", more)].concat();
+    let gateway = Gateway::with(WITH_FILE, &text("")).await;
+    for (more, is_logged) in [
+        ("", false),
+        ("log_bodies = \"16KiB\"", true),
+        ("log_bodies = \"1B\"", true),
+        ("", false),
+    ] {
+        gateway.apply(&text(more)).unwrap();
+        let told = asks(&gateway, "ann", chat("fast")).await;
+        let line = line_of(&gateway, &told).await;
+        assert_eq!(line.get("request").is_some(), is_logged, "{more}: {line}");
+        assert_eq!(line.get("answer").is_some(), is_logged);
+        assert_eq!(line.get("answer_cut").is_some(), more.contains("1B"));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_says_whose_text_is_logged_and_that_another_file_takes_a_restart() {
+    let server = |more: &str| format!("watch = false\n{more}");
+    let token = |text: &str| text.replacen("[admin]\n", "[admin]\ntoken = \"right\"\n", 1);
+    let before = echo(&server(WITH_FILE), &key("ann", ""));
+    let gateway = Gateway::of_file(folder_with(&token(&before))).await;
+    let after = echo(
+        &server("access_log = \"other.jsonl\"\naccess_log_size = \"1MiB\""),
+        &key("ann", "log_bodies = \"1KiB\""),
+    );
+    std::fs::write(gateway.folder().join("gateway.toml"), token(&after)).unwrap();
+    let headers = [("authorization", "Bearer right")];
+    let told = send(gateway.admin, Method::POST, "/admin/reload", &headers, "").await;
+    let told = whole(told).await.json();
+    let warnings = told["warnings"].to_string();
+    assert!(
+        warnings.contains("keys.ann.log_bodies: what it asks"),
+        "{told}"
+    );
+    let restart = told["needs_restart"].to_string();
+    assert!(
+        restart.contains("server.access_log: ") && restart.contains("server.access_log_size"),
+        "{told}"
+    );
+    let told = asks(&gateway, "ann", chat("fast")).await;
+    assert_eq!(line_of(&gateway, &told).await["request"], *chat("fast"));
+    assert!(!gateway.folder().join("other.jsonl").exists());
 }
