@@ -68,6 +68,8 @@
 //! * Who is refused, for whatever reason, has consumed nothing of any limit or budget.
 //! * Everything has a limit, named in one place. No panic on the path, and no lock held across an `await`.
 //! * A secret shows itself only where credentials are written. Nothing a client writes becomes a label.
+//! * No word of a prompt or an answer is logged, but of a key that the configuration names for that; and no request waits
+//!   for a log.
 //! * Decisions take `now` as an argument; only timers that are awaited look at the clock themselves.
 //!
 //! # Words

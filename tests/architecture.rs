@@ -334,6 +334,7 @@ fn the_examples_of_the_pages_are_valid() {
         "docs/fallback.md",
         "docs/import.md",
         "docs/keys.md",
+        "docs/operations.md",
         "docs/providers.md",
         "docs/routing.md",
         "docs/streams.md",

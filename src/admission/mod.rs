@@ -107,6 +107,8 @@ pub struct Caller {
     pub tag: Option<Arc<str>>,
     /// It may have kept why a request went where it went.
     pub explains: bool,
+    /// So many bytes of each body of its requests and of their answers are logged, at most. None: no text is.
+    pub log_bodies: Option<usize>,
     /// Its share where requests wait in line; zero is one.
     pub weight: u32,
 }

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod import;
 pub mod keys;
 mod listen;
+mod logs;
 pub mod pages;
 pub mod prices;
 mod progress;

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::{oneshot, watch};
 
 use super::control::{Bound, Control};
+use super::logs::{self, Logs};
 use super::progress::Progress;
 use super::reload::{Reloadable, Reloader};
 use super::signals::{Signals, Told};
@@ -29,11 +30,7 @@ use crate::plan::{Plan, money};
 use crate::proxy::{self, Worker};
 use crate::response::Body;
 use crate::server::{Address, Beat, Beats, Handler, Listeners, Stage, Times, Workers};
-use crate::telemetry::Telemetry;
-use crate::telemetry::access::Line;
-use crate::telemetry::journal::Journal;
-use crate::telemetry::lines::{Lines, Writer};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::journal::Reopen;
 
 /// How often it is looked whether keys were made or revoked.
 const KEYS_LOOK: Duration = Duration::from_millis(250);
@@ -85,6 +82,7 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
                 told = signals.next() => match told {
                     Told::End => break,
                     Told::Reload => running.reload(),
+                    Told::Reopen => running.reopen().ask(),
                 },
                 () = &mut telling => {}
             }
@@ -92,12 +90,13 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         tracing::info!("draining; again to exit at once");
         service::stopping();
         let ending = running.gateway.plan().ending;
+        let reopen = running.reopen();
         let draining = std::thread::spawn(move || running.drain(ending.delay, ending.drain));
         tokio::select! {
             () = finished(&draining) => {}
             () = telling => {}
             // What a shell makes of Ctrl-C.
-            () = signals.end() => std::process::exit(130),
+            () = signals.end(&reopen) => std::process::exit(130),
         }
     });
     Ok(())
@@ -166,8 +165,8 @@ pub struct Running {
     reloads: Option<(Reloads, JoinHandle<()>)>,
     /// Looks for keys that were made, for as long as it can be told to stop.
     keys: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
-    _writer: Option<Writer<Line>>,
-    _journal: Option<Writer<String>>,
+    /// Written to the end of all that is above.
+    logs: Logs,
 }
 
 /// Answers clients.
@@ -195,43 +194,12 @@ impl Handler for Clients {
 /// The way out where no ledger can be opened.
 const WITHOUT: &str = "a gateway starts without one with `store = \"memory:\"` in [ledger], and forgets with its end what was spent";
 
-/// Lines, and the thread that writes them.
-type Written = (Arc<Lines<String>>, Writer<String>);
-
-/// Where decisions are logged, if they are.
-fn journal(loaded: &Loaded) -> Result<Option<Written>, Failed> {
-    let server = &loaded.config.server;
-    let Some(path) = &server.decision_log else {
-        return Ok(None);
-    };
-    let path = loaded.source.folder().join(path);
-    let opened = Journal::open(&path, server.decision_log_size);
-    let mut journal = opened.map_err(|error| {
-        let message = format!("[server] decision_log: {}: {error}", path.display());
-        Failed::User(anyhow!(message))
-    })?;
-    let writing = Writer::start("decision-log", move |lines: Vec<String>| {
-        journal.add(&lines);
-    });
-    Ok(Some(writing.context("no thread for the log of decisions")?))
-}
-
 /// Starts a gateway on `workers` threads, which goes by this clock. With a flaw in its configuration, none.
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
     // Before any file is touched.
     let wanted = loaded.checked()?.1;
-    let (lines, writer) = match config.server.log {
-        Log::Off => (None, None),
-        Log::Json | Log::Text => {
-            let write = |lines: Vec<Line>| lines.iter().for_each(Line::write);
-            let writing = Writer::start("access-log", write);
-            let (lines, writer) = writing.context("no thread for the log")?;
-            (Some(lines), Some(writer))
-        }
-    };
-    let (decisions, journal) = journal(loaded)?.unzip();
-    let telemetry = Telemetry::logging(Metrics::new(), lines, decisions);
+    let (telemetry, logs) = logs::open(loaded)?;
     let settings = money::ledger(config, loaded.source.folder());
     // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())
@@ -284,8 +252,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         beats,
         reloads: Some((reloads, reloading)),
         keys: Some((stop, looking)),
-        _writer: writer,
-        _journal: journal,
+        logs,
     })
 }
 
@@ -358,6 +325,11 @@ impl Running {
     /// Whether its threads go on.
     pub fn beats(&self) -> Beats {
         self.beats.clone()
+    }
+
+    /// Has the files of its logs opened anew.
+    pub fn reopen(&self) -> Reopen {
+        self.logs.reopen.clone()
     }
 
     /// Reads the configuration again. What becomes of it is logged.

@@ -2,8 +2,10 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGHUP.
-pub(super) struct Signals(Signal, Signal, Signal);
+use crate::telemetry::journal::Reopen;
+
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR1.
+pub(super) struct Signals(Signal, Signal, Signal, Signal);
 
 /// What a signal says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub(super) enum Told {
     End,
     /// Read the configuration again.
     Reload,
+    /// Open the files of logs anew: somebody has moved them away.
+    Reopen,
 }
 
 /// SIGXFSZ: a file would grow beyond the limit of the process. Where nobody takes it, it ends the process.
@@ -25,6 +29,8 @@ impl Signals {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
+            // Also where no log has a file: nobody who tells all is to end us.
+            signal(SignalKind::user_defined1())?,
         ))
     }
 
@@ -33,11 +39,18 @@ impl Signals {
             _ = self.0.recv() => Told::End,
             _ = self.1.recv() => Told::End,
             _ = self.2.recv() => Told::Reload,
+            _ = self.3.recv() => Told::Reopen,
         }
     }
 
-    /// The next that says to end.
-    pub(super) async fn end(&mut self) {
-        while self.next().await != Told::End {}
+    /// The next that says to end. Meanwhile logs can be moved away.
+    pub(super) async fn end(&mut self, reopen: &Reopen) {
+        loop {
+            match self.next().await {
+                Told::End => return,
+                Told::Reload => {}
+                Told::Reopen => reopen.ask(),
+            }
+        }
     }
 }

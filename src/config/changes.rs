@@ -17,6 +17,8 @@ const SHOWN: usize = 120;
 
 /// What is looked at only when a gateway starts. `*` stands for any one name.
 const AT_START: &[&str] = &[
+    "server.access_log",
+    "server.access_log_size",
     "server.decision_log",
     "server.decision_log_size",
     "server.log",
@@ -241,6 +243,8 @@ mod tests {
             what: String::new(),
         };
         assert!(change(&["server", "log"]).is_for_the_start());
+        assert!(change(&["server", "access_log"]).is_for_the_start());
+        assert!(!change(&["keys", "ann", "log_bodies"]).is_for_the_start());
         assert!(change(&["ledger", "store"]).is_for_the_start());
         assert!(!change(&["ledger", "unpriced"]).is_for_the_start());
         assert!(!change(&["server", "listen"]).is_for_the_start());

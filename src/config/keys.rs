@@ -33,6 +33,9 @@ pub struct Key {
     pub tags: Vec<String>,
     /// With `x-tollgate-explain: 1` it may have kept why a request went where it went.
     pub explain: bool,
+    /// So many bytes of what it asks and as many of what it is answered are logged, at most. Default: no text is.
+    #[serde(deserialize_with = "value::text")]
+    pub log_bodies: Option<usize>,
     /// Its share where requests wait in line for a target, from 1 to 100.
     #[serde(deserialize_with = "value::share")]
     pub weight: Option<u32>,

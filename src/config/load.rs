@@ -319,7 +319,8 @@ impl Reader {
                         path.last().map_or("", String::as_str)
                     )
                 } else {
-                    not_yet(&path)
+                    let known = not_yet(&path).or_else(|| elsewhere(name));
+                    known
                         .unwrap_or_else(|| format!("`{name}` is unknown{}", advice(name, expected)))
                 }
             }
@@ -400,6 +401,13 @@ fn not_yet(path: &[String]) -> Option<String> {
     Some(format!(
         "`{name}` is not yet built; this version cannot honour it, so it is refused"
     ))
+}
+
+/// What there is in another place only, and is looked for where it would go too far.
+fn elsewhere(name: &str) -> Option<String> {
+    let message =
+        "`log_bodies` is for one key by its name, under [keys.NAME]: nobody else's text is logged";
+    (name == "log_bodies").then(|| message.to_owned())
 }
 
 /// So many names are told where somebody has written none of them.

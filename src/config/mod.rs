@@ -71,9 +71,14 @@ pub struct Server {
     pub cors: Vec<String>,
     /// How access lines and other lines are written to standard output.
     pub log: Log,
+    /// A file that access lines go to instead, as JSON.
+    pub access_log: Option<PathBuf>,
+    /// How long it may grow, in bytes, before it becomes `FILE.1` and is begun anew. Zero: it grows.
+    #[serde(deserialize_with = "value::size")]
+    pub access_log_size: u64,
     /// A file with a line of JSON for each request that says why it went where it went, without a word of its text.
     pub decision_log: Option<PathBuf>,
-    /// How long it may grow, in bytes, before it becomes `FILE.1` and is begun anew.
+    /// How long it may grow, in bytes, before it becomes `FILE.1` and is begun anew. Zero: it grows.
     #[serde(deserialize_with = "value::size")]
     pub decision_log_size: u64,
     /// Whether the configuration is read again when something else stands in its file, or in one that it refers to.
@@ -126,6 +131,8 @@ impl Default for Server {
             names: Vec::new(),
             cors: Vec::new(),
             log: Log::Text,
+            access_log: None,
+            access_log_size: 256 << 20,
             decision_log: None,
             decision_log_size: 256 << 20,
             watch: true,
@@ -196,7 +203,7 @@ pub enum Open {
 pub enum Log {
     /// One JSON object a line.
     Json,
-    /// No access lines; other lines as text.
+    /// No access lines on standard output; other lines as text.
     Off,
     /// For people.
     Text,

@@ -113,6 +113,18 @@ pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     number.checked_mul(unit).ok_or_else(wrong)
 }
 
+/// The longest text that is logged of one body, in bytes.
+const LONGEST_TEXT: u64 = 1 << 20;
+
+/// How much of a text is logged: a size from a byte to a MiB.
+pub(super) fn text<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
+    let size = size(d)?;
+    match usize::try_from(size) {
+        Ok(most @ 1..) if size <= LONGEST_TEXT => Ok(Some(most)),
+        _ => Err(D::Error::custom("must be from \"1B\" to \"1MiB\"")),
+    }
+}
+
 /// A whole number from 1 up.
 pub(super) fn count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     match usize::deserialize(d)? {

@@ -12,7 +12,7 @@ use crate::admission::limits::Whose;
 use crate::admission::matches;
 use crate::config::load::suggest;
 use crate::config::money::Unpriced;
-use crate::config::{self, Config, Diagnostic};
+use crate::config::{self, Config, Diagnostic, Log};
 use crate::protocol::Kind;
 use crate::provider::Rules;
 use crate::provider::site::Servers;
@@ -24,6 +24,9 @@ use crate::usage::book::Book;
 
 /// The longest name of a target that the configuration does not have, in characters.
 const LONGEST_NAME: usize = 200;
+
+/// So many keys of which text is logged are told by their names.
+const MOST_NAMED: usize = 20;
 
 impl Plan {
     /// Compiles a configuration, or names every flaw in it.
@@ -346,9 +349,38 @@ impl Compiler<'_> {
             let message = "is less than `max_body`: a body between the two would never be taken";
             self.flaw(["server", "max_body_memory"], message);
         }
+        if server.access_log.is_some() && server.access_log == server.decision_log {
+            let message = "is the file of `decision_log`: each needs one of its own";
+            self.flaw(["server", "access_log"], message);
+        }
+    }
+
+    /// Whose text is logged.
+    fn warn_of_texts(&mut self) {
+        let server = &self.config.server;
+        let is_written = server.access_log.is_some() || server.log != Log::Off;
+        let keys = self.config.keys.iter();
+        let mut logged = keys.filter_map(|(name, key)| Some((name, key.log_bodies?)));
+        for (name, most) in logged.by_ref().take(MOST_NAMED) {
+            self.warnings.push(if is_written {
+                format!(
+                    "keys.{name}.log_bodies: what it asks and is answered is logged, up to {most} bytes of each"
+                )
+            } else {
+                format!(
+                    "keys.{name}.log_bodies: nothing is logged, for `log` is \"off\" and there is no `access_log`"
+                )
+            });
+        }
+        let others = logged.count();
+        if others > 0 {
+            self.warnings
+                .push(format!("keys: and `log_bodies` of {others} more"));
+        }
     }
 
     fn warn(&mut self) {
+        self.warn_of_texts();
         for (name, why) in &self.unavailable {
             let prefix = format!("{name}/");
             let targets = self.config.models.values().flat_map(|model| &model.targets);

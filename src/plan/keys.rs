@@ -195,6 +195,8 @@ impl Common {
                 .map_or(self.clamps, |it| it == Shortfall::Clamp),
             tag: note::kept(&key.tags.join(",")),
             explains: key.explain || name == OPEN,
+            // Of a key that is named in the configuration only.
+            log_bodies: None,
             weight: key.weight.unwrap_or(1),
         }
     }
@@ -221,13 +223,14 @@ impl Compiler<'_> {
             if budget.is_some() && self.config.server.open == Open::Yes {
                 self.flaw(["server", "open"], with_budget(name));
             }
-            let caller = common.caller(
+            let mut caller = common.caller(
                 self.owners,
                 (name, digest),
                 entry,
                 budget,
                 &mut self.budgets,
             );
+            caller.log_bodies = entry.log_bodies;
             if !keyring.add(Arc::new(caller)) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
             }

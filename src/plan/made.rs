@@ -76,6 +76,10 @@ pub fn make(
                 let message = "a key that is made has neither `key` nor `digest`: it is given one";
                 flaws.push(Diagnostic::new(["keys", name], message));
             }
+            if key.log_bodies.is_some() {
+                let message = "a key that is made has no `log_bodies`: whose text is logged must stand in the configuration";
+                flaws.push(Diagnostic::new(["keys", name], message));
+            }
         }
         Err(wrong) => flaws.push(Diagnostic::new(["keys", name], wrong)),
     }

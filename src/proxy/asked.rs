@@ -23,6 +23,14 @@ pub(super) enum Writing<'h> {
 }
 
 impl Writing<'_> {
+    /// What a body is that is written so, if it is no text.
+    pub(super) fn no_text(self) -> Option<&'static str> {
+        match self {
+            Self::Json => None,
+            Self::Form(_) => Some("multipart/form-data"),
+        }
+    }
+
     /// Reads a body that is written so.
     pub(super) fn read(
         self,

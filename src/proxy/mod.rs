@@ -328,7 +328,7 @@ where
     }
     let mut share = gateway.state.memory.share();
     let body = whole(plan, &mut share, body).await?;
-    record.bytes_in = body.len() as u64;
+    record.asks(&body, writing.no_text());
     let envelope = writing.read(body, |name| plan.acted_on.contains(name))?;
     let model = model(&envelope)?;
     record.asked = Some(shortened(&model));
@@ -452,7 +452,7 @@ fn identify(
     let made = gateway.state.made.load();
     match plan.keyring.identify(headers, &made, &gateway.wall) {
         Ok(caller) => {
-            record.is_called_by(&caller.name);
+            record.is_called_by(&caller.name, caller.log_bodies);
             Ok(caller)
         }
         Err(UnknownKey::Wrong) => {

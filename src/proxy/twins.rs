@@ -124,7 +124,7 @@ where
     let mut share = gateway.state.memory.share();
     let take = |bytes| Ok::<_, Rejection>(share.grow(bytes, plan.limits.body_memory)?);
     let body = envelope::read(body, most, within, take).await?;
-    record.bytes_in = body.len() as u64;
+    record.asks(&body, writing.no_text());
 
     let asked = digest(&body, writing).await;
     loop {

@@ -94,6 +94,7 @@ pub fn relay(
         body,
     } = *answer;
     strip(&mut headers);
+    record.answers(&headers);
     sign(&mut headers, &record);
     if let Some(permit) = &permit {
         limits::tell(&permit.left, &mut headers);
@@ -210,12 +211,13 @@ pub fn say(told: Response<Bytes>, record: Box<Record>) -> Response<Body> {
 fn ends(told: Response<Bytes>, mut record: Box<Record>, permit: Option<Permit>) -> Response<Body> {
     let (mut head, bytes) = told.into_parts();
     record.status = head.status.as_u16();
+    record.answers(&head.headers);
     sign(&mut head.headers, &record);
     Response::from_parts(head, whole(bytes, record, permit))
 }
 
 fn whole(bytes: Bytes, mut record: Box<Record>, permit: Option<Permit>) -> Body {
-    record.bytes_out = bytes.len() as u64;
+    record.passes(&bytes);
     // Nobody asks for a body that there is none of.
     if bytes.is_empty() {
         record.end.get_or_insert(End::Complete);

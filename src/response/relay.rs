@@ -242,7 +242,7 @@ impl Flow {
         self.in_burst = step.is_ready();
         match (self.gathered(), step) {
             (Some(piece), _) => {
-                self.record.bytes_out += piece.len() as u64;
+                self.record.passes(&piece);
                 Poll::Ready(Some(Ok(piece)))
             }
             (None, Poll::Ready(Ok(()))) => Poll::Ready(None),

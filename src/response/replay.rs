@@ -271,6 +271,7 @@ pub fn follow(
     closing: &Closing,
 ) -> Response<Body> {
     record.status = head.status.as_u16();
+    record.answers(&head.headers);
     let now = Instant::now();
     // A stream's head may have come long before its content.
     record.content = (!head.is_stream).then_some(now);
@@ -333,7 +334,7 @@ impl Follow {
             // Nobody asks for more, even if nothing tells yet that this is all.
             self.record.end.get_or_insert(End::Complete);
         }
-        self.record.bytes_out += piece.len() as u64;
+        self.record.passes(&piece);
         Poll::Ready(Some(piece).filter(|piece| !piece.is_empty()).map(Ok))
     }
 

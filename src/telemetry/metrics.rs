@@ -43,8 +43,10 @@ pub struct Metrics {
     reloads: IntCounterVec,
     connections: IntGauge,
     certificates: IntGaugeVec,
-    /// Access lines that were not written because the writer could not keep up.
+    /// Lines of logs that were not written.
     pub lines_lost: IntCounter,
+    /// Texts of lines that are not all there.
+    pub texts_lost: IntCounter,
     /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
     reading: Mutex<()>,
 }
@@ -229,7 +231,14 @@ impl Metrics {
                 r,
                 IntCounter::new(
                     "tollgate_access_lines_lost_total",
-                    "Access lines that were not written because the writer could not keep up.",
+                    "Lines of the access log and the log of decisions that were not written: the writer could not keep up, or the disk took no more.",
+                ),
+            ),
+            texts_lost: register(
+                r,
+                IntCounter::new(
+                    "tollgate_access_texts_lost_total",
+                    "Texts that log_bodies asks for and that were cut, since too many waited to be written.",
                 ),
             ),
             reading: Mutex::default(),

@@ -1,7 +1,8 @@
 //! What happened? One [`Record`] for each request, filled along the way and told once, when it ends.
 //!
 //! Metrics and the access line come from the record and from nowhere else. Whatever ends a request ends its record:
-//! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Knows `usage`.
+//! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Of what was said it has a word only where
+//! the operator wants that of a key (`said`). Knows `usage`.
 
 pub mod access;
 mod board;
@@ -14,6 +15,7 @@ mod meters;
 pub mod metrics;
 mod observed;
 mod record;
+mod said;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -30,6 +32,7 @@ use lines::Lines;
 pub use meters::APIS;
 use metrics::Metrics;
 pub use record::{Entered, Record};
+use said::Room;
 
 /// Where records go when they end.
 pub struct Telemetry {
@@ -39,6 +42,8 @@ pub struct Telemetry {
     /// Decisions that may be asked for.
     pub kept: Kept,
     decisions: Option<Arc<Lines<String>>>,
+    /// What the texts that are logged take.
+    room: Room,
     ids: Ids,
 }
 
@@ -59,6 +64,7 @@ impl Telemetry {
             lines,
             kept: Kept::default(),
             decisions,
+            room: Room::default(),
             ids: Ids::default(),
         })
     }
@@ -296,7 +302,7 @@ mod tests {
         let now = Instant::now();
         let mut record = telemetry.begin(now, "chat_completions");
         record.routed(&route);
-        record.is_called_by(&"ann".into());
+        record.is_called_by(&"ann".into(), None);
         record.try_begins(&"groq/x".into(), &target, now);
         assert!(
             telemetry

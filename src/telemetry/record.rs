@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::access::Line;
 use super::decision::{Decided, Decision, Step};
 use super::labels::KeyLabel;
 use super::metrics::{RouteMeters, TargetMeters};
+use super::said::Said;
 use super::{End, Outcome, RequestId, Telemetry};
 use crate::usage::{Money, Usage};
 
@@ -65,6 +66,8 @@ pub struct Record {
     pub bytes_in: u64,
     /// Length of the answer's body so far.
     pub bytes_out: u64,
+    /// What is said, of a key of which that is logged.
+    pub(super) said: Option<Box<Said>>,
     /// The tokens of the try that was entered last.
     pub usage: Option<Usage>,
     /// What all of its tries cost, as far as they have a price.
@@ -122,6 +125,7 @@ impl Record {
             streamed: false,
             bytes_in: 0,
             bytes_out: 0,
+            said: None,
             usage: None,
             cost: None,
             end: None,
@@ -133,10 +137,48 @@ impl Record {
         })
     }
 
-    /// Who asks is known, by this name.
-    pub fn is_called_by(&mut self, key: &Arc<str>) {
+    /// Who asks is known, by this name; and how many bytes of each body are logged, if any are.
+    pub fn is_called_by(&mut self, key: &Arc<str>, logged: Option<usize>) {
         self.label = self.telemetry.metrics.label_of(key);
         self.key = Some(Arc::clone(key));
+        if let Some(most) = logged
+            && self.telemetry.lines.is_some()
+        {
+            self.said = Some(Said::of(most, &self.telemetry.room));
+        }
+    }
+
+    /// The request's body is here; `other` says what it is, if it is no text.
+    pub fn asks(&mut self, body: &[u8], other: Option<&str>) {
+        self.bytes_in = body.len() as u64;
+        let Some(said) = &mut self.said else {
+            return;
+        };
+        if let Some(kind) = other {
+            said.request.is(kind);
+        }
+        if !said.asks(body) {
+            self.telemetry.metrics.texts_lost.inc();
+        }
+    }
+
+    /// The answer begins with these headers.
+    pub fn answers(&mut self, headers: &HeaderMap) {
+        if let Some(said) = &mut self.said {
+            said.answer.begins(headers);
+        }
+    }
+
+    /// So much more of the answer goes to the client.
+    pub fn passes(&mut self, piece: &[u8]) {
+        self.bytes_out += piece.len() as u64;
+        if let Some(said) = &mut self.said
+            // Who has left hears no more of it, whoever else reads on.
+            && self.left.is_none()
+            && !said.answers(piece)
+        {
+            self.telemetry.metrics.texts_lost.inc();
+        }
     }
 
     /// The route was found: from here on the request counts as under way.

@@ -59,6 +59,13 @@ impl Served {
         }
     }
 
+    /// All that it says until it ends.
+    pub fn rest(mut self) -> String {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -110,10 +110,10 @@ fn skip(why: &str) {
 }
 
 /// Whether a program of the machine's is there. If not, says what is not tried.
-fn is_there(program: &str) -> bool {
+pub fn is_there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        skip(&format!("`{program}` (util-linux) is not there"));
+        skip(&format!("`{program}` is not there"));
     }
     found
 }

@@ -20,6 +20,7 @@ mod health;
 mod cause;
 mod explain;
 mod decisions;
+mod logs;
 mod hedge;
 mod queue;
 mod endpoints;
