@@ -17,7 +17,7 @@ use super::control::Control;
 use super::progress::Progress;
 use super::reload::{Reloadable, Reloader};
 use super::signals::{Signals, Told};
-use super::{Failed, Loaded, count, service};
+use super::{Failed, Loaded, count, service, traces};
 use crate::admin::reload::Reloads;
 use crate::admission::MadeKeys;
 use crate::config::load::Source;
@@ -164,6 +164,8 @@ pub struct Running {
     keys: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     _writer: Option<Writer<Line>>,
     _journal: Option<Writer<String>>,
+    /// Tells of the last requests, once they are over.
+    _telling: Option<traces::Telling>,
 }
 
 /// Answers clients.
@@ -216,7 +218,7 @@ fn journal(loaded: &Loaded) -> Result<Option<Written>, Failed> {
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
     // Before any file is touched.
-    loaded.compile()?;
+    let collected = loaded.compile()?.traces.clone();
     let (lines, writer) = match config.server.log {
         Log::Off => (None, None),
         Log::Json | Log::Text => {
@@ -227,7 +229,9 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         }
     };
     let (decisions, journal) = journal(loaded)?.unzip();
-    let telemetry = Telemetry::logging(Metrics::new(), lines, decisions);
+    let metrics = Metrics::new();
+    let (tracer, telling) = traces::start(collected.as_ref(), &metrics)?.unzip();
+    let telemetry = Telemetry::logging(metrics, lines, decisions, tracer);
     let settings = money::ledger(config, loaded.source.folder());
     // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())
@@ -281,6 +285,7 @@ pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Fai
         keys: Some((stop, looking)),
         _writer: writer,
         _journal: journal,
+        _telling: telling,
     })
 }
 

@@ -1,10 +1,11 @@
 //! What happened? One [`Record`] for each request, filled along the way and told once, when it ends.
 //!
-//! Metrics and the access line come from the record and from nowhere else. Whatever ends a request ends its record:
+//! Metrics, the access line and spans come from the record and from nowhere else. Whatever ends a request ends its record:
 //! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Knows `usage`.
 
 pub mod access;
 mod board;
+pub mod context;
 mod counts;
 pub mod decision;
 pub mod journal;
@@ -13,7 +14,14 @@ pub mod lines;
 mod meters;
 pub mod metrics;
 mod observed;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod record;
+#[cfg_attr(
+    not(feature = "otlp"),
+    expect(dead_code, reason = "what is noted is read where it is told")
+)]
+pub mod trace;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -30,6 +38,7 @@ use lines::Lines;
 pub use meters::APIS;
 use metrics::Metrics;
 pub use record::{Entered, Record};
+use trace::Tracer;
 
 /// Where records go when they end.
 pub struct Telemetry {
@@ -39,26 +48,29 @@ pub struct Telemetry {
     /// Decisions that may be asked for.
     pub kept: Kept,
     decisions: Option<Arc<Lines<String>>>,
+    tracer: Option<Tracer>,
     ids: Ids,
 }
 
 impl Telemetry {
     /// With access lines going to `lines`, if anywhere.
     pub fn new(metrics: Metrics, lines: Option<Arc<Lines<Line>>>) -> Arc<Self> {
-        Self::logging(metrics, lines, None)
+        Self::logging(metrics, lines, None, None)
     }
 
-    /// The same, with a line for each decision going to `decisions`, if anywhere.
+    /// The same, with a line for each decision going to `decisions`, and spans by way of `tracer`, if anywhere.
     pub fn logging(
         metrics: Metrics,
         lines: Option<Arc<Lines<Line>>>,
         decisions: Option<Arc<Lines<String>>>,
+        tracer: Option<Tracer>,
     ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
             lines,
             kept: Kept::default(),
             decisions,
+            tracer,
             ids: Ids::default(),
         })
     }

@@ -20,6 +20,10 @@ mod health;
 mod cause;
 mod explain;
 mod decisions;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(feature = "otlp")]
+mod collectors;
 mod hedge;
 mod queue;
 mod endpoints;
