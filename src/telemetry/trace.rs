@@ -394,7 +394,10 @@ impl Told {
             began: record.began,
             content: record.content,
             ended: now,
-            over: (Instant::now(), SystemTime::now()),
+            over: (
+                record.left.map_or(now, |_| Instant::now()),
+                SystemTime::now(),
+            ),
             usage: record.usage,
             cost: record.cost,
         }

@@ -86,6 +86,8 @@ async fn a_chat_is_a_span_and_its_try_another() {
     );
     assert!(request.0.parent_span_id.is_empty() && tried.is_below(request));
     assert!(is_now(request) && is_now(tried) && !request.is_error() && !tried.is_error());
+    assert!(tried.0.start_time_unix_nano >= request.0.start_time_unix_nano);
+    assert!(tried.0.end_time_unix_nano <= request.0.end_time_unix_nano);
     let cost = COST.to_string();
     has(
         request,
