@@ -39,7 +39,9 @@
 //! [`proxy::explain`] takes the same steps with a client that notes instead of sending, so that what it tells is what would
 //! happen. Another configuration is read by a thread of [`cli`]'s, when something else stands in the files or somebody asks for it;
 //! [`gateway::Gateway::apply`] swaps the plan, [`server::Listeners`] are exchanged, and requests under way keep what they began
-//! with. What was known when a request was decided is a [`telemetry::decision::Decision`], noted for whoever wants it.
+//! with. What happened to a request is told when its record ends: to metrics, to the log, and in spans to a collector
+//! ([`telemetry::trace`]), which nobody waits for. What was known when it was decided is a [`telemetry::decision::Decision`],
+//! noted for whoever wants it.
 //!
 //! A response that its provider stores is asked for without a model: the ledger knows who made it, and it is shown, forgotten
 //! or stopped there, whole and at once ([`upstream::StoredCall`]).

@@ -1,40 +1,47 @@
-//! Where logs go: a thread each that writes them, and a signal that has their files opened anew.
+//! Where logs and traces go: a thread each that writes them, and a signal that has files opened anew.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 
-use super::{Failed, Loaded};
+use super::{Failed, Loaded, traces};
 use crate::config::Log;
+use crate::plan::Traces;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::Line;
 use crate::telemetry::journal::{Journal, Reopen};
 use crate::telemetry::lines::{Lines, Writer};
 use crate::telemetry::metrics::Metrics;
 
-/// The threads that write logs; dropping it writes what is left.
+/// The threads that write logs and tell traces; dropping it writes and tells what is left.
 pub(super) struct Logs {
     /// Has the files opened anew.
     pub(super) reopen: Reopen,
     _access: Option<Writer<Line>>,
     _decisions: Option<Writer<String>>,
+    _traces: Option<traces::Telling>,
 }
 
 /// Lines, and the thread that writes them.
 type Written<T> = (Arc<Lines<T>>, Writer<T>);
 
-/// Opens the logs that a configuration asks for, and gives what is to be told to them.
-pub(super) fn open(loaded: &Loaded) -> Result<(Arc<Telemetry>, Logs), Failed> {
+/// Opens the logs that a configuration asks for, and what tells traces where they go; gives what is to be told to them.
+pub(super) fn open(
+    loaded: &Loaded,
+    collected: Option<&Arc<Traces>>,
+) -> Result<(Arc<Telemetry>, Logs), Failed> {
     let (metrics, reopen) = (Metrics::new(), Reopen::default());
     let (lines, access) = access(loaded, &metrics, &reopen)?.unzip();
     let (decisions, journal) = decisions(loaded, &metrics, &reopen)?.unzip();
+    let (tracer, telling) = traces::start(collected, &metrics)?.unzip();
     let logs = Logs {
         reopen,
         _access: access,
         _decisions: journal,
+        _traces: telling,
     };
-    Ok((Telemetry::logging(metrics, lines, decisions), logs))
+    Ok((Telemetry::logging(metrics, lines, decisions, tracer), logs))
 }
 
 /// Where access lines go: to a file if there is one, else to standard output, unless nobody wants them there.

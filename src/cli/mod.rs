@@ -16,6 +16,10 @@ pub mod replay;
 pub mod serve;
 mod service;
 mod signals;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(not(feature = "otlp"))]
+mod untraced;
 pub mod usage;
 
 use std::io::Write as _;
@@ -36,6 +40,8 @@ use crate::provider;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::import::Format;
+#[cfg(not(feature = "otlp"))]
+use untraced as traces;
 
 /// What `--version` says: with the commit, if it is known.
 const VERSION: &str = match option_env!("TOLLGATE_VERSION") {

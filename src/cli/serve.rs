@@ -198,8 +198,9 @@ const WITHOUT: &str = "a gateway starts without one with `store = \"memory:\"` i
 pub fn start(loaded: &Loaded, workers: usize, wall: Wall) -> Result<Running, Failed> {
     let config = &loaded.config;
     // Before any file is touched.
-    let wanted = loaded.checked()?.1;
-    let (telemetry, logs) = logs::open(loaded)?;
+    let (plan, wanted) = loaded.checked()?;
+    let (telemetry, logs) = logs::open(loaded, plan.traces.as_ref())?;
+    drop(plan);
     let settings = money::ledger(config, loaded.source.folder());
     // Also where nobody has a budget: what is spent unseen is not to be found later.
     let ledger = Ledger::open(&settings, wall())

@@ -27,6 +27,7 @@ const AT_START: &[&str] = &[
     "ledger.keep",
     "ledger.settle_wait",
     "ledger.store",
+    "traces",
 ];
 
 /// Where secrets stand: only the places that they are read from are shown.
@@ -36,6 +37,7 @@ const SECRETS: &[&str] = &[
     "providers.*.api_key",
     "providers.*.headers.*",
     "providers.*.proxy",
+    "traces.headers.*",
 ];
 
 /// One thing that is different.
@@ -203,16 +205,16 @@ mod tests {
     fn no_secret_is_shown_and_nothing_at_length() {
         let text = |secret: &str| {
             format!(
-                "[admin]\ntoken = \"{secret}\"\n[keys.a]\nkey = \"{secret}\"\n[providers.p]\napi_key = \"{secret}\"\nproxy = \"{secret}\"\nheaders = {{ x-key = \"{secret}\" }}\n"
+                "[admin]\ntoken = \"{secret}\"\n[keys.a]\nkey = \"{secret}\"\n[providers.p]\napi_key = \"{secret}\"\nproxy = \"{secret}\"\nheaders = {{ x-key = \"{secret}\" }}\n[traces]\nheaders = {{ x-key = \"{secret}\" }}\n"
             )
         };
         let lines = changes(&text("env:A"), &text("sk-1234"));
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 6);
         for line in &lines {
             assert!(line.ends_with(": env:A -> (hidden)"), "{line}");
         }
         let hidden = changes(&text("sk-1234"), &text("sk-5678"));
-        assert_eq!(hidden.len(), 5, "that it is another one is told");
+        assert_eq!(hidden.len(), 6, "that it is another one is told");
         assert!(hidden[0].ends_with("(hidden) -> (hidden)"), "{hidden:?}");
         // A secret in the wrong place, with a table around it.
         let wrong = changes("", "keys = { a = { key = [\"sk-1234\"] } }");
@@ -246,6 +248,7 @@ mod tests {
         assert!(change(&["server", "access_log"]).is_for_the_start());
         assert!(!change(&["keys", "ann", "log_bodies"]).is_for_the_start());
         assert!(change(&["ledger", "store"]).is_for_the_start());
+        assert!(change(&["traces", "headers", "x-key"]).is_for_the_start());
         assert!(!change(&["ledger", "unpriced"]).is_for_the_start());
         assert!(!change(&["server", "listen"]).is_for_the_start());
     }

@@ -330,8 +330,10 @@ impl Reader {
             }
             // What stands there may be a secret in the wrong place.
             Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
-                if matches!(at.first().map(String::as_str), Some("keys" | "providers"))
-                    || at == ["admin", "token"] =>
+                if matches!(
+                    at.first().map(String::as_str),
+                    Some("keys" | "providers" | "traces")
+                ) || at == ["admin", "token"] =>
             {
                 format!("expected {expected}")
             }

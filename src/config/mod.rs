@@ -11,6 +11,7 @@ mod models;
 pub mod money;
 mod rules;
 pub mod secret;
+mod traces;
 mod tree;
 mod value;
 
@@ -26,6 +27,7 @@ pub use keys::{Day, Key, Limits, PerMinute};
 pub use models::{Adaptive, After, Hedge, Kind, Model, Queue, StickyBy, Strategy, Target};
 pub use rules::{MessageRules, Rules, Unknown};
 pub use secret::Secret;
+pub use traces::Traces;
 pub use value::parse_duration as duration;
 
 /// A whole configuration, as written and merged, not yet checked for sense.
@@ -36,6 +38,8 @@ pub struct Config {
     pub server: Server,
     /// Where operators and Prometheus connect.
     pub admin: Admin,
+    /// Where spans of requests go. None: nowhere.
+    pub traces: Option<Traces>,
     /// Where entries and budgets are kept.
     pub ledger: money::Ledger,
     /// Who serves models, by name; each already merged over its preset.

@@ -91,6 +91,13 @@ fn splice_into(body: &Bytes, patches: Vec<Patch>, mut part: impl FnMut(Bytes)) {
     part(body.slice(at..));
 }
 
+impl From<Bytes> for Rope {
+    fn from(head: Bytes) -> Self {
+        let rest = Vec::new();
+        Self { head, rest }
+    }
+}
+
 impl Body for Rope {
     type Data = Bytes;
     type Error = Infallible;

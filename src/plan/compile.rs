@@ -61,6 +61,7 @@ impl Plan {
         let (keyring, common) = compiler.keyring();
         let (door, admin_door) = compiler.doors();
         let admin_token = compiler.admin_token();
+        let traces = compiler.traces();
         compiler.limits();
         compiler.instead();
         compiler.warn();
@@ -78,10 +79,8 @@ impl Plan {
         }
         state.ledger.enforce(&budgets);
         let names = config.keys.keys().map(|name| name.as_str().into());
-        state
-            .telemetry
-            .metrics
-            .label_keys(names.chain([OPEN.into()]));
+        let metrics = &state.telemetry.metrics;
+        metrics.label_keys(names.chain([OPEN.into()]));
         let acted_on = rules::acted_on(&providers, &models);
         Ok(Self {
             door,
@@ -100,6 +99,7 @@ impl Plan {
                 output_cap: config.defaults.output_cap,
                 unpriced: config.ledger.unpriced == Unpriced::Free,
             },
+            traces,
             book,
             acted_on,
             warnings,

@@ -1,5 +1,6 @@
 //! From `base_url`, `proxy`, `ca_file` and `http2` to an origin: where a provider is and the way there.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::compile::Compiler;
@@ -11,7 +12,7 @@ use crate::provider::trust::Trust;
 use crate::provider::{Origin, Site};
 
 /// What is wrong with the way to a provider has been said, or makes it unavailable.
-struct NoWay;
+pub(super) struct NoWay;
 
 impl<'c> Compiler<'c> {
     /// Where a provider is; none if it is flawed or cannot be asked, which has been noted then.
@@ -44,13 +45,14 @@ impl<'c> Compiler<'c> {
             || proxy
                 .as_ref()
                 .is_ok_and(|proxy| proxy.as_ref().is_some_and(Proxy::is_secure));
-        let company = self.company(name, entry, secure);
+        let at = ["providers", name];
+        let company = self.company(&at, entry.ca_file.as_deref(), ("base_url", secure));
         let (Ok(proxy), Ok(company)) = (proxy, company) else {
             return None;
         };
         let trust = match company {
             Some(trust) => Some(trust),
-            None if secure => Some(self.machine(name).ok()?),
+            None if secure => Some(self.machine(&at).ok()?),
             None => None,
         };
         let way = Way {
@@ -119,24 +121,24 @@ impl<'c> Compiler<'c> {
         NoWay
     }
 
-    /// The roots of `ca_file` beside the machine's; none if it names none.
-    fn company(
+    /// The roots of a `ca_file` beside the machine's; none if there is none. `url` is what would have to be `https://`.
+    pub(super) fn company(
         &mut self,
-        name: &str,
-        entry: &config::Provider,
-        secure: bool,
+        at: &[&str],
+        file: Option<&Path>,
+        (url, secure): (&str, bool),
     ) -> Result<Option<Arc<Trust>>, NoWay> {
-        let Some(file) = &entry.ca_file else {
+        let Some(file) = file else {
             return Ok(None);
         };
         let shown = file.display();
         if !secure {
             let message =
-                format!("`{shown}` would vouch for nobody: base_url is not https://; leave it out");
-            self.flaw(["providers", name, "ca_file"], message);
+                format!("`{shown}` would vouch for nobody: {url} is not https://; leave it out");
+            self.flaw(at.iter().copied().chain(["ca_file"]), message);
             return Err(NoWay);
         }
-        let machine = self.machine(name)?;
+        let machine = self.machine(at)?;
         let read = std::fs::read(self.surroundings.folder.join(file));
         let trust = read
             .map_err(|e| format!("`{shown}` cannot be read: {e}"))
@@ -144,14 +146,14 @@ impl<'c> Compiler<'c> {
         match trust {
             Ok(trust) => Ok(Some(trust.into())),
             Err(message) => {
-                self.flaw(["providers", name, "ca_file"], message);
+                self.flaw(at.iter().copied().chain(["ca_file"]), message);
                 Err(NoWay)
             }
         }
     }
 
     /// The machine's roots, read when first needed and once for a plan.
-    fn machine(&mut self, name: &str) -> Result<Arc<Trust>, NoWay> {
+    pub(super) fn machine(&mut self, at: &[&str]) -> Result<Arc<Trust>, NoWay> {
         if let Some(trust) = &self.machine {
             return Ok(Arc::clone(trust));
         }
@@ -162,7 +164,7 @@ impl<'c> Compiler<'c> {
                 Ok(trust)
             }
             Err(e) => {
-                self.flaw(["providers", name], e.to_string());
+                self.flaw(at.iter().copied(), e.to_string());
                 Err(NoWay)
             }
         }

@@ -15,6 +15,7 @@ mod providers;
 mod room;
 mod rules;
 mod strategy;
+mod traces;
 mod used;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -38,6 +39,7 @@ use crate::route::{Allowance, Route, Terms};
 use crate::telemetry::Telemetry;
 use crate::usage::book::Book;
 pub use keys::Common;
+pub use traces::Traces;
 
 /// What the configuration means.
 pub struct Plan {
@@ -67,6 +69,8 @@ pub struct Plan {
     pub limits: Limits,
     /// What holds of money, whoever spends it.
     pub spending: Spending,
+    /// Where spans of requests go; as of the start. None: nowhere.
+    pub traces: Option<Arc<Traces>>,
     /// What models cost that the configuration has no price for.
     pub book: Book,
     /// Members that a rule or tollgate itself acts on.

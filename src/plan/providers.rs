@@ -14,7 +14,7 @@ use crate::provider::{OnDisconnect, Provider, Timeouts, Voices};
 use crate::usage::book::Book;
 
 /// Headers that are tollgate's to write.
-const OWN_HEADERS: [&str; 9] = [
+pub(super) const OWN_HEADERS: [&str; 9] = [
     "accept-encoding",
     "connection",
     "content-length",

@@ -315,6 +315,15 @@ impl Endpoint {
         self.about().path
     }
 
+    /// Its path, where what differs from one request to the next has a name: `/v1/models/{id}`.
+    pub fn route(self) -> String {
+        let id = match self {
+            Self::Model | Self::Voice | Self::Response => "/{id}",
+            _ => "",
+        };
+        format!("/v1{}{id}", self.path())
+    }
+
     /// The endpoint of that name, of those that ask a model.
     pub fn named(name: &str) -> Option<Self> {
         Self::asking().find(|endpoint| endpoint.name() == name)

@@ -151,6 +151,18 @@ impl Origin {
         }
     }
 
+    /// Where it is: a name, an address or a path, and a port if there are any. None: in this process.
+    pub fn server(&self) -> Option<(String, Option<u16>)> {
+        let Self::Site(site) = self else {
+            return None;
+        };
+        Some(match &site.place {
+            Place::Tcp(Host::Address(address), port) => (address.to_string(), Some(*port)),
+            Place::Tcp(Host::Name(name), port) => (name.to_string(), Some(*port)),
+            Place::Unix(path) => (path.display().to_string(), None),
+        })
+    }
+
     /// What tells one from another.
     pub fn key(&self) -> Arc<str> {
         match self {
@@ -355,6 +367,12 @@ impl Site {
             Some(via) if !via.tunnels => self.absolute(endpoint),
             _ => nth(&self.relative, endpoint),
         }
+    }
+
+    /// What a proxy is shown that reads the requests themselves; one that opens tunnels was shown it before.
+    pub fn credential_of_proxy(&self) -> Option<&HeaderValue> {
+        let via = self.via.as_ref().filter(|via| !via.tunnels)?;
+        via.authorization.as_ref()
     }
 
     /// Where something lies below an endpoint. None: that would be no URI.

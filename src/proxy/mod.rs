@@ -9,6 +9,7 @@ mod discover;
 pub mod explain;
 mod funds;
 mod instead;
+mod opened;
 mod own;
 mod stored;
 mod twins;
@@ -36,7 +37,7 @@ use crate::plan::Plan;
 use crate::protocol::{Endpoint, NoEndpoint};
 use crate::rejection::Rejection;
 use crate::response::{self, Body, Finisher, Opening, Timers};
-use crate::telemetry::{End, Record, RequestId};
+use crate::telemetry::{End, Record};
 use crate::upstream::{Answer, AnswerBody, Call, Client, Presence, Tab, attempt};
 use asked::{Manner, wants_stream};
 pub use catalogue::unescape;
@@ -44,6 +45,7 @@ use destination::{destination, nobody, onward};
 pub use discover::discover;
 use funds::{Taken, Wanted};
 use instead::{Hops, Turned};
+use opened::Opened;
 use wait::{Asking, Noted, Outcome, Places, Wait};
 
 /// The longest word of a client's, in characters, that is repeated to it or written to a log.
@@ -179,23 +181,6 @@ where
             record.code = told.code.or(Some("upstream_error"));
             response::complain(&told.body, end, record)
         }
-    }
-}
-
-/// What is known of a request by its head alone.
-struct Opened {
-    endpoint: Result<Endpoint, NoEndpoint>,
-    record: Box<Record>,
-}
-
-impl Opened {
-    fn by<B>(gateway: &Gateway, request: &Request<B>) -> Self {
-        let endpoint = Endpoint::of(request.method(), request.uri().path());
-        let api = endpoint.map_or("unknown", Endpoint::name);
-        let mut record = gateway.state.telemetry.begin(Instant::now(), api);
-        let client_id = request.headers().get(RequestId::NAME);
-        record.client_id = client_id.filter(|id| id.len() <= LOGGED).cloned();
-        Self { endpoint, record }
     }
 }
 

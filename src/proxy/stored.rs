@@ -53,6 +53,7 @@ pub(super) async fn ask(
         method: head.method.clone(),
         below: stored.below() + &query.map_or_else(String::new, |query| format!("?{query}")),
         headers: &head.headers,
+        onward: record.onward(),
         id: record
             .client_id
             .clone()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Lines that wait, at most; further ones are lost and counted.
+/// Lines that wait, at most, where nothing else is said; further ones are lost and counted.
 const MOST_WAITING: usize = 65_536;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Lines<T> {
     waiting: Mutex<Vec<T>>,
+    most: usize,
     stop: AtomicBool,
 }
 
@@ -31,7 +32,7 @@ impl<T> Lines<T> {
     /// Leaves a line to be written. False if there are too many already.
     pub(super) fn push(&self, line: T) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST_WAITING {
+        if waiting.len() >= self.most {
             return false;
         }
         waiting.push(line);
@@ -48,10 +49,20 @@ impl<T: Send + 'static> Writer<T> {
     /// Starts a thread of this name, which writes what has come together.
     pub fn start(
         name: &str,
+        write: impl FnMut(Vec<T>) + Send + 'static,
+    ) -> io::Result<(Arc<Lines<T>>, Self)> {
+        Self::holding(MOST_WAITING, name, write)
+    }
+
+    /// The same, where only so many may wait.
+    pub fn holding(
+        most: usize,
+        name: &str,
         mut write: impl FnMut(Vec<T>) + Send + 'static,
     ) -> io::Result<(Arc<Lines<T>>, Self)> {
         let lines = Arc::new(Lines {
             waiting: Mutex::default(),
+            most,
             stop: AtomicBool::new(false),
         });
         let theirs = Arc::clone(&lines);

@@ -47,8 +47,26 @@ pub struct Metrics {
     pub lines_lost: IntCounter,
     /// Texts of lines that are not all there.
     pub texts_lost: IntCounter,
+    /// Spans, by what became of them.
+    pub spans: Spans,
     /// One reads at a time: what is observed is taken out and set anew, and nobody may look meanwhile.
     reading: Mutex<()>,
+}
+
+/// What became of spans.
+#[derive(Clone)]
+pub struct Spans(IntCounterVec);
+
+impl Spans {
+    /// The collector has taken so many.
+    pub fn sent(&self, count: u64) {
+        self.0.with_label_values(&["sent"]).inc_by(count);
+    }
+
+    /// So many are lost: there was no room for them, or the collector did not take them.
+    pub fn lost(&self, count: u64) {
+        self.0.with_label_values(&["lost"]).inc_by(count);
+    }
 }
 
 /// Registers a metric. The names are constants of this file, and a test makes them all.
@@ -241,6 +259,11 @@ impl Metrics {
                     "Texts that log_bodies asks for and that were cut, since too many waited to be written.",
                 ),
             ),
+            spans: Spans(counters(
+                "tollgate_spans_total",
+                "Spans of requests that are traced: sent to the collector, or lost.",
+                &["outcome"],
+            )),
             reading: Mutex::default(),
             board,
             registry,

@@ -1,11 +1,12 @@
 //! What happened? One [`Record`] for each request, filled along the way and told once, when it ends.
 //!
-//! Metrics and the access line come from the record and from nowhere else. Whatever ends a request ends its record:
+//! Metrics, the access line and spans come from the record and from nowhere else. Whatever ends a request ends its record:
 //! it travels in the answer's body and is told by `Drop`. Nobody decides by it. Of what was said it has a word only where
 //! the operator wants that of a key (`said`). Knows `usage`.
 
 pub mod access;
 mod board;
+pub mod context;
 mod counts;
 pub mod decision;
 pub mod journal;
@@ -14,8 +15,15 @@ pub mod lines;
 mod meters;
 pub mod metrics;
 mod observed;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod record;
 mod said;
+#[cfg_attr(
+    not(feature = "otlp"),
+    expect(dead_code, reason = "what is noted is read where it is told")
+)]
+pub mod trace;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -33,6 +41,7 @@ pub use meters::APIS;
 use metrics::Metrics;
 pub use record::{Entered, Record};
 use said::Room;
+use trace::Tracer;
 
 /// Where records go when they end.
 pub struct Telemetry {
@@ -44,20 +53,22 @@ pub struct Telemetry {
     decisions: Option<Arc<Lines<String>>>,
     /// What the texts that are logged take.
     room: Room,
+    tracer: Option<Tracer>,
     ids: Ids,
 }
 
 impl Telemetry {
     /// With access lines going to `lines`, if anywhere.
     pub fn new(metrics: Metrics, lines: Option<Arc<Lines<Line>>>) -> Arc<Self> {
-        Self::logging(metrics, lines, None)
+        Self::logging(metrics, lines, None, None)
     }
 
-    /// The same, with a line for each decision going to `decisions`, if anywhere.
+    /// The same, with a line for each decision going to `decisions`, and spans by way of `tracer`, if anywhere.
     pub fn logging(
         metrics: Metrics,
         lines: Option<Arc<Lines<Line>>>,
         decisions: Option<Arc<Lines<String>>>,
+        tracer: Option<Tracer>,
     ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
@@ -65,6 +76,7 @@ impl Telemetry {
             kept: Kept::default(),
             decisions,
             room: Room::default(),
+            tracer,
             ids: Ids::default(),
         })
     }

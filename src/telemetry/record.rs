@@ -11,6 +11,7 @@ use super::decision::{Decided, Decision, Step};
 use super::labels::KeyLabel;
 use super::metrics::{RouteMeters, TargetMeters};
 use super::said::Said;
+use super::trace::{Trace, Tried};
 use super::{End, Outcome, RequestId, Telemetry};
 use crate::usage::{Money, Usage};
 
@@ -78,6 +79,8 @@ pub struct Record {
     pub left: Option<Instant>,
     /// Why it went where it went. None: nobody wants to know.
     pub decided: Option<Box<Decided>>,
+    /// Where it stands in a trace. None: nobody collects any.
+    pub(super) trace: Option<Trace>,
     /// It is about nothing that has happened.
     pub(super) is_rehearsed: bool,
     /// What a try beside another came to.
@@ -91,6 +94,7 @@ pub struct Record {
 struct Beside {
     cost: Option<Money>,
     tries: u32,
+    tried: Vec<Tried>,
 }
 
 impl Record {
@@ -131,6 +135,7 @@ impl Record {
             end: None,
             left: None,
             decided: None,
+            trace: None,
             is_rehearsed: false,
             beside: None,
             is_aside: false,
@@ -220,6 +225,9 @@ impl Record {
             }
         }
         self.usage = Some(usage);
+        if let Some(trace) = &mut self.trace {
+            trace.enters(Entered { usage, cost });
+        }
         if let Some(decided) = &mut self.decided {
             decided.paid = cost;
         }
@@ -235,6 +243,7 @@ impl Record {
         aside.id = self.id;
         aside.label = self.label;
         aside.route.clone_from(&self.route);
+        aside.trace = self.trace.as_ref().map(Trace::aside);
         aside.is_aside = true;
         aside.beside = Some(Arc::clone(self.beside.get_or_insert_default()));
         aside
@@ -252,6 +261,9 @@ impl Record {
         self.meters = aside.meters.take();
         self.dropped = aside.dropped.take();
         self.content = aside.content;
+        if let (Some(trace), Some(other)) = (&mut self.trace, &mut aside.trace) {
+            trace.takes_over(other);
+        }
         self.collects(aside);
     }
 
@@ -260,8 +272,11 @@ impl Record {
             return;
         };
         let beside = beside.lock().map(|mut it| std::mem::take(&mut *it));
-        let Beside { cost, tries } = beside.unwrap_or_default();
+        let Beside { cost, tries, tried } = beside.unwrap_or_default();
         self.tries += tries;
+        if let Some(trace) = &mut self.trace {
+            trace.collects(tried);
+        }
         if let Some(cost) = cost {
             self.cost = Some(self.cost.unwrap_or_default().plus(cost));
         }
@@ -314,6 +329,9 @@ impl Record {
         let trying = self.trying.take().filter(|_| !self.is_rehearsed);
         if let Some(target) = trying {
             target.try_ends(outcome);
+            if let Some(trace) = &mut self.trace {
+                trace.ends(outcome);
+            }
         }
     }
 }
@@ -325,6 +343,9 @@ impl Record {
         self.try_ends(Outcome::Cancelled);
         if let Some(Ok(mut beside)) = self.beside.as_ref().map(|beside| beside.lock()) {
             beside.tries += self.tries;
+            beside
+                .tried
+                .extend(self.trace.iter_mut().flat_map(Trace::leaves));
             let both = [beside.cost, self.cost];
             beside.cost = both.into_iter().flatten().reduce(Money::plus);
         }
@@ -355,6 +376,7 @@ impl Drop for Record {
         if let Some(decided) = self.decided.take() {
             telemetry.decided(*decided, self, end, now);
         }
+        self.is_told(end, now);
         if let Some(lines) = &telemetry.lines
             && !lines.push(Line::of(self, end, now))
         {

@@ -368,15 +368,16 @@ impl From<Failure> for Box<Failed> {
 /// Sends it, and reads as much of its answer as it takes to be sure of it.
 async fn one(
     client: &Client,
-    Try {
-        target,
-        rules,
-        call,
-        span,
-    }: Try<'_>,
+    this: Try<'_>,
     tab: &mut Tab,
     record: &mut Record,
 ) -> Result<Box<Answer>, Box<Failed>> {
+    let Try {
+        target,
+        rules,
+        call,
+        ..
+    } = this;
     let is_pressed = call.is_hurried || tab.tries() > 1;
     let fail = |cause| failed(&target.name, is_pressed, cause);
     let refuse = |refused: Refused| Failure {
@@ -416,10 +417,12 @@ async fn one(
         && call.endpoint.hides_usage()
         && provider.protocol.ask_for_usage(&mut edits)
         && !asks_for_usage(call, provider);
+    record.goes_to(|| provider.origin.server());
     let exchange = client
-        .exchange(target, call, edits.into_rope(), span, tab)
+        .exchange(this, edits.into_rope(), record.onward(), tab)
         .await
         .map_err(fail)?;
+    record.hears(exchange.status);
     if !exchange.status.is_success() {
         let judged = Box::pin(judge::error(provider, exchange, (call.wall)())).await;
         return Err(tell(judged).into());

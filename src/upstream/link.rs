@@ -15,11 +15,9 @@ use tokio::time::Instant;
 
 use super::Cause;
 use super::clock::{Clocks, Timer};
-use super::request::Ask;
 use super::share::Share;
 use super::wire::Io;
 use crate::envelope::Rope;
-use crate::provider::Site;
 
 /// What a request goes over.
 pub(super) enum Link {
@@ -90,17 +88,16 @@ impl Link {
         }
     }
 
-    /// Puts a request on it and waits for the head of the answer.
+    /// Puts a request on it and waits for the head of the answer. `head` makes it, in the form that fits: for a share, or not.
     pub(super) async fn send(
         &mut self,
-        ask: &Ask<'_>,
-        site: &Site,
+        head: impl FnOnce(bool, Rope) -> Request<Rope>,
         body: Rope,
         clocks: &mut Clocks,
     ) -> Result<Response<Incoming>, Unsent> {
         match self {
             Self::Own(own) => {
-                let request = ask.over(site, false, body);
+                let request = head(false, body);
                 let mut answered = pin!(own.sender.try_send_request(request));
                 poll_fn(|cx| {
                     own.drive(cx);
@@ -111,7 +108,7 @@ impl Link {
             Self::Share(share) => {
                 // Once it is on its way, its body is not given back; what the other side refused needs another.
                 let spare = body.clone();
-                let request = ask.over(site, true, body);
+                let request = head(true, body);
                 let request = request.map(|rope| share.upload(rope));
                 let mut sender = share.sender();
                 let mut answered = pin!(sender.try_send_request(request));

@@ -15,6 +15,8 @@ mod inflow;
 mod judge;
 mod link;
 mod pool;
+#[cfg(feature = "otlp")]
+mod post;
 mod presence;
 mod race;
 pub mod rehearsal;
@@ -41,9 +43,11 @@ use tokio::time::Instant;
 use crate::envelope::{Envelope, Rope};
 use crate::protocol::{Decoder, Endpoint, Pieces, Reading, Skimmer, Voice};
 use crate::provider::{Origin, Provider, echo};
-use crate::route::{Asks, Bounds, Target};
+use crate::route::{Asks, Bounds};
 use crate::telemetry::RequestId;
+use crate::telemetry::trace::Onward;
 pub use asked::Asked;
+use attempt::Try;
 pub use clock::Clock;
 use clock::{Clocks, Phase};
 use connect::Connector;
@@ -217,6 +221,7 @@ impl Client {
             below: None,
             times: provider.timeouts,
             given: &headers,
+            onward: None,
             id: None,
         };
         let began = Instant::now();
@@ -233,12 +238,14 @@ impl Client {
     /// Sends one request and waits for the head of its answer.
     fn exchange<'e>(
         &'e self,
-        target: &'e Target,
-        call: &'e Call<'_>,
+        this: Try<'e>,
         body: Rope,
-        span: Span,
+        onward: Option<Onward>,
         tab: &'e mut Tab,
     ) -> impl Future<Output = Result<Exchange, Cause>> + 'e {
+        let Try {
+            target, call, span, ..
+        } = this;
         if call.stream {
             tab.presence().keeps_alive(target.provider.keepalive);
         }
@@ -249,6 +256,7 @@ impl Client {
             below: None,
             times: target.timeouts(tab.is_loading()),
             given: call.headers,
+            onward,
             id: Some(call.client_id.clone()),
         };
         self.carry(ask, body, span, Some(tab))
@@ -283,8 +291,7 @@ impl Client {
         } else {
             Phase::Connecting
         };
-        let times = ask.times;
-        let mut clocks = Clocks::start(times, deadline, phase, timer, began);
+        let mut clocks = Clocks::start(ask.times, deadline, phase, timer, began);
         let mut sent = 0;
         loop {
             let was_kept = kept.is_some();
@@ -306,7 +313,8 @@ impl Client {
             // A share may be of a connection that others have used already.
             let may_be_stale = was_kept || matches!(link, Link::Share(_));
             let sent_over = lain.flatten().filter(|_| was_kept);
-            match shelf.learns(sent_over, link.send(&ask, site, body, &mut clocks).await) {
+            let head = |is_shared, body| ask.over(site, is_shared, body);
+            match shelf.learns(sent_over, link.send(head, body, &mut clocks).await) {
                 Ok(response) => {
                     clocks.enter(Phase::Answering, Instant::now());
                     let (head, body) = response.into_parts();

@@ -6,6 +6,7 @@ use super::{Cause, tunnel};
 use crate::envelope::Rope;
 use crate::protocol::{Endpoint, Form};
 use crate::provider::{Below, Provider, Site, Timeouts};
+use crate::telemetry::trace::Onward;
 
 /// Where the id of a request goes: the client's own, or else ours.
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-request-id");
@@ -21,6 +22,8 @@ pub(super) struct Ask<'a> {
     pub(super) times: Timeouts,
     /// The client's headers, of which some are passed on.
     pub(super) given: &'a HeaderMap,
+    /// What it says of the trace in their place.
+    pub(super) onward: Option<Onward>,
     /// Its id, if it was asked for by a client.
     pub(super) id: Option<HeaderValue>,
 }
@@ -43,9 +46,7 @@ impl Ask<'_> {
             (Some(below), true) => &below.absolute,
             (Some(below), false) => &below.uri,
         };
-        if let Some(via) = site.via.as_ref().filter(|via| !via.tunnels)
-            && let Some(authorization) = &via.authorization
-        {
+        if let Some(authorization) = site.credential_of_proxy() {
             headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
         // A form has its boundary there.
@@ -67,6 +68,9 @@ impl Ask<'_> {
             if is_forwarded(name) || provider.forward.contains(name) {
                 headers.append(name.clone(), value.clone());
             }
+        }
+        if let Some(onward) = &self.onward {
+            onward.write(headers);
         }
         for (name, value) in &provider.headers {
             headers.insert(name.clone(), value.clone());

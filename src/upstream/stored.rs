@@ -14,6 +14,7 @@ use super::{Cause, Client, Exchange, Inflow, Span, judge};
 use crate::envelope::Rope;
 use crate::protocol::Endpoint;
 use crate::provider::Provider;
+use crate::telemetry::trace::Onward;
 
 /// How long it may take.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -31,6 +32,8 @@ pub struct StoredCall<'c> {
     pub below: String,
     /// The client's headers, of which some are passed on.
     pub headers: &'c HeaderMap,
+    /// What it says of the trace in their place.
+    pub onward: Option<Onward>,
     /// The id of the request.
     pub id: HeaderValue,
     /// When it came.
@@ -63,6 +66,7 @@ impl Client {
             below: Some(&below),
             times: provider.timeouts,
             given: call.headers,
+            onward: call.onward,
             id: Some(call.id),
         };
         let span = Span {

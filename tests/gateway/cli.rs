@@ -130,6 +130,16 @@ fn ask(port: u16, body: &str) -> String {
     answer
 }
 
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_program_without_traces_says_how_to_build_one_that_has_them() {
+    let folder = folder_with(&(SMALL.to_owned() + "[traces]\nsample = 0.1\n"));
+    let (code, out, _) = run(folder.path(), &["check"]);
+    assert_eq!(code, 1);
+    let flaw = "gateway.toml:6: traces: this tollgate was built without traces; build it with `cargo build --release --features otlp`";
+    assert!(out.contains(flaw), "{out}");
+}
+
 #[test]
 fn check_names_every_flaw_and_exits_with_1() {
     let folder = folder_with(

@@ -25,7 +25,7 @@ fn says(text: &str) -> Act {
 }
 
 /// `fast` at `a` and then `b`, with these lines of its own, and what follows.
-fn two(a: &Provider, b: &Provider, hedge: &str, more: &str) -> String {
+pub fn two(a: &Provider, b: &Provider, hedge: &str, more: &str) -> String {
     [
         of("a", a, ""),
         of("b", b, ""),

@@ -21,6 +21,10 @@ mod cause;
 mod explain;
 mod decisions;
 mod logs;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(feature = "otlp")]
+mod collectors;
 mod hedge;
 mod queue;
 mod endpoints;

@@ -4,6 +4,8 @@ pub mod answers;
 pub mod biller;
 pub mod books;
 pub mod client;
+#[cfg(feature = "otlp")]
+pub mod collector;
 pub mod form;
 pub mod frames;
 pub mod gateway;

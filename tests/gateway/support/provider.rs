@@ -171,7 +171,11 @@ pub struct Provider {
 
 impl Provider {
     pub async fn new(acts: impl IntoIterator<Item = Act>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), acts)
+    }
+
+    /// Where somebody listens already.
+    pub fn on(listener: TcpListener, acts: impl IntoIterator<Item = Act>) -> Self {
         let address = listener.local_addr().unwrap();
         Self::serving(address, acts, move |shared| async move {
             let mut connections = tokio::task::JoinSet::new();
