@@ -176,7 +176,7 @@ impl Guard<'_> {
                 Some(tls) => Box::pin(tls.accept(socket)).await,
                 None => {
                     let spoken = socket.opening().await?;
-                    Ok((Io::Plain(socket), spoken))
+                    Ok((Io::Left(socket), spoken))
                 }
             }
         };
