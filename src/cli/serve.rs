@@ -60,6 +60,10 @@ pub fn run(file: &Path, environment: Environment) -> Result<(), Failed> {
         tracing::warn!("{warning}");
     }
     tracing::info!("{}", served(&plan, &running.gateway.state.made.load()));
+    if let (Some(to), Some(written)) = (&plan.traces, &loaded.config.traces) {
+        let (collector, part) = (&to.at.absolute, written.sample);
+        tracing::info!("traces go to {collector}: {part} of those that begin here (sample)");
+    }
     // Another may take its place.
     drop(plan);
     let (clients, operators) = (&loaded.config.server.tls, &loaded.config.admin.tls);
