@@ -11,8 +11,8 @@
 //!
 //! Read [`proxy`] first: one function walks through the rooms, and nothing else knows them all.
 //!
-//! 1. [`server`] accepts the connection, hears whether it speaks HTTP/1.1 or HTTP/2, and hands it to a worker, a thread
-//!    with a runtime of its own.
+//! 1. [`server`] accepts the connection and hands it to a worker, a thread with a runtime of its own, which shakes hands
+//!    where TLS is spoken ([`server::Tls`]) and hears whether it is HTTP/1.1 or HTTP/2.
 //! 2. [`proxy::handle`] opens a [`telemetry::Record`] and asks [`protocol::Endpoint`] what was called; the current
 //!    [`plan::Plan`] is taken once.
 //! 3. [`admission`] says whether we were called by a name of ours and from a page that may, who asks, and whether there

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Loaded;
 use crate::config::{Config, Diagnostic, Listen, Tls};
-use crate::server::{self, Address, Files, Listeners, Places, Prepared, Unusable};
+use crate::server::{self, Address, Listeners, Pem, Places, Prepared, Unusable};
 use crate::telemetry::metrics::Metrics;
 
 /// Where clients and operators connect.
@@ -92,7 +92,7 @@ fn read(section: &str, tls: &Tls, folder: &Path) -> Result<server::Tls, Diagnost
     let (cert, key) = (open("cert", &tls.cert)?, open("key", &tls.key)?);
     let client_ca = tls.client_ca.as_deref();
     let roots = client_ca.map(|file| open("client_ca", file)).transpose()?;
-    let files = Files {
+    let files = Pem {
         cert: &cert,
         key: &key,
         client_ca: roots.as_deref(),

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 pub use beat::{Beat, Beats};
 pub use connection::serve;
 pub use listen::{Accepted, Accepting, Address, Listeners, Places, Prepared};
-pub use tls::{Files, Tls, Unusable};
+pub use tls::{Pem, Tls, Unusable};
 
 /// How long a connection may do nothing, or next to nothing.
 #[derive(Clone, Copy, Debug)]

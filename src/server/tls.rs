@@ -50,7 +50,7 @@ struct Inner {
 
 /// PEM files, as they were read.
 #[derive(Clone, Copy, Debug, Hash)]
-pub struct Files<'f> {
+pub struct Pem<'f> {
     /// Our certificate, and those that lead from it to a root.
     pub cert: &'f [u8],
     /// Its key.
@@ -75,7 +75,7 @@ pub enum Unusable {
 
 impl Tls {
     /// Proves who we are with these, and asks clients who they are if somebody vouches for them.
-    pub fn new(files: Files<'_>) -> Result<Self, Unusable> {
+    pub fn new(files: Pem<'_>) -> Result<Self, Unusable> {
         let chain = certificates(files.cert).map_err(Unusable::Cert)?;
         let expires = chain.first().and_then(expiry);
         let key = key(files.key).map_err(Unusable::Key)?;

@@ -136,8 +136,9 @@ fn of_request(told: &Told, operation: Option<&'static str>) -> Span {
 fn of_try(told: &Told, tried: &Tried, n: usize, operation: Option<&'static str>) -> Span {
     let mut its = Attributes::default();
     let (provider, model) = tried.target.split_once('/').unwrap_or((&tried.target, ""));
-    let what = operation.unwrap_or("POST");
-    its.text("gen_ai.operation.name", what);
+    if let Some(operation) = operation {
+        its.text("gen_ai.operation.name", operation);
+    }
     its.text("gen_ai.provider.name", provider);
     its.text("gen_ai.request.model", model);
     if let Some((address, port)) = &tried.server {
@@ -174,7 +175,7 @@ fn of_try(told: &Told, tried: &Tried, n: usize, operation: Option<&'static str>)
         _ if tried.status.is_some_and(|status| status >= 400) => status.as_deref(),
         outcome => Some(outcome.name()),
     };
-    let name = format!("{what} {model}");
+    let name = format!("{} {model}", operation.unwrap_or("POST"));
     let ids = (tried.span, Some(told.context.span));
     let span = span(told, ids, name, told.times_of(tried));
     Span {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::Version;
+use http::{Response, Version};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -204,6 +205,15 @@ async fn clients_must_be_vouched_for_where_somebody_says_by_whom() {
     assert_eq!(provider.count(), 2, "nothing of strangers was passed on");
 }
 
+/// A stream whose first piece has come.
+async fn begun(line: &mut Line, gateway: &Gateway) -> Response<Incoming> {
+    let opened = line.open(gateway.address, chat_stream("fast")).await;
+    let mut stream = opened.unwrap();
+    let piece = stream.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(piece.into_data().unwrap(), delta("a"));
+    stream
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed() {
     let identity = localhost();
@@ -212,12 +222,7 @@ async fn a_client_that_leaves_is_noticed() {
     for alpn in [HTTP1, HTTP2] {
         let client = Secure::new(&identity.pem(), alpn, None);
         let mut line = client.line(gateway.address).await.unwrap();
-        let mut stream = line
-            .open(gateway.address, chat_stream("fast"))
-            .await
-            .unwrap();
-        let piece = stream.body_mut().frame().await.unwrap().unwrap();
-        assert_eq!(piece.into_data().unwrap(), delta("a"));
+        let stream = begun(&mut line, &gateway).await;
         drop((stream, line));
     }
     let line = r#"tollgate_streams_total{end="client_gone",target="p/x"}"#;
@@ -355,12 +360,7 @@ async fn what_is_under_way_ends_well_over_the_certificate_it_began_with() {
         let client = Secure::new(&old.pem(), alpn, None);
         let mut line = client.line(gateway.address).await.unwrap();
         line.ask(gateway.address, chat("fast")).await.unwrap();
-        let mut stream = line
-            .open(gateway.address, chat_stream("fast"))
-            .await
-            .unwrap();
-        let piece = stream.body_mut().frame().await.unwrap().unwrap();
-        assert_eq!(piece.into_data().unwrap(), delta("a"));
+        let stream = begun(&mut line, &gateway).await;
         lines.push((line, stream));
     }
     put(gateway.folder(), &new);
