@@ -5,19 +5,20 @@
 //! that is being written is not read half. One thread does all of it, one reload after another.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use super::listen::{Both, prepared};
 use super::{Loaded, serve, service};
 use crate::admin::reload::Reloaded;
-use crate::config::changes::Written;
+use crate::config::changes::{self, Written};
 use crate::config::load::{Flaws, Source};
 use crate::config::secret::Environment;
 use crate::gateway::Gateway;
@@ -28,8 +29,10 @@ use crate::server::{Listeners, Prepared, Times};
 const LOOK: Duration = Duration::from_secs(1);
 /// After how long what differs is looked at again.
 const SETTLE: Duration = Duration::from_millis(200);
-/// To look takes at most one part in so many of a core, however many files there are.
-const SHARE: u32 = 50;
+/// To look takes at most one part in so many of a core, however long the files are and however many.
+const SHARE: u32 = 500;
+/// So much of a file is read at a time, in bytes.
+const PIECE: usize = 1 << 16;
 /// How many changes are logged, each in a line.
 const MOST_TOLD: usize = 100;
 
@@ -39,14 +42,14 @@ type Asked = oneshot::Sender<Result<Reloaded, Flaws>>;
 /// What was read, and where it shall be listened: what is left is to put it in force.
 struct Ready {
     loaded: Loaded,
-    written: Written,
     wanted: Both,
     clients: Prepared,
     operators: Prepared,
 }
 
-/// What stands in each file, as a number; none if it cannot be read.
-type Marks = BTreeMap<PathBuf, Option<u64>>;
+/// What stands in each file, as its SHA-256; none if it cannot be read.
+type Marks = BTreeMap<PathBuf, Option<Mark>>;
+type Mark = [u8; 32];
 
 /// Puts another configuration in force.
 pub(super) struct Reloader {
@@ -77,19 +80,19 @@ impl Reloader {
     /// Of a gateway that was started with this.
     pub(super) fn new(loaded: &Loaded, running: Reloadable) -> Self {
         let source = &loaded.source;
-        let (written, file) = (source.written(), source.file().map(Path::to_owned));
-        let mut seen = marks(files(&written, source.folder(), &loaded.environment));
+        let file = source.file().map(Path::to_owned);
+        let mut seen = marks(files(source, &loaded.environment));
         // As it was read: to start takes a while, in which something else may have been written.
         seen.extend(
             file.clone()
-                .map(|file| (file, Some(mark(source.text().as_bytes())))),
+                .map(|file| (file, mark(source.text().as_bytes()))),
         );
         Self {
             environment: loaded.environment.clone(),
             running,
             is_watched: loaded.config.server.watch,
             seen,
-            written,
+            written: Written::of(source),
             file,
             settling: None,
             retired: Vec::new(),
@@ -171,8 +174,7 @@ impl Reloader {
         self.seen.extend(marks([file.to_owned()].into_iter()));
         let source = Source::open(file)?;
         let own = self.seen.remove_entry(file);
-        let written = source.written();
-        self.seen = marks(files(&written, source.folder(), &self.environment));
+        self.seen = marks(files(&source, &self.environment));
         self.seen.extend(own);
         let loaded = Loaded::read(source, self.environment.clone());
         // All flaws are told at once, those of compiling too: beside what runs, without what is flawed.
@@ -191,7 +193,6 @@ impl Reloader {
         Ok(Ready {
             clients: prepare("server", clients, &wanted.clients)?,
             operators: prepare("admin", operators, &wanted.operators)?,
-            written,
             wanted,
             loaded,
         })
@@ -201,7 +202,6 @@ impl Reloader {
     fn apply(&mut self, ready: Ready, before: &Marks) -> Result<Reloaded, Flaws> {
         let Ready {
             loaded,
-            written,
             wanted,
             clients,
             operators,
@@ -217,14 +217,14 @@ impl Reloader {
         let metrics = &gateway.state.telemetry.metrics;
         warnings.extend(wanted.certified(metrics, (gateway.wall)()));
         let reloaded = Reloaded {
-            changes: self.written.changes(&written),
+            changes: self.written.changes(&loaded.source),
             files: self.files_changed(before),
             warnings,
         };
         self.retired.push(retired);
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
         self.is_watched = config.server.watch;
-        self.written = written;
+        self.written = Written::of(&loaded.source);
         Ok(reloaded)
     }
 
@@ -240,28 +240,31 @@ impl Reloader {
 }
 
 /// The files that a configuration refers to, and the prices beside it.
-fn files(
-    written: &Written,
-    folder: &Path,
-    environment: &Environment,
-) -> impl Iterator<Item = PathBuf> {
-    let mut files = written.files(environment);
+fn files(source: &Source, environment: &Environment) -> impl Iterator<Item = PathBuf> {
+    let mut files = changes::files(source, environment);
     files.push(money::IMPORTED.into());
-    files.into_iter().map(|file| folder.join(file))
+    files.into_iter().map(|file| source.folder().join(file))
 }
 
 fn marks(files: impl Iterator<Item = PathBuf>) -> Marks {
     let marked = |file: PathBuf| {
-        let read = std::fs::read(&file).ok();
-        (file, read.map(|bytes| mark(&bytes)))
+        let opened = File::open(&file).ok();
+        (file, opened.and_then(mark))
     };
     files.map(marked).collect()
 }
 
-fn mark(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
+/// Piece by piece: what is only looked at takes no memory, and leaves that of requests in the processor's cache.
+fn mark(mut file: impl Read) -> Option<Mark> {
+    let (mut digest, mut piece) = (Sha256::new(), vec![0; PIECE]);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Some(digest.finalize().into()),
+            Ok(length) => digest.update(piece.get(..length)?),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// What an operator was not warned of before.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use figment::value::{Dict, Value};
 
 use super::diagnostic::{Place, on_one_line};
+use super::load::Source;
 use super::secret::Environment;
 
 /// How much of a value is shown, in characters.
@@ -61,26 +62,37 @@ impl fmt::Display for Change {
     }
 }
 
-/// What stands in a file.
+/// The files that a configuration refers to, as they are written: of secrets, also by variables, of roots that are trusted,
+/// and of TLS.
+pub fn files(written: &Source, environment: &Environment) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut below = |name: &str, value: &Value| referred(name, value, &mut files);
+    let tree = written.tree();
+    tree.iter().for_each(|(name, it)| below(name, it));
+    for (_, value) in environment.starting("TOLLGATE_") {
+        below("", &Value::from(value));
+    }
+    files
+}
+
+/// What stood in a file, to be compared with what stands there later. It is kept as text: as a tree it would take ten times as
+/// much memory, for as long as a gateway runs.
 #[derive(Debug)]
-pub struct Written(pub(super) Dict);
+pub struct Written(String);
 
 impl Written {
-    /// The files that it refers to, as they are written: of secrets, also by variables, of roots that are trusted, and of TLS.
-    pub fn files(&self, environment: &Environment) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        let mut below = |name: &str, value: &Value| referred(name, value, &mut files);
-        self.0.iter().for_each(|(name, it)| below(name, it));
-        for (_, value) in environment.starting("TOLLGATE_") {
-            below("", &Value::from(value));
-        }
-        files
+    /// What stands there now.
+    pub fn of(source: &Source) -> Self {
+        Self(source.text().to_owned())
     }
 
-    /// What is different in another one, in the order of names.
-    pub fn changes(&self, after: &Self) -> Vec<Change> {
+    /// What is different after, in the order of names.
+    pub fn changes(&self, after: &Source) -> Vec<Change> {
+        // It was read before, so its syntax is right.
+        let before = Source::parse(String::new(), PathBuf::new(), &self.0);
+        let before = before.map_or_else(|_| Dict::new(), |source| source.tree());
         let mut changes = Vec::new();
-        compare(&mut Vec::new(), &self.0, &after.0, &mut changes);
+        compare(&mut Vec::new(), &before, &after.tree(), &mut changes);
         changes
     }
 }
@@ -164,15 +176,13 @@ fn is_at(pattern: &str, at: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::Source;
 
-    fn written(text: &str) -> Written {
-        let source = Source::parse("t".into(), "".into(), text);
-        source.unwrap().written()
+    fn written(text: &str) -> Source {
+        Source::parse("t".into(), "".into(), text).unwrap()
     }
 
     fn changes(before: &str, after: &str) -> Vec<String> {
-        let changes = written(before).changes(&written(after));
+        let changes = Written::of(&written(before)).changes(&written(after));
         changes.iter().map(Change::to_string).collect()
     }
 
@@ -230,7 +240,7 @@ mod tests {
     fn files_are_found_wherever_they_are_referred_to() {
         let text = "[providers.p]\nca_file = \"roots.pem\"\napi_key = \"file:/run/p\"\nbase_url = \"http://a/file:b\"\n[keys]\na = { key = \"file:a\" }\n";
         let token = ("TOLLGATE_ADMIN__TOKEN".to_owned(), "file:token".to_owned());
-        let mut files = written(text).files(&[token].into_iter().collect());
+        let mut files = files(&written(text), &[token].into_iter().collect());
         files.sort();
         assert_eq!(
             files,

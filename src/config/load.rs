@@ -13,7 +13,6 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use toml_edit::{ImDocument, Item};
 
-use super::changes::Written;
 use super::diagnostic::on_one_line;
 use super::secret::Environment;
 use super::tree::{self, lay, lookup, put};
@@ -107,9 +106,9 @@ impl Source {
         self.document.raw()
     }
 
-    /// What stands there.
-    pub fn written(&self) -> Written {
-        Written(tree::of(&self.document))
+    /// What stands there, value by value.
+    pub(super) fn tree(&self) -> Dict {
+        tree::of(&self.document)
     }
 
     /// The configuration, without what was flawed, and the flaws.
@@ -140,7 +139,7 @@ impl Source {
     )]
     fn merge(&self, presets: &str, flaws: &mut Vec<Diagnostic>) -> Result<Dict, figment::Error> {
         let presets: Dict = self::presets(presets)?;
-        let mut file = tree::of(&self.document);
+        let mut file = self.tree();
         let Some(Value::Dict(_, providers)) = file.get_mut("providers") else {
             return Ok(file);
         };
