@@ -69,13 +69,13 @@ fn run(name: &str, rate: Option<u64>, callers: usize, time: Duration) {
         per: Per::Month,
         warn: None,
     };
-    let accounts: Arc<[Arc<Account>]> = [
+    let accounts: Arc<[Account]> = [
         ledger.account(Scope::Key, "alice"),
         ledger.account(Scope::Team, "research"),
         ledger.account(Scope::Total, ""),
     ]
     .into();
-    let budgets: Vec<_> = accounts.iter().map(|it| (Arc::clone(it), budget)).collect();
+    let budgets: Vec<_> = accounts.iter().map(|it| (it.clone(), budget)).collect();
     ledger.enforce(&budgets);
     let before = Cpu::read();
     let waits = match rate {
@@ -107,7 +107,7 @@ fn run(name: &str, rate: Option<u64>, callers: usize, time: Duration) {
 
 /// One request, and how long its end waited.
 #[allow(clippy::disallowed_methods, reason = "the bench measures time")]
-async fn request(ledger: &Ledger, accounts: &[Arc<Account>], names: &Names) -> Duration {
+async fn request(ledger: &Ledger, accounts: &[Account], names: &Names) -> Duration {
     let now = SystemTime::now();
     let mut hold = ledger
         .hold(accounts, Money(2_000_000), now)
@@ -122,7 +122,7 @@ async fn request(ledger: &Ledger, accounts: &[Arc<Account>], names: &Names) -> D
 /// As many at once, each beginning anew when it has ended.
 fn flood(
     ledger: &Ledger,
-    accounts: &Arc<[Arc<Account>]>,
+    accounts: &Arc<[Account]>,
     callers: usize,
     time: Duration,
 ) -> Vec<Duration> {
@@ -154,12 +154,7 @@ fn flood(
 
 /// So many a second, whether or not earlier ones have ended.
 #[allow(clippy::disallowed_methods, reason = "the bench measures time")]
-fn paced(
-    ledger: &Ledger,
-    accounts: &Arc<[Arc<Account>]>,
-    rate: u64,
-    time: Duration,
-) -> Vec<Duration> {
+fn paced(ledger: &Ledger, accounts: &Arc<[Account]>, rate: u64, time: Duration) -> Vec<Duration> {
     on_a_worker(async {
         let names = std::rc::Rc::new(Names::new());
         let start = Instant::now();
@@ -197,7 +192,7 @@ fn on_a_worker<T>(work: impl Future<Output = T>) -> T {
 
 /// What every entry says.
 struct Names {
-    key: Arc<str>,
+    key: &'static str,
     team: Arc<str>,
     model: Arc<str>,
     target: Arc<str>,
@@ -210,7 +205,7 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 impl Names {
     fn new() -> Self {
         Self {
-            key: "alice".into(),
+            key: "alice",
             team: "research".into(),
             model: "fast".into(),
             target: "groq/llama-3.1-8b-instant".into(),
@@ -226,7 +221,7 @@ impl Names {
             attempt: 1,
             at,
             api: "chat".into(),
-            key: Arc::clone(&self.key),
+            key: self.key.into(),
             team: Some(Arc::clone(&self.team)),
             model: Arc::clone(&self.model),
             target: Arc::clone(&self.target),

@@ -114,7 +114,7 @@ impl Gateway {
                 .map(|it| {
                     (
                         it.account.scope().name(),
-                        Arc::clone(it.account.name()),
+                        it.account.name().clone(),
                         it.left,
                     )
                 })

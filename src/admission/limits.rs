@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::capacity::Capacity;
@@ -73,7 +74,7 @@ pub(super) struct Used {
 #[derive(Debug)]
 pub struct Gate {
     whose: Whose,
-    name: Arc<str>,
+    name: SmolStr,
     pub(super) limits: Limits,
     used: Arc<Mutex<Used>>,
 }
@@ -85,7 +86,7 @@ impl Gate {
     }
 
     /// Its owner's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &SmolStr {
         &self.name
     }
 
@@ -95,7 +96,7 @@ impl Gate {
     }
 
     pub(super) fn limited(&self, what: What, limit: u64, wait: Duration) -> Limited {
-        let (whose, name) = (self.whose, Arc::clone(&self.name));
+        let (whose, name) = (self.whose, self.name.clone());
         Limited {
             whose,
             name,
@@ -280,15 +281,15 @@ pub fn enter_with(
 #[derive(Debug, Default)]
 pub struct Gates(Mutex<ByOwner>);
 
-type ByOwner = HashMap<(Whose, Arc<str>), Arc<Mutex<Used>>>;
+type ByOwner = HashMap<(Whose, SmolStr), Arc<Mutex<Used>>>;
 
 impl Gates {
     /// Someone's limits, with what has been taken of them so far and who waits for it. How many may be under way changes
     /// for those who wait, and for plans before, once it is [enforced](Self::enforce).
     pub fn gate(&self, whose: Whose, name: &str, limits: Limits) -> Arc<Gate> {
-        let name: Arc<str> = name.into();
+        let name: SmolStr = name.into();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = all.entry((whose, Arc::clone(&name))).or_default();
+        let used = all.entry((whose, name.clone())).or_default();
         let used = Arc::clone(used);
         let mut known = used.lock().unwrap_or_else(PoisonError::into_inner);
         if limits.takes_turns() {

@@ -8,10 +8,10 @@
 //! A look at the line is a walk over the callers in it. It is short: whoever stood far behind would not wait for it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 /// A line in front of slots.
@@ -31,7 +31,7 @@ const REMEMBERED: usize = 256;
 /// Requests that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    callers: HashMap<Arc<str>, Caller>,
+    callers: HashMap<SmolStr, Caller>,
     /// Where the line is: where the last who was served stood.
     place: u64,
     /// How many have come so far, which is the next one's ticket.
@@ -122,11 +122,11 @@ impl Queue {
     }
 
     /// Makes one more wait; gives its ticket.
-    pub(super) fn arrive(&mut self, caller: &Arc<str>, weight: u32, until: Instant) -> u64 {
+    pub(super) fn arrive(&mut self, caller: &SmolStr, weight: u32, until: Instant) -> u64 {
         let (ticket, here) = (self.came, self.place);
         let known = self
             .callers
-            .entry(Arc::clone(caller))
+            .entry(caller.clone())
             .or_insert_with(|| Caller {
                 place: here,
                 step: ROUND,
@@ -160,13 +160,13 @@ impl Queue {
     }
 
     /// Whoever stands last, if that is behind where this caller's next request would stand.
-    fn last_behind(&self, caller: &str, weight: u32) -> Option<(Arc<str>, u64)> {
+    fn last_behind(&self, caller: &str, weight: u32) -> Option<(SmolStr, u64)> {
         let place = self.next_place(caller, weight);
         let lasts = self.callers.iter();
         let lasts = lasts.filter_map(|(name, known)| Some((known.last()?, name)));
         let behind = lasts.filter(|((at, _), _)| *at > place);
         let ((_, ticket), name) = behind.max_by_key(|((at, ticket), _)| (*at, *ticket))?;
-        Some((Arc::clone(name), ticket))
+        Some((name.clone(), ticket))
     }
 
     /// Whether there is somebody whose place this caller's next request would take.
@@ -351,7 +351,7 @@ mod tests {
         // A crowd in which everybody is new goes before the second of a, but not forever.
         let mut passed = 0;
         loop {
-            let name: Arc<str> = format!("crowd {passed}").into();
+            let name: SmolStr = format!("crowd {passed}").into();
             let until = Instant::now() + Duration::from_secs(60);
             let ticket = line.queue.arrive(&name, 1, until);
             assert!(line.queue.callers.len() <= REMEMBERED + 3);

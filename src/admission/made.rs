@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::bearers::Bearers;
 use super::{Caller, Digest, SHOWN};
@@ -12,33 +13,33 @@ use super::{Caller, Digest, SHOWN};
 #[derive(Clone, Debug, Default)]
 pub struct MadeKeys {
     pub(super) callers: Bearers,
-    digests: HashMap<Arc<str>, SmallVec<[Digest; 2]>>,
+    digests: HashMap<SmolStr, SmallVec<[Digest; 2]>>,
     /// Names of keys that are revoked, the configuration's included.
-    pub(super) revoked: HashSet<Arc<str>>,
+    pub(super) revoked: HashSet<SmolStr>,
     /// Whether there ever was one.
     pub(super) is_any: bool,
     /// The first of those that have limits of their own.
-    limited: BTreeMap<Arc<str>, Arc<Caller>>,
+    limited: BTreeMap<SmolStr, Arc<Caller>>,
 }
 
 impl MadeKeys {
     /// Lets in somebody by these keys, and by none that it had before.
-    pub fn admit(&mut self, keys: impl IntoIterator<Item = Arc<Caller>>, name: &Arc<str>) {
+    pub fn admit(&mut self, keys: impl IntoIterator<Item = Arc<Caller>>, name: &SmolStr) {
         self.remove(name);
         for caller in keys {
             if caller.has_limits() && self.limited.len() < SHOWN {
-                self.limited.insert(Arc::clone(name), Arc::clone(&caller));
+                self.limited.insert(name.clone(), Arc::clone(&caller));
             }
-            let digests = self.digests.entry(Arc::clone(name)).or_default();
+            let digests = self.digests.entry(name.clone()).or_default();
             digests.push(caller.digest);
             self.callers.add(caller);
         }
     }
 
     /// Lets in somebody no more, whatever the configuration says.
-    pub fn revoke(&mut self, name: &Arc<str>) {
+    pub fn revoke(&mut self, name: &SmolStr) {
         self.remove(name);
-        self.revoked.insert(Arc::clone(name));
+        self.revoked.insert(name.clone());
     }
 
     /// How many names have a key.
@@ -51,7 +52,7 @@ impl MadeKeys {
         self.limited.values()
     }
 
-    fn remove(&mut self, name: &Arc<str>) {
+    fn remove(&mut self, name: &SmolStr) {
         self.is_any = true;
         self.limited.remove(name);
         for digest in self.digests.remove(name).unwrap_or_default() {

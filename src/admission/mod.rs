@@ -30,6 +30,7 @@ use limits::{Gate, Left, Slots, Whose};
 pub use made::{MadeKeys, new_key};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 /// The SHA-256 of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Digest {
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The key's name.
-    pub name: Arc<str>,
+    pub name: SmolStr,
     /// The digest of its key. Of whoever comes without one: nothing.
     pub digest: Digest,
     /// What may be asked for: names, or patterns with `*`. None: everything.
@@ -96,7 +97,7 @@ pub struct Caller {
     pub team: Option<Arc<str>>,
     /// What it may spend from: its own accounts, its team's, and everybody's, as far as they have a budget or a limit on the
     /// requests of a day.
-    pub accounts: SmallVec<[Arc<Account>; 2]>,
+    pub accounts: SmallVec<[Account; 2]>,
     /// Whether one of them is of money.
     pub has_budget: bool,
     /// What it may do at once and in a minute: its own limits, then its team's.
@@ -117,7 +118,7 @@ impl Caller {
     /// Whether it has limits of its own.
     fn has_limits(&self) -> bool {
         let is_own = |gate: &Arc<Gate>| gate.whose() == Whose::Key;
-        let is_of_day = |account: &Arc<Account>| account.scope() == Scope::KeyRequests;
+        let is_of_day = |account: &Account| account.scope() == Scope::KeyRequests;
         self.gates.iter().any(is_own) || self.accounts.iter().any(is_of_day)
     }
 

@@ -1,11 +1,11 @@
 //! How is a limit told of: that it is reached, and what is left of it?
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smol_str::SmolStr;
 
 use super::window::MINUTE;
 use crate::ledger::{Refused, Scope};
@@ -59,7 +59,7 @@ pub struct Limited {
     /// Whose it is.
     pub whose: Whose,
     /// Its owner's name.
-    pub name: Arc<str>,
+    pub name: SmolStr,
     /// What is limited.
     pub what: What,
     /// The limit.
@@ -87,7 +87,7 @@ impl Limited {
                 Scope::TargetRequests => Whose::Target,
                 _ => Whose::Key,
             },
-            name: Arc::clone(name),
+            name: name.clone(),
             what: What::Rpd,
             limit: *limit,
             wait: resets.duration_since(now).unwrap_or_default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::capacity::{Concurrency, Feeling};
@@ -21,7 +22,7 @@ use super::turns::Wake;
 #[must_use = "whoever does not await its turn leaves the line"]
 pub struct Waiting {
     gate: Arc<Gate>,
-    caller: Arc<str>,
+    caller: SmolStr,
     weight: u32,
     until: Instant,
     place: Place,
@@ -57,7 +58,7 @@ impl Gate {
     /// once whoever would wait for longer, or would stand last in a line that is full, and tells how long it would be.
     pub fn queue(
         self: &Arc<Self>,
-        caller: &Arc<str>,
+        caller: &SmolStr,
         weight: u32,
         now: Instant,
         deadline: Instant,
@@ -67,7 +68,7 @@ impl Gate {
         self.begin(used);
         let waiting = |place, until| Waiting {
             gate: Arc::clone(self),
-            caller: Arc::clone(caller),
+            caller: caller.clone(),
             weight,
             until,
             place,
@@ -935,7 +936,7 @@ mod tests {
             let order = self.order(Some(who));
             let is_full = line.is_none_or(|line| order.len() > line.most);
             let last = order.last().map(|(_, n)| *n);
-            let name = Arc::from(who.to_string());
+            let name = who.to_string().into();
             let came = self.gate.queue(&name, WEIGHTS[who], now, deadline);
             let mut waiting = match came {
                 Ok(waiting) => waiting,

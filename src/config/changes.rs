@@ -66,11 +66,11 @@ impl fmt::Display for Change {
 /// and of TLS.
 pub fn files(written: &Source, environment: &Environment) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut below = |name: &str, value: &Value| referred(name, value, &mut files);
-    let tree = written.tree();
-    tree.iter().for_each(|(name, it)| below(name, it));
+    for (name, value) in &written.tree() {
+        referred(name, value, &mut files);
+    }
     for (_, value) in environment.starting("TOLLGATE_") {
-        below("", &Value::from(value));
+        referred("", &Value::from(value), &mut files);
     }
     files
 }

@@ -5,6 +5,10 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+use tokio::sync::Notify;
+
+use super::state::Want;
 use super::{Account, Balance, Budget, Per, Scope, window};
 use crate::usage::Money;
 
@@ -23,7 +27,10 @@ pub(super) enum Known {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Book {
-    pub(super) account: Arc<Account>,
+    /// In boxes: they are looked at seldom.
+    pub(super) account: Box<Account>,
+    /// Rings when the store has answered.
+    pub(super) bell: Arc<Notify>,
     pub(super) budget: Budget,
     /// Whether the configuration has it; what it had may still be spent by requests under way.
     pub(super) in_force: bool,
@@ -59,7 +66,7 @@ pub(super) struct Book {
 /// What one hold holds of one account.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Account,
     turn: u32,
     series: u32,
     /// The window of which it is part.
@@ -73,7 +80,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Cut {
     pub(super) scope: Scope,
-    pub(super) name: Arc<str>,
+    pub(super) name: SmolStr,
     pub(super) start: i64,
     pub(super) amount: u64,
     /// Requests that were made, of which no entry tells.
@@ -84,7 +91,7 @@ impl Cut {
     pub(super) fn of(account: &Account, start: i64, amount: u64) -> Option<Self> {
         (amount > 0).then(|| Self {
             scope: account.scope,
-            name: Arc::clone(&account.name),
+            name: account.name.clone(),
             start,
             amount,
             spent: 0,
@@ -94,14 +101,15 @@ impl Cut {
 
 impl Book {
     /// Without a budget nothing can be held.
-    pub(super) fn new(account: Arc<Account>, hour: i64) -> Self {
+    pub(super) fn new(account: Account, hour: i64) -> Self {
         let budget = Budget {
             limit: Money::ZERO,
             per: Per::Total,
             warn: None,
         };
         Self {
-            account,
+            account: Box::new(account),
+            bell: Arc::default(),
             budget,
             in_force: false,
             warned: false,
@@ -123,7 +131,7 @@ impl Book {
 
     pub(super) fn balance(&self) -> Balance {
         Balance {
-            account: Arc::clone(&self.account),
+            account: Account::clone(&self.account),
             budget: self.budget,
             spent: Money(self.spent),
             held: Money(self.held),
@@ -221,12 +229,12 @@ impl Book {
         cut.map(|cut| Cut { spent, ..cut })
     }
 
-    /// Takes an amount from the block. The caller has seen that it is there.
-    pub(super) fn take(&mut self, amount: u64) -> Part {
+    /// Takes an amount from the block. The caller has seen that it is there, and has at hand whose it is.
+    pub(super) fn take(&mut self, Want { account, amount }: Want<'_>) -> Part {
         self.left = self.left.saturating_sub(amount);
         self.held = self.held.saturating_add(amount);
         Part {
-            account: Arc::clone(&self.account),
+            account: account.clone(),
             turn: self.turn,
             series: self.series,
             start: self.start,

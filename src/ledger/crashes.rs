@@ -115,7 +115,7 @@ fn a_tail_of_another_ledger_is_refused_and_nothing_is_changed() {
 fn a_block_that_comes_after_its_window_is_given_back() {
     let mut state = State::new(&settings(&folder()), hour_of(now()), 0);
     let account = state.account(Scope::Key, "ann");
-    state.enforce(&[(Arc::clone(&account), budget(100, Per::Hour))]);
+    state.enforce(&[(account.clone(), budget(100, Per::Hour))]);
     let wants = [Want {
         account: &account,
         amount: 10,

@@ -1,7 +1,6 @@
 //! Requests of a day, counted as money is: never more than may be, whatever happens, and none lost but to a crash.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -12,12 +11,12 @@ use super::tests::{at, budget, count, entry, flush, folder, now, open, pass, set
 use super::{Account, Hold, Ledger, Per, Refused, Scope};
 use crate::usage::Money;
 
-fn requests(ledger: &Ledger, limit: u64) -> Arc<Account> {
+fn requests(ledger: &Ledger, limit: u64) -> Account {
     ledger.given(Scope::KeyRequests, "ann", budget(limit, Per::Day))
 }
 
-async fn hold(ledger: &Ledger, account: &Arc<Account>, now: SystemTime) -> Result<Hold, Refused> {
-    let accounts = [Arc::clone(account)];
+async fn hold(ledger: &Ledger, account: &Account, now: SystemTime) -> Result<Hold, Refused> {
+    let accounts = [account.clone()];
     ledger
         .hold(&accounts, Money(9_000), now)
         .await

@@ -11,12 +11,12 @@
 //! after a crash at any moment each row counts once for each owner: in the sums, or as it stands.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use rusqlite::Error::{FromSqlConversionFailure, ToSqlConversionFailure};
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::Scope;
@@ -37,8 +37,9 @@ const ALL: u8 = u8::MAX;
 /// What is due, and how far it has come.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// What rows say, by scope and name.
-    sums: [HashMap<Name, Both>; Scope::ALL.len()],
+    /// What rows say that are not begun with, by scope and name. Owners stay in their places as long as they come again: what
+    /// this takes of memory is taken once.
+    sums: [FxHashMap<Name, Sum>; Scope::ALL.len()],
     /// How many owners have something that is not begun with.
     owners: usize,
     /// How long the rows are that are not begun with.
@@ -47,8 +48,8 @@ pub(super) struct Due {
     last: i64,
     /// The last row that was begun with.
     until: i64,
-    /// Whose is to be brought in of what was begun with; the first is the last.
-    begun: Vec<(Scope, Name)>,
+    /// What was begun with and is to be brought in; the first is the last.
+    begun: Vec<Begun>,
     /// The last row that is deleted.
     through: i64,
     step: Step,
@@ -58,13 +59,19 @@ pub(super) struct Due {
     has_failed: bool,
 }
 
-/// What is due of one owner. Both are in one place, and owners stay in theirs as long as they come again: what this takes
-/// of memory is taken once.
-#[derive(Debug, Default)]
-struct Both {
-    new: Sum,
-    /// What was begun with and is not brought in yet.
-    begun: Sum,
+/// What is due of one owner.
+#[derive(Debug)]
+struct Begun {
+    scope: Scope,
+    name: Name,
+    sum: Sum,
+}
+
+impl Begun {
+    /// In their order.
+    fn owner(&self) -> (u8, &[u8]) {
+        (self.scope as u8, &self.name)
+    }
 }
 
 /// What is to be done next.
@@ -126,12 +133,11 @@ impl Due {
         let Some(sums) = self.sums.get_mut(usize::from(scope)) else {
             return;
         };
-        if let Some(both) = sums.get_mut(name.as_bytes()) {
-            self.owners += usize::from(both.new.is_empty());
-            both.new.add(more);
+        if let Some(sum) = sums.get_mut(name.as_bytes()) {
+            self.owners += usize::from(sum.is_empty());
+            sum.add(more);
         } else {
-            let (new, begun) = (more.clone(), Sum::default());
-            sums.insert(name.as_bytes().into(), Both { new, begun });
+            sums.insert(name.as_bytes().into(), more.clone());
             self.owners += 1;
         }
     }
@@ -161,6 +167,19 @@ impl Due {
             self.last += 1;
             self.bytes += bytes;
         }
+        // A look at each comes first. None of these depends on another, so that what memory a processor has to wait for, it
+        // waits for at once: with many owners that is most of the work.
+        let mut missing = [0; Scope::ALL.len()];
+        for ((scope, name), _) in sums.iter() {
+            let known = self.sums.get(*scope as usize);
+            let is_known = known.is_some_and(|it| it.contains_key(name.as_bytes()));
+            if let Some(missing) = missing.get_mut(*scope as usize) {
+                *missing += usize::from(!is_known);
+            }
+        }
+        for (known, missing) in self.sums.iter_mut().zip(missing) {
+            known.reserve(missing);
+        }
         for ((scope, name), sum) in sums.iter() {
             self.add_to(*scope as u8, name, sum);
         }
@@ -169,11 +188,13 @@ impl Due {
     /// What an owner has spent from an hour on, beside what the sums say.
     pub(super) fn spent_since(&self, (scope, name): Owner<'_>, start: i64) -> u64 {
         let sums = self.sums.get(scope as usize);
-        let both = sums.and_then(|sums| sums.get(name.as_bytes()));
-        both.map_or(0, |Both { new, begun }| {
-            let new = new.spent_since(start);
-            new.saturating_add(begun.spent_since(start))
-        })
+        let new = sums.and_then(|sums| sums.get(name.as_bytes()));
+        let owner = (scope as u8, name.as_bytes());
+        let place = self.begun.binary_search_by(|it| owner.cmp(&it.owner()));
+        let begun = place.ok().and_then(|at| self.begun.get(at));
+        let sums = new.into_iter().chain(begun.map(|it| &it.sum));
+        sums.map(|sum| sum.spent_since(start))
+            .fold(0, u64::saturating_add)
     }
 
     /// They are to be brought in, however few they are.
@@ -220,10 +241,10 @@ impl Due {
             let rest = self.begun.len().saturating_sub(owners);
             let (_, next) = self.begun.split_at(rest);
             let through = match next.first() {
-                Some((scope, name)) if rest > 0 => (*scope as u8, &**name),
+                Some(begun) if rest > 0 => begun.owner(),
                 _ => (ALL, &b""[..]),
             };
-            changed = bring(&tx, next, &self.sums)?;
+            changed = bring(&tx, next)?;
             note(&tx, self.until, through)?;
             tx.commit()?;
             self.has_brought(rest);
@@ -243,16 +264,12 @@ impl Due {
 
     /// All but so many owners are in the sums.
     fn has_brought(&mut self, rest: usize) {
-        for (scope, name) in self.begun.drain(rest..) {
-            let Some(sums) = self.sums.get_mut(scope as usize) else {
-                continue;
-            };
-            if let Some(both) = sums.get_mut(&name) {
-                both.begun = Sum::default();
-                // Who has not come again meanwhile may not come for long.
-                if both.new.is_empty() {
-                    sums.remove(&name);
-                }
+        for Begun { scope, name, .. } in self.begun.drain(rest..) {
+            // Who has not come again meanwhile may not come for long.
+            if let Some(sums) = self.sums.get_mut(scope as usize)
+                && sums.get(&name).is_some_and(Sum::is_empty)
+            {
+                sums.remove(&name);
             }
         }
         if rest == 0 {
@@ -268,14 +285,13 @@ impl Due {
         self.begun.reserve_exact(self.owners);
         (self.bytes, self.owners) = (0, 0);
         for (scope, sums) in Scope::ALL.into_iter().zip(&mut self.sums) {
-            for (name, both) in sums {
-                both.begun = std::mem::take(&mut both.new);
-                self.begun.push((scope, name.clone()));
+            for (name, sum) in sums.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
+                let (name, sum) = (name.clone(), std::mem::take(sum));
+                self.begun.push(Begun { scope, name, sum });
             }
         }
-        self.begun.sort_unstable_by(|(one, name), (two, other)| {
-            (*two as u8, other).cmp(&(*one as u8, name))
-        });
+        let by_owner = |one: &Begun, two: &Begun| two.owner().cmp(&one.owner());
+        self.begun.sort_unstable_by(by_owner);
     }
 }
 
@@ -292,11 +308,7 @@ fn text(name: &[u8]) -> ToSqlOutput<'_> {
 }
 
 /// Brings owners in, in their order, which is from the last to the first. Gives how many rows that changed.
-fn bring(
-    tx: &Transaction<'_>,
-    owners: &[(Scope, Name)],
-    sums: &[HashMap<Name, Both>; Scope::ALL.len()],
-) -> rusqlite::Result<usize> {
+fn bring(tx: &Transaction<'_>, owners: &[Begun]) -> rusqlite::Result<usize> {
     let mut spend = tx.prepare_cached(ADD_SPENT)?;
     let mut draw = tx.prepare_cached(
         "INSERT INTO lease_base (scope, name, start, amount, hour) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -308,16 +320,12 @@ fn bring(
     )?;
     let mut rows = 0;
     let mut cuts: [Option<(&[u8], &[u8])>; Scope::ALL.len()] = Default::default();
-    for (scope, name) in owners.iter().rev() {
+    for Begun { scope, name, sum } in owners.iter().rev() {
         let number = *scope as u8;
-        let both = sums.get(usize::from(number)).and_then(|it| it.get(name));
-        let Some(Both { begun, .. }) = both else {
-            continue;
-        };
-        for Spent { hour, amount } in &begun.spent {
+        for Spent { hour, amount } in &sum.spent {
             rows += spend.execute(params![number, text(name), hour, amount])?;
         }
-        for Lease { start, by, hour } in &begun.leases {
+        for Lease { start, by, hour } in &sum.leases {
             if *by > 0 {
                 rows += draw.execute(params![number, text(name), start, by, hour])?;
                 continue;

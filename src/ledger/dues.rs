@@ -61,7 +61,7 @@ type Amounts = BTreeMap<(u8, String, i64), u64>;
 struct World {
     folder: TempDir,
     store: Option<Store>,
-    accounts: Vec<Arc<Account>>,
+    accounts: Vec<Account>,
     hour: i64,
     later: i64,
     number: u64,
@@ -160,7 +160,7 @@ impl World {
 
     fn draw(&self, key: usize, start: i64, amount: Amount) -> Item {
         Item::Draw(Draw {
-            account: Arc::clone(&self.accounts[key]),
+            account: self.accounts[key].clone(),
             series: 0,
             start,
             hour: self.hour + self.later,

@@ -50,12 +50,12 @@ impl Drop for Waiting {
 }
 
 /// How much is to be held of each account, all together.
-type Needs = SmallVec<[(Arc<Account>, u64); 4]>;
+type Needs<'a> = SmallVec<[Want<'a>; 4]>;
 
 impl Hold {
     pub(super) async fn make(
         inner: &Arc<Inner>,
-        accounts: &[Arc<Account>],
+        accounts: &[Account],
         amount: Money,
         now: SystemTime,
     ) -> Result<Box<Self>, Refused> {
@@ -76,12 +76,12 @@ impl Hold {
         });
         let mut needs = Needs::new();
         for account in accounts {
-            if !needs.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
-                let need = match account.scope.is_of_requests() {
+            if !needs.iter().any(|need| need.account == account) {
+                let amount = match account.scope.is_of_requests() {
                     true => 1,
                     false => amount.0,
                 };
-                needs.push((Arc::clone(account), need));
+                needs.push(Want { account, amount });
             }
         }
         hold.acquire(&needs, now).await?;
@@ -90,14 +90,10 @@ impl Hold {
 
     /// Holds as much as is needed of each account, or nothing more than before. Waits for the store if it must; what it
     /// would take is not held meanwhile.
-    async fn acquire(
-        &mut self,
-        needs: &[(Arc<Account>, u64)],
-        now: SystemTime,
-    ) -> Result<(), Refused> {
-        let lacks = |(account, need): &(Arc<Account>, u64)| {
-            let part = self.part(account);
-            part.is_none_or(|part| part.held < *need)
+    async fn acquire(&mut self, needs: &[Want<'_>], now: SystemTime) -> Result<(), Refused> {
+        let lacks = |need: &Want<'_>| {
+            let part = self.part(need.account);
+            part.is_none_or(|part| part.held < need.amount)
         };
         if !needs.iter().any(lacks) {
             return Ok(());
@@ -114,26 +110,30 @@ impl Hold {
     }
 
     /// What is held of an account.
-    fn part(&self, account: &Arc<Account>) -> Option<&Part> {
+    fn part(&self, account: &Account) -> Option<&Part> {
         let mut parts = self.parts.iter();
-        parts.find(|part| Arc::ptr_eq(&part.account, account))
+        parts.find(|part| part.account == *account)
     }
 
     /// Waits for blocks that the store was asked for, and takes what it needs as soon as it is there.
     async fn wait(
         &mut self,
-        needs: &[(Arc<Account>, u64)],
+        needs: &[Want<'_>],
         now: SystemTime,
         mut waiting: Waiting,
     ) -> Result<(), Refused> {
         let inner = Arc::clone(&waiting.inner);
+        let bells = |state: &mut State| {
+            needs
+                .iter()
+                .filter_map(|it| state.bell(it.account))
+                .collect()
+        };
+        let bells: SmallVec<[_; 4]> = inner.with(bells);
         loop {
             let said = &mut waiting.said;
             // Heard from here on: whoever rings needs the lock that is taken below.
-            let bells: SmallVec<[_; 4]> = needs
-                .iter()
-                .map(|(account, _)| account.bell.notified())
-                .collect();
+            let bells: SmallVec<[_; 4]> = bells.iter().map(|bell| bell.notified()).collect();
             let taken = inner.with(|state| {
                 state.unsay(said);
                 self.step(state, needs, now, said)
@@ -144,7 +144,7 @@ impl Hold {
                 Taken::Wait(id) => id,
             };
             let pairs = needs.iter().zip(bells);
-            let Some((_, bell)) = pairs.into_iter().find(|((it, _), _)| it.id == id) else {
+            let Some((_, bell)) = pairs.into_iter().find(|(it, _)| it.account.id == id) else {
                 return Err(Refused::Unavailable);
             };
             let rung = timeout(inner.settle_wait, bell).await;
@@ -155,22 +155,26 @@ impl Hold {
     fn step(
         &mut self,
         state: &mut State,
-        needs: &[(Arc<Account>, u64)],
+        needs: &[Want<'_>],
         now: SystemTime,
         said: &mut Said,
     ) -> Taken {
         let hour = state.reach(now);
         let mut wants: SmallVec<[Want<'_>; 4]> = SmallVec::new();
-        for (account, need) in needs {
-            let part = self.part(account);
+        for need in needs {
+            let (
+                part,
+                Want {
+                    account,
+                    mut amount,
+                },
+            ) = (self.part(need.account), *need);
             let held = part.map_or(0, |part| part.held);
             // A part of an older window is taken anew, in full.
             let is_mine = part.is_some_and(|part| state.is_mine(part, hour));
-            let amount = if is_mine {
-                need.saturating_sub(held)
-            } else {
-                *need
-            };
+            if is_mine {
+                amount = amount.saturating_sub(held);
+            }
             if !is_mine || amount > 0 {
                 wants.push(Want { account, amount });
             }
@@ -217,7 +221,7 @@ impl Hold {
         let shared = self.parts.iter().filter(is_shared);
         Twin {
             inner: Arc::clone(&self.inner),
-            accounts: shared.map(|part| Arc::clone(&part.account)).collect(),
+            accounts: shared.map(|part| part.account.clone()).collect(),
         }
     }
 
@@ -227,23 +231,23 @@ impl Hold {
     /// `now`, all of it. A refusal leaves the hold as it was, and so does dropping the future.
     pub async fn cover(
         &mut self,
-        target: &[&Arc<Account>],
+        target: &[&Account],
         bound: Money,
         now: SystemTime,
     ) -> Result<(), Refused> {
         self.uncover(target);
         let needed = self.cost().plus(bound).max(Money(self.amount));
+        // It cannot be looked at while it is changed.
+        let accounts: SmallVec<[Account; 4]> =
+            self.parts.iter().map(|part| part.account.clone()).collect();
         let mut needs = Needs::new();
-        for part in &self.parts {
-            match part.account.scope {
-                Scope::Provider | Scope::TargetRequests => {}
-                Scope::KeyRequests | Scope::TeamRequests => {
-                    needs.push((Arc::clone(&part.account), 1));
-                }
-                Scope::Key | Scope::Team | Scope::Total => {
-                    needs.push((Arc::clone(&part.account), needed.0));
-                }
-            }
+        for account in &accounts {
+            let amount = match account.scope {
+                Scope::Provider | Scope::TargetRequests => continue,
+                Scope::KeyRequests | Scope::TeamRequests => 1,
+                Scope::Key | Scope::Team | Scope::Total => needed.0,
+            };
+            needs.push(Want { account, amount });
         }
         for account in target {
             let more = match account.scope.is_of_requests() {
@@ -253,7 +257,8 @@ impl Hold {
             let tries = &self.ending.entries;
             let part = self.part(account);
             let used = part.map_or_else(|| paid(account, tries), |part| used(part, tries));
-            needs.push((Arc::clone(account), used.saturating_add(more)));
+            let amount = used.saturating_add(more);
+            needs.push(Want { account, amount });
         }
         self.acquire(&needs, now).await?;
         self.amount = needed.0;
@@ -267,11 +272,11 @@ impl Hold {
     }
 
     /// Gives back what is held for other targets beyond what their tries may have cost.
-    fn uncover(&mut self, target: &[&Arc<Account>]) {
+    fn uncover(&mut self, target: &[&Account]) {
         let is_other = |part: &Part| {
             let scope = part.account.scope;
             matches!(scope, Scope::Provider | Scope::TargetRequests)
-                && !target.iter().any(|it| Arc::ptr_eq(it, &part.account))
+                && !target.contains(&&part.account)
         };
         if !self.parts.iter().any(is_other) {
             return;
@@ -292,7 +297,7 @@ impl Hold {
         for part in &mut self.parts {
             match part.account.scope {
                 Scope::KeyRequests | Scope::TeamRequests => part.used = 1,
-                Scope::TargetRequests if part.account.name == entry.target => part.used += 1,
+                Scope::TargetRequests if *part.account.name == *entry.target => part.used += 1,
                 _ => {}
             }
         }

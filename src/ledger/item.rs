@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::bell::Slot;
-use super::book::Cut;
+use super::book::{Book, Cut};
 use super::{Account, Entry, line};
 
 /// Something that the store has yet to learn.
@@ -71,12 +71,25 @@ pub(super) type Cuts = SmallVec<[Cut; 4]>;
 /// A block that an account asks for.
 #[derive(Debug)]
 pub(super) struct Draw {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Account,
     pub(super) series: u32,
     pub(super) start: i64,
     /// The hour in which it counts as spent after a crash.
     pub(super) hour: i64,
     pub(super) amount: Amount,
+}
+
+impl Draw {
+    /// Of a book's window.
+    pub(super) fn of(book: &Book, hour: i64, amount: Amount) -> Self {
+        Self {
+            account: Account::clone(&book.account),
+            series: book.series,
+            start: book.start,
+            hour,
+            amount,
+        }
+    }
 }
 
 /// How large the block is.

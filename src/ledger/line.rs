@@ -232,14 +232,14 @@ impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let fields = Fields::deserialize(d)?;
         let usage = |(counts, cost): (Counts, Option<u64>)| Usage::of(counts.0, cost.map(Money));
-        let name = |text: Option<Text<'_>>| text.as_deref().unwrap_or_default().into();
+        let name = |text: Option<Text<'_>>| Arc::from(text.as_deref().unwrap_or_default());
         let mark = |text: Option<Text<'_>>| text.map(|text| Arc::from(&*text));
         Ok(Self {
             request: (*fields.request).into(),
             attempt: fields.attempt,
             at: UNIX_EPOCH + Duration::from_millis(fields.at),
             api: fields.api.to_owned().into(),
-            key: name(fields.key),
+            key: fields.key.as_deref().unwrap_or_default().into(),
             team: mark(fields.team),
             model: name(fields.model),
             target: name(fields.target),

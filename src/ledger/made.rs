@@ -4,13 +4,14 @@
 //! A connection of its own, so that a key is made without waiting for what is settled. Whoever looks asks for what has
 //! changed since it looked last; rows are never deleted, so that a name is not had twice and a revoked key stays one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, Transaction,
     TransactionBehavior, params,
 };
+use smol_str::SmolStr;
 
 use super::open::{OpenError, because, look_only, migrate};
 use super::store::about;
@@ -24,7 +25,7 @@ pub type KeyDigest = [u8; 32];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeKey {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: SmolStr,
     /// Its digest. None: it is one of the file's.
     pub digest: Option<KeyDigest>,
     /// The digest that it had before, and until when that is good, too.

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, params};
+use smol_str::SmolStr;
 
 use super::Entry;
 
@@ -17,7 +18,7 @@ const MOST: usize = 100_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maker {
     /// Who asked.
-    pub key: Arc<str>,
+    pub key: SmolStr,
     /// Their team.
     pub team: Option<Arc<str>>,
     /// The label of the model that was asked for.
@@ -46,7 +47,7 @@ impl Makers {
     pub(super) fn learn(&mut self, entry: &Entry) {
         if let Some(id) = &entry.response_id {
             let maker = Maker {
-                key: Arc::clone(&entry.key),
+                key: entry.key.clone(),
                 team: entry.team.clone(),
                 model: Arc::clone(&entry.model),
                 provider: Arc::clone(&entry.provider),
@@ -77,7 +78,7 @@ pub(super) fn write(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Opt
     )?
     .execute(params![
         id,
-        entry.key,
+        &*entry.key,
         entry.team,
         entry.model,
         entry.provider
@@ -112,7 +113,7 @@ pub(super) fn read(conn: &Connection) -> rusqlite::Result<Makers> {
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
         let maker = Maker {
-            key: one(row.get(1)?),
+            key: row.get::<_, String>(1)?.into(),
             team: row.get::<_, Option<String>>(2)?.map(&mut one),
             model: one(row.get(3)?),
             provider: one(row.get(4)?),

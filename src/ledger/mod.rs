@@ -41,7 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use smol_str::SmolStr;
 
 use crate::usage::{Money, Usage};
 pub use hold::{Hold, Settling};
@@ -161,14 +161,20 @@ pub struct Settings {
 /// The name of the one account of [`Scope::Total`].
 const TOTAL: &str = "total";
 
-/// A budget that requests share. What it holds and what was spent is known to the ledger that made it.
-#[derive(Debug)]
+/// A budget that requests share. What it holds and what was spent is known to the ledger that made it. It is small, and what
+/// needs it has it by value: with many accounts, each look at another place in memory costs more than to copy it.
+#[derive(Clone, Debug)]
 pub struct Account {
+    /// Its number among those of this ledger.
     id: usize,
     scope: Scope,
-    name: Arc<str>,
-    /// Rings when the store has answered.
-    bell: Notify,
+    name: SmolStr,
+}
+
+impl PartialEq for Account {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
 }
 
 impl Account {
@@ -178,7 +184,7 @@ impl Account {
     }
 
     /// Its owner's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &SmolStr {
         &self.name
     }
 }
@@ -195,7 +201,7 @@ pub struct Entry {
     /// What was called.
     pub api: Cow<'static, str>,
     /// Who asked.
-    pub key: Arc<str>,
+    pub key: SmolStr,
     /// Their team.
     pub team: Option<Arc<str>>,
     /// What was asked for.
@@ -265,7 +271,7 @@ pub struct Observed {
 #[derive(Clone, Debug)]
 pub struct Balance {
     /// Whose.
-    pub account: Arc<Account>,
+    pub account: Account,
     /// Its budget.
     pub budget: Budget,
     /// What was spent.
@@ -363,19 +369,19 @@ impl Ledger {
 
     /// The account of this name, the same one whenever it is asked for. A new one has no budget until [`Self::enforce`]
     /// gives it one. There is one account of [`Scope::Total`], whatever the name.
-    pub fn account(&self, scope: Scope, name: &str) -> Arc<Account> {
+    pub fn account(&self, scope: Scope, name: &str) -> Account {
         let name = if scope == Scope::Total { TOTAL } else { name };
         self.0.inner.with(|state| state.account(scope, name))
     }
 
     /// Puts these budgets in force, and no others. What was spent stays spent when a limit changes, and is counted anew when
     /// a period does.
-    pub fn enforce(&self, budgets: &[(Arc<Account>, Budget)]) {
+    pub fn enforce(&self, budgets: &[(Account, Budget)]) {
         self.0.inner.with(|state| state.enforce(budgets));
     }
 
     /// Puts these budgets in force, beside those that are.
-    pub fn allow(&self, budgets: &[(Arc<Account>, Budget)]) {
+    pub fn allow(&self, budgets: &[(Account, Budget)]) {
         self.0.inner.with(|state| state.allow(budgets));
     }
 
@@ -384,7 +390,7 @@ impl Ledger {
     /// box, for it goes from hand to hand.
     pub async fn hold(
         &self,
-        accounts: &[Arc<Account>],
+        accounts: &[Account],
         amount: Money,
         now: SystemTime,
     ) -> Result<Box<Hold>, Refused> {
@@ -446,9 +452,9 @@ impl Ledger {
 
     /// The account of this name, with this budget from now on.
     #[cfg(test)]
-    fn given(&self, scope: Scope, name: &str, budget: Budget) -> Arc<Account> {
+    fn given(&self, scope: Scope, name: &str, budget: Budget) -> Account {
         let account = self.account(scope, name);
-        self.enforce(&[(Arc::clone(&account), budget)]);
+        self.enforce(&[(account.clone(), budget)]);
         account
     }
 

@@ -1,7 +1,8 @@
 //! Why was nothing held? And what of it may a caller know?
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use smol_str::SmolStr;
 
 use super::Scope;
 use super::book::{Book, resets};
@@ -16,7 +17,7 @@ pub enum Refused {
         /// Whose budget.
         scope: Scope,
         /// Its owner's name.
-        name: Arc<str>,
+        name: SmolStr,
         /// How much may be spent in a window.
         limit: Money,
         /// What may still be held.
@@ -30,7 +31,7 @@ pub enum Refused {
         /// Whose requests.
         scope: Scope,
         /// Its owner's name.
-        name: Arc<str>,
+        name: SmolStr,
         /// How many there may be.
         limit: u64,
         /// When the next day begins.
@@ -51,7 +52,7 @@ pub enum Refused {
 impl Refused {
     /// A book has no room.
     pub(super) fn of(book: &Book, hour: i64) -> Self {
-        let (scope, name) = (book.account.scope, Arc::clone(&book.account.name));
+        let (scope, name) = (book.account.scope, book.account.name.clone());
         let (limit, resets) = (book.budget.limit, resets(&book.budget, hour));
         match resets.filter(|_| scope.is_of_requests()) {
             Some(resets) => Self::Day {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::book::{Book, Cut, Known, Part};
@@ -34,11 +35,12 @@ pub(super) enum Stop {
 /// An amount that someone wants to hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want<'a> {
-    pub(super) account: &'a Arc<Account>,
+    pub(super) account: &'a Account,
     pub(super) amount: u64,
 }
 
-pub(super) type Parts = SmallVec<[Part; 4]>;
+/// As a rule those of a key and of a provider, or of one of them.
+pub(super) type Parts = SmallVec<[Part; 2]>;
 /// What someone who waits has said that they need, by account.
 pub(super) type Said = SmallVec<[(usize, u64); 4]>;
 
@@ -70,7 +72,7 @@ pub(super) const SUM: u64 = 1_200;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) books: Vec<Book>,
-    index: [HashMap<Arc<str>, usize>; Scope::ALL.len()],
+    index: [HashMap<SmolStr, usize>; Scope::ALL.len()],
     /// Accounts that are looked at from outside.
     pub(super) watched: Vec<usize>,
     /// Accounts that may have something to give back, and the ticks at which each is looked at, in this order.
@@ -139,7 +141,7 @@ impl State {
 
     /// Puts budgets in force, and no others. Requests under way may still spend from an account that has none any more, by
     /// the one it had.
-    pub(super) fn enforce(&mut self, budgets: &[(Arc<Account>, Budget)]) {
+    pub(super) fn enforce(&mut self, budgets: &[(Account, Budget)]) {
         for book in &mut self.books {
             book.in_force = false;
         }
@@ -150,7 +152,7 @@ impl State {
     }
 
     /// Puts budgets in force, beside those that are.
-    pub(super) fn allow(&mut self, budgets: &[(Arc<Account>, Budget)]) {
+    pub(super) fn allow(&mut self, budgets: &[(Account, Budget)]) {
         for (account, budget) in budgets {
             let is_new = self.books.get(account.id).is_some_and(|it| !it.in_force);
             self.put(account, *budget);
@@ -170,23 +172,22 @@ impl State {
         }
     }
 
-    pub(super) fn account(&mut self, scope: Scope, name: &str) -> Arc<Account> {
+    pub(super) fn account(&mut self, scope: Scope, name: &str) -> Account {
         let hour = self.hour;
         let known = self.id(scope, name).and_then(|id| self.books.get(id));
         if let Some(book) = known {
-            return Arc::clone(&book.account);
+            return Account::clone(&book.account);
         }
         let id = self.books.len();
-        let account = Arc::new(Account {
+        let account = Account {
             id,
             scope,
             name: name.into(),
-            bell: Notify::new(),
-        });
+        };
         if let Some(index) = self.index.get_mut(scope as usize) {
-            index.insert(Arc::clone(&account.name), id);
+            index.insert(account.name.clone(), id);
         }
-        self.books.push(Book::new(Arc::clone(&account), hour));
+        self.books.push(Book::new(account.clone(), hour));
         account
     }
 
@@ -289,7 +290,7 @@ impl State {
         for want in wants {
             if let Some(book) = self.books.get_mut(want.account.id) {
                 book.used = now;
-                parts.push(book.take(want.amount));
+                parts.push(book.take(*want));
             }
         }
         Taken::All
@@ -325,7 +326,7 @@ impl State {
                     Amount::Exactly(block)
                 }
             };
-            let draw = draw(book, hour, amount);
+            let draw = Draw::of(book, hour, amount);
             self.queue.push_back(Item::Draw(draw));
             self.hurry = true;
         }
@@ -360,6 +361,19 @@ impl State {
         book.left = book.left.saturating_add(granted.block);
         book.used = self.ticks;
         self.warm_up(draw.account.id);
+    }
+
+    /// The store has answered, or cannot: whoever waits for that looks again.
+    pub(super) fn ring(&self, account: &Account) {
+        if let Some(book) = self.books.get(account.id) {
+            book.bell.notify_waiters();
+        }
+    }
+
+    /// What rings when the store has answered.
+    pub(super) fn bell(&self, account: &Account) -> Option<Arc<Notify>> {
+        let book = self.books.get(account.id)?;
+        Some(Arc::clone(&book.bell))
     }
 
     /// Looks whether an account has to be told of, once something was spent from it.
@@ -475,16 +489,5 @@ impl State {
     pub(super) fn give_all_back(&mut self) {
         let backs = self.books.iter_mut().filter_map(Book::give_back);
         self.queue.extend(backs.map(Item::Back));
-    }
-}
-
-/// Asks the store for a block, or what was spent, of a book's window.
-pub(super) fn draw(book: &Book, hour: i64, amount: Amount) -> Draw {
-    Draw {
-        account: Arc::clone(&book.account),
-        series: book.series,
-        start: book.start,
-        hour,
-        amount,
     }
 }

@@ -169,7 +169,7 @@ impl Store {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut sums = Sums::default();
+        let mut sums = Sums::of_group(items.len());
         let mut answers = Vec::new();
         let (mut number, mut bytes, mut response) = (0, 0, None);
         let mut chunk = Chunk::default();
@@ -390,7 +390,7 @@ mod tests {
         };
         let draw = || {
             Item::Draw(Draw {
-                account: Arc::clone(&account),
+                account: account.clone(),
                 series: 0,
                 start: Per::Day.start(hour),
                 hour,

@@ -1,7 +1,6 @@
 //! What does a group come to, owner by owner? One sum for each of them, however many requests there were.
 
-use std::collections::HashMap;
-
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -100,14 +99,23 @@ impl Sum {
 
 /// What a group comes to, beside its entries. Neighbours often have the same owners, so that the last one of each scope is
 /// found without a look into the map.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sums<'i> {
     sums: Vec<(Owner<'i>, Sum)>,
-    places: HashMap<Owner<'i>, usize>,
+    places: FxHashMap<Owner<'i>, usize>,
     last: [usize; Scope::ALL.len()],
 }
 
 impl<'i> Sums<'i> {
+    /// Of a group of so many items, which may all have other owners.
+    pub(super) fn of_group(items: usize) -> Self {
+        Self {
+            sums: Vec::with_capacity(items),
+            places: FxHashMap::with_capacity_and_hasher(items, FxBuildHasher),
+            last: Default::default(),
+        }
+    }
+
     /// This owner's sum.
     fn of(&mut self, owner: Owner<'i>) -> Option<&mut Sum> {
         let last = self.last.get_mut(owner.0 as usize)?;

@@ -77,7 +77,7 @@ pub(super) fn entry(cost: u64) -> Entry {
 /// Spends so much, out of a hold of so much.
 pub(super) async fn spend(
     ledger: &Ledger,
-    accounts: &[Arc<Account>],
+    accounts: &[Account],
     amount: u64,
     cost: u64,
     now: SystemTime,
@@ -134,7 +134,7 @@ async fn what_is_held_cannot_be_held_twice_and_what_is_not_spent_comes_back() {
     let ann = ledger.given(Scope::Key, "ann", budget(100, Per::Day));
     flush(&ledger);
     assert_eq!(ledger.left(&ann, now()), Some(Money(100)));
-    let accounts = [Arc::clone(&ann)];
+    let accounts = [ann.clone()];
     let first = ledger.hold(&accounts, Money(60), now()).await.unwrap();
     assert_eq!(ledger.left(&ann, now()), Some(Money(40)));
     assert_eq!(left(ledger.hold(&accounts, Money(41), now()).await), 40);
@@ -238,7 +238,7 @@ async fn tries_are_covered_one_by_one_and_each_provider_pays_its_own() {
     let groq = ledger.given(Scope::Provider, "groq", budget(30, Per::Day));
     let other = ledger.given(Scope::Provider, "other", budget(25, Per::Day));
     let mut hold = ledger
-        .hold(&[Arc::clone(&ann)], Money(20), now())
+        .hold(std::slice::from_ref(&ann), Money(20), now())
         .await
         .unwrap();
     hold.cover(&[&other], Money(20), now()).await.unwrap();
@@ -398,7 +398,7 @@ async fn a_reload_keeps_what_was_spent() {
     let held = ledger.hold(&accounts, Money(20), now()).await.unwrap();
     // The same account, with less than is held and spent.
     let same = ledger.given(Scope::Key, "ann", budget(40, Per::Day));
-    assert!(Arc::ptr_eq(&same, &accounts[0]));
+    assert!(same == accounts[0]);
     assert_eq!(left(ledger.hold(&accounts, Money(1), now()).await), 0);
     ledger.given(Scope::Key, "ann", budget(200, Per::Day));
     assert_eq!(left(ledger.hold(&accounts, Money(151), now()).await), 150);

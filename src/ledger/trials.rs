@@ -26,7 +26,7 @@ impl Chance {
 }
 
 /// One caller among many: holds, spends some of it, leaves.
-async fn caller(ledger: Ledger, accounts: Vec<Arc<Account>>, seed: u64) -> u64 {
+async fn caller(ledger: Ledger, accounts: Vec<Account>, seed: u64) -> u64 {
     let mut chance = Chance(seed);
     let mut spent = 0;
     for _ in 0..20 {
@@ -214,12 +214,12 @@ impl World {
         }
     }
 
-    fn ann(&self) -> Arc<Account> {
+    fn ann(&self) -> Account {
         self.ledger
             .given(Scope::Key, "ann", budget(self.limit, self.per))
     }
 
-    fn provider(&self, which: usize) -> Option<Arc<Account>> {
+    fn provider(&self, which: usize) -> Option<Account> {
         let name = ["groq", "other"].get(which)?;
         Some(
             self.ledger
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// A budget that no reload changes.
-    fn total(&self) -> Arc<Account> {
+    fn total(&self) -> Account {
         self.ledger.given(Scope::Total, "", budget(FIXED, Per::Day))
     }
 
@@ -283,7 +283,7 @@ impl World {
                 let cover = hold.cover(&payee, Money(bound), now);
                 if self.runtime.block_on(cover).is_ok() {
                     hold.begin(Entry {
-                        provider: account.map_or("free".into(), |it| Arc::clone(it.name())),
+                        provider: account.as_ref().map_or("free", |it| it.name()).into(),
                         ..entry(bound * percent / 100)
                     });
                 }

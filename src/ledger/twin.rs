@@ -13,7 +13,7 @@ use crate::usage::Money;
 #[derive(Debug)]
 pub struct Twin {
     pub(super) inner: Arc<Inner>,
-    pub(super) accounts: SmallVec<[Arc<Account>; 2]>,
+    pub(super) accounts: SmallVec<[Account; 2]>,
 }
 
 impl Twin {

@@ -3,8 +3,8 @@
 //! So many as fit into a graph, and no more: those that many share first, then as many keys' as there is room for.
 
 use super::book::Known;
-use super::item::{Amount, Item};
-use super::state::{State, Stop, draw};
+use super::item::{Amount, Draw, Item};
+use super::state::{State, Stop};
 use super::{Account, Balance, Scope};
 
 /// So many budgets are looked at.
@@ -57,7 +57,7 @@ impl State {
                 book.spent = 0;
                 // Not a block of it: nobody wants to spend.
                 let (most, wanted) = (0, 0);
-                let draw = draw(book, hour, Amount::Read { most, wanted });
+                let draw = Draw::of(book, hour, Amount::Read { most, wanted });
                 self.queue.push_back(Item::Draw(draw));
                 self.hurry = true;
             }

@@ -253,7 +253,7 @@ fn write(inner: &Inner, store: &mut Store, group: &[Item], hour: i64) -> Option<
                 }
                 for item in group.iter().chain(&state.queue) {
                     if let Item::Draw(draw) = item {
-                        draw.account.bell.notify_waiters();
+                        state.ring(&draw.account);
                     }
                 }
                 let (state, _) = inner
@@ -300,15 +300,12 @@ fn acknowledge(inner: &Inner, group: &[Item], answers: &[Granted]) {
                 if let Some(granted) = answers.next() {
                     state.granted(draw, *granted);
                 }
+                // Heard once all is granted: whoever waits needs the lock.
+                state.ring(&draw.account);
             }
             Item::Back(_) => {}
         }
     }
     drop(state);
-    for item in group {
-        if let Item::Draw(draw) = item {
-            draw.account.bell.notify_waiters();
-        }
-    }
     Slot::ring(&slots);
 }

@@ -34,7 +34,7 @@ pub struct Common {
     limits: config::Limits,
     budget: Option<Budget>,
     clamps: bool,
-    total: Option<Arc<Account>>,
+    total: Option<Account>,
     /// What models and targets are called, and providers: patterns of keys are held to them.
     names: BTreeSet<Box<str>>,
     providers: BTreeSet<Box<str>>,
@@ -45,7 +45,7 @@ pub struct Common {
 struct Team {
     name: Arc<str>,
     gate: Option<Arc<Gate>>,
-    accounts: Vec<Arc<Account>>,
+    accounts: Vec<Account>,
 }
 
 /// Where accounts and limits are found by name.
@@ -56,7 +56,7 @@ pub(super) struct Owners<'o> {
 }
 
 /// What accounts may spend.
-pub(super) type Budgets = Vec<(Arc<Account>, Budget)>;
+pub(super) type Budgets = Vec<(Account, Budget)>;
 
 impl Owners<'_> {
     /// An account with a budget.
@@ -66,9 +66,9 @@ impl Owners<'_> {
         name: &str,
         budget: Budget,
         budgets: &mut Budgets,
-    ) -> Arc<Account> {
+    ) -> Account {
         let account = self.ledger.account(scope, name);
-        budgets.push((Arc::clone(&account), budget));
+        budgets.push((account.clone(), budget));
         account
     }
 
@@ -79,7 +79,7 @@ impl Owners<'_> {
         name: &str,
         (limits, room): (config::Limits, Room),
         budgets: &mut Budgets,
-    ) -> (Option<Arc<Gate>>, Option<Arc<Account>>) {
+    ) -> (Option<Arc<Gate>>, Option<Account>) {
         let config::Limits {
             rpm,
             tpm,
@@ -166,8 +166,8 @@ impl Common {
         let known = team.and_then(|team| self.teams.get(team));
         let shared = known.map_or(&[][..], |team| &team.accounts);
         // One name in memory: with many keys each look at another one is a look at memory that nobody has at hand.
-        let same = own.as_ref().map(|own| Arc::clone(own.name()));
-        let accounts: SmallVec<[Arc<Account>; 2]> = [own, own_requests]
+        let same = own.as_ref().map(|own| own.name().clone());
+        let accounts: SmallVec<[Account; 2]> = [own, own_requests]
             .into_iter()
             .flatten()
             .chain(shared.iter().cloned())

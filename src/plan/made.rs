@@ -241,7 +241,7 @@ impl Plan {
             }
         }
         state.ledger.allow(&budgets);
-        let names = changed.iter().map(|row| Arc::clone(&row.name));
+        let names = changed.iter().map(|row| row.name.clone());
         state.telemetry.metrics.label_keys(names);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::{Plan, State};
@@ -60,13 +61,13 @@ impl Plan {
         state: &State,
         now: Instant,
         wall: SystemTime,
-    ) -> Vec<(Arc<str>, &'static str, u64)> {
+    ) -> Vec<(SmolStr, &'static str, u64)> {
         let made = state.made.load();
         let callers = self.keyring.limited().chain(made.limited());
         let metrics = &state.telemetry.metrics;
         let mut left = Vec::new();
         for caller in callers.filter(|caller| metrics.is_labelled(&caller.name)) {
-            let mut tell = |what: What, n| left.push((Arc::clone(&caller.name), what.name(), n));
+            let mut tell = |what: What, n| left.push((caller.name.clone(), what.name(), n));
             let mut gates = caller.gates.iter();
             if let Some(own) = gates.find(|gate| gate.whose() == Whose::Key) {
                 own.left(now).iter().for_each(|it| tell(it.what, it.left));

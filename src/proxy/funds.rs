@@ -89,7 +89,7 @@ pub(super) async fn open(
     let asked = Asked {
         request: record.id.as_str().into(),
         endpoint,
-        key: Arc::clone(&caller.name),
+        key: caller.name.clone(),
         team: caller.team.clone(),
         model: Arc::clone(model),
         tries: record.tries,
@@ -126,8 +126,8 @@ fn least(call: &Call<'_>, route: &Route) -> Result<u64, Rejection> {
 
 /// Its caller's accounts but those of requests, where it has been counted by these already: with its first try, at another
 /// model's target. None: it has not.
-fn rest(caller: &Caller, record: &Record) -> Option<Vec<Arc<Account>>> {
-    let is_of_money = |account: &&Arc<Account>| !account.scope().is_of_requests();
+fn rest(caller: &Caller, record: &Record) -> Option<Vec<Account>> {
+    let is_of_money = |account: &&Account| !account.scope().is_of_requests();
     let rest = || {
         caller
             .accounts
@@ -151,7 +151,7 @@ fn because(refused: Refused, now: SystemTime) -> Rejection {
 async fn hold<'t>(
     gateway: &Gateway,
     plan: &Plan,
-    (caller, accounts): (&Caller, &[Arc<Account>]),
+    (caller, accounts): (&Caller, &[Account]),
     (asked, all): (&mut Bounds, impl Iterator<Item = &'t Terms> + Clone),
     now: SystemTime,
 ) -> Result<Box<Hold>, Rejection> {

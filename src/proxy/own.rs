@@ -1,7 +1,6 @@
 //! `GET /v1/usage`: what has a caller spent, what is left, and of which limits? Its own and its team's; what others have is
 //! not for it to know. To ask costs nothing and counts nowhere.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -33,7 +32,7 @@ pub(super) async fn standing(
     at: Instant,
 ) -> Map<String, Value> {
     let (ledger, now) = (&gateway.state.ledger, (gateway.wall)());
-    let mine = |account: &&Arc<Account>| !matches!(account.scope(), Scope::Total | Scope::Provider);
+    let mine = |account: &&Account| !matches!(account.scope(), Scope::Total | Scope::Provider);
     let balances = || -> Vec<Option<Balance>> {
         let mine = caller.accounts.iter().filter(mine);
         mine.map(|account| ledger.balance(account, now)).collect()

@@ -116,7 +116,7 @@ where
     let slot = gateway.state.in_flight.enter(plan.limits.in_flight)?;
     let writing = Manner::of(&head.headers).writing(endpoint?)?;
     let scope = Scope {
-        caller: Arc::clone(&caller.name),
+        caller: caller.name.clone(),
         api: record.api,
         key: key(&head.headers)?,
     };

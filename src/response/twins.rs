@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::replay::{Head, Reader, Replay};
@@ -25,7 +26,7 @@ const MOST: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// The caller's name.
-    pub caller: Arc<str>,
+    pub caller: SmolStr,
     /// The endpoint's.
     pub api: &'static str,
     /// As the client wrote it.

@@ -90,7 +90,7 @@ pub struct Target {
     /// What its provider lets be done at once and in a minute, over all routes.
     pub gate: Option<Arc<Gate>>,
     /// How many requests it takes in a day, over all routes.
-    pub requests: Option<Arc<Account>>,
+    pub requests: Option<Account>,
     /// What is known of it, over all routes.
     pub health: Arc<Health>,
     /// What is counted about it.
@@ -119,7 +119,7 @@ pub struct Terms {
     /// It thinks before it answers, at a cost that shows only at the end.
     pub reasoning: bool,
     /// What may be spent with its provider.
-    pub account: Option<Arc<Account>>,
+    pub account: Option<Account>,
 }
 
 /// So long a target is read on that thinks before it answers, if nothing else is written: it may have thought for much

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use serde::Serialize;
+use smol_str::SmolStr;
 use tokio::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
@@ -19,7 +20,7 @@ pub struct Line {
     id: RequestId,
     client_id: Option<HeaderValue>,
     api: &'static str,
-    key: Option<Arc<str>>,
+    key: Option<SmolStr>,
     model: Option<Box<str>>,
     target: Option<Arc<str>>,
     tries: u32,

@@ -1,9 +1,10 @@
 //! Which keys have a label of their own? The first thousand; all others share one, so that metrics stay bounded.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 
 use super::counts::Row;
 
@@ -42,14 +43,14 @@ pub(super) struct Labels(ArcSwap<Known>);
 /// Labels by name, and names by label.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    labels: HashMap<Arc<str>, KeyLabel>,
+    labels: FxHashMap<SmolStr, KeyLabel>,
     /// In the order of their numbers, after those of [`SHARED`].
-    names: Vec<Arc<str>>,
+    names: Vec<SmolStr>,
 }
 
 impl Labels {
     /// Gives the first of all keys a label of their own, but one that is called as the shared label is. A name that once had one keeps it: its counters stand.
-    pub(super) fn give(&self, names: impl Iterator<Item = Arc<str>>) {
+    pub(super) fn give(&self, names: impl Iterator<Item = SmolStr>) {
         let names: Vec<_> = names.collect();
         self.0.rcu(|known| {
             let mut known = Known::clone(known);
@@ -60,8 +61,8 @@ impl Labels {
                     && !known.labels.contains_key(name)
                     && !SHARED.contains(&&**name)
                 {
-                    known.labels.insert(Arc::clone(name), label);
-                    known.names.push(Arc::clone(name));
+                    known.labels.insert(name.clone(), label);
+                    known.names.push(name.clone());
                 }
             }
             known

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::board::{Board, Shown};
@@ -281,7 +282,7 @@ impl Metrics {
     }
 
     /// Gives the first keys a label of their own. A name that once had one keeps it: its counters stand.
-    pub fn label_keys(&self, names: impl Iterator<Item = Arc<str>>) {
+    pub fn label_keys(&self, names: impl Iterator<Item = SmolStr>) {
         self.board.keys.give(names);
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use crate::usage::Money;
 
 /// What the ledger looks like, for gauges.
@@ -15,11 +17,11 @@ pub struct Observed {
     pub up: bool,
     /// What is left of some budgets: scope, name, amount. There is no `other` among them: a sum of what is left says
     /// nothing about anybody.
-    pub budgets: Vec<(&'static str, Arc<str>, Money)>,
+    pub budgets: Vec<(&'static str, SmolStr, Money)>,
     /// What there is to be seen of targets.
     pub targets: Vec<SeenTarget>,
     /// What is left of keys' limits: key, limit, number.
-    pub limits: Vec<(Arc<str>, &'static str, u64)>,
+    pub limits: Vec<(SmolStr, &'static str, u64)>,
 }
 
 /// What there is to be seen of a target.

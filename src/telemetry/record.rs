@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue};
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::access::Line;
@@ -38,7 +39,7 @@ pub struct Record {
     /// The origin of the web page that asks, if one does and may.
     pub page: Option<HeaderValue>,
     /// The caller's name.
-    pub(super) key: Option<Arc<str>>,
+    pub(super) key: Option<SmolStr>,
     /// What stands for it in metrics.
     pub(super) label: KeyLabel,
     /// The model as it was asked for, shortened.
@@ -143,9 +144,9 @@ impl Record {
     }
 
     /// Who asks is known, by this name; and how many bytes of each body are logged, if any are.
-    pub fn is_called_by(&mut self, key: &Arc<str>, logged: Option<usize>) {
+    pub fn is_called_by(&mut self, key: &SmolStr, logged: Option<usize>) {
         self.label = self.telemetry.metrics.label_of(key);
-        self.key = Some(Arc::clone(key));
+        self.key = Some(key.clone());
         if let Some(most) = logged
             && self.telemetry.lines.is_some()
         {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use super::context::{self, Context};
@@ -342,7 +343,7 @@ pub struct Told {
     pub(super) called: Option<Called>,
     pub(super) id: RequestId,
     pub(super) api: &'static str,
-    pub(super) key: Option<Arc<str>>,
+    pub(super) key: Option<SmolStr>,
     /// The label of the model, if there is one.
     pub(super) model: Option<Arc<str>>,
     /// The model as it was asked for, shortened.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use smol_str::SmolStr;
+
 use crate::ledger::Entry;
 use crate::protocol::{Endpoint, Form, Gives, Own, Whole};
 use crate::route::{BYTES_PER_TOKEN, Owns, Target};
@@ -17,7 +19,7 @@ pub struct Asked {
     /// What was called.
     pub endpoint: Endpoint,
     /// The caller's name.
-    pub key: Arc<str>,
+    pub key: SmolStr,
     /// And its team's.
     pub team: Option<Arc<str>>,
     /// The label of the model that was asked for, whichever is asked instead.
@@ -49,7 +51,7 @@ impl Asked {
             attempt,
             at: self.at,
             api: self.endpoint.name().into(),
-            key: Arc::clone(&self.key),
+            key: self.key.clone(),
             team: self.team.clone(),
             model: Arc::clone(&self.model),
             target: Arc::clone(&target.name),

@@ -32,12 +32,12 @@ mod wire;
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use crate::envelope::{Envelope, Rope};
@@ -95,7 +95,7 @@ pub struct Call<'c> {
     /// What providers hear as its id: the client's own, or else ours.
     pub client_id: HeaderValue,
     /// Who asks, where requests wait in line, and with what share.
-    pub caller: (&'c Arc<str>, u32),
+    pub caller: (&'c SmolStr, u32),
 }
 
 impl Call<'_> {

@@ -4,7 +4,6 @@
 //! at least, estimated. Once content has passed: what has passed, too. Dropped, it enters what it knows, which is the usage
 //! itself if that was told.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
@@ -208,7 +207,7 @@ impl Tab {
             most = bounds.output(terms).unwrap_or(u64::MAX);
         }
         if self.bounds.is_some() || target.requests.is_some() {
-            let accounts: SmallVec<[&Arc<Account>; 2]> =
+            let accounts: SmallVec<[&Account; 2]> =
                 terms.account.iter().chain(&target.requests).collect();
             let covered = self.hold.cover(&accounts, bound.unwrap_or_default(), at);
             covered

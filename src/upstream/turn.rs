@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Call, Cause, Failure, Tab};
@@ -42,7 +43,7 @@ impl<'r> Passed<'r> {
     }
 
     /// The one that may be asked soonest, which then is among them no more.
-    fn soonest(&mut self, (caller, weight): (&Arc<str>, u32)) -> Option<&'r Arc<Target>> {
+    fn soonest(&mut self, (caller, weight): (&SmolStr, u32)) -> Option<&'r Arc<Target>> {
         let wait = |target: &Target| {
             let gate = target.gate.as_ref();
             gate.and_then(|gate| gate.expected(caller, weight))
