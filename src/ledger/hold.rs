@@ -162,21 +162,16 @@ impl Hold {
         let hour = state.reach(now);
         let mut wants: SmallVec<[Want<'_>; 4]> = SmallVec::new();
         for need in needs {
-            let (
-                part,
-                Want {
-                    account,
-                    mut amount,
-                },
-            ) = (self.part(need.account), *need);
+            let part = self.part(need.account);
             let held = part.map_or(0, |part| part.held);
             // A part of an older window is taken anew, in full.
             let is_mine = part.is_some_and(|part| state.is_mine(part, hour));
-            if is_mine {
-                amount = amount.saturating_sub(held);
-            }
+            let amount = match is_mine {
+                true => need.amount.saturating_sub(held),
+                false => need.amount,
+            };
             if !is_mine || amount > 0 {
-                wants.push(Want { account, amount });
+                wants.push(Want { amount, ..*need });
             }
         }
         let mut parts = Parts::new();
@@ -237,7 +232,7 @@ impl Hold {
     ) -> Result<(), Refused> {
         self.uncover(target);
         let needed = self.cost().plus(bound).max(Money(self.amount));
-        // It cannot be looked at while it is changed.
+        // Copies: what is needed is told of them while parts change.
         let accounts: SmallVec<[Account; 4]> =
             self.parts.iter().map(|part| part.account.clone()).collect();
         let mut needs = Needs::new();
