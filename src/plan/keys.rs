@@ -165,7 +165,7 @@ impl Common {
         let team = team.or(key.team.as_deref());
         let known = team.and_then(|team| self.teams.get(team));
         let shared = known.map_or(&[][..], |team| &team.accounts);
-        // One name in memory: with many keys each look at another one is a look at memory that nobody has at hand.
+        // A long name stands in memory once: with many keys each look at another place is at memory that nobody has at hand.
         let same = own.as_ref().map(|own| own.name().clone());
         let accounts: SmallVec<[Account; 2]> = [own, own_requests]
             .into_iter()
