@@ -123,17 +123,20 @@ impl Hold {
         mut waiting: Waiting,
     ) -> Result<(), Refused> {
         let inner = Arc::clone(&waiting.inner);
-        let bells = |state: &mut State| {
+        let bell = |state: &State, account: &Account| Some((account.id, state.bell(account)?));
+        let bells: SmallVec<[_; 4]> = inner.with(|state| {
             needs
                 .iter()
-                .filter_map(|it| state.bell(it.account))
+                .filter_map(|it| bell(state, it.account))
                 .collect()
-        };
-        let bells: SmallVec<[_; 4]> = inner.with(bells);
+        });
         loop {
             let said = &mut waiting.said;
             // Heard from here on: whoever rings needs the lock that is taken below.
-            let bells: SmallVec<[_; 4]> = bells.iter().map(|bell| bell.notified()).collect();
+            let heard: SmallVec<[_; 4]> = bells
+                .iter()
+                .map(|(id, bell)| (*id, bell.notified()))
+                .collect();
             let taken = inner.with(|state| {
                 state.unsay(said);
                 self.step(state, needs, now, said)
@@ -143,8 +146,7 @@ impl Hold {
                 Taken::Not(refused) => return Err(refused),
                 Taken::Wait(id) => id,
             };
-            let pairs = needs.iter().zip(bells);
-            let Some((_, bell)) = pairs.into_iter().find(|(it, _)| it.account.id == id) else {
+            let Some((_, bell)) = heard.into_iter().find(|(it, _)| *it == id) else {
                 return Err(Refused::Unavailable);
             };
             let rung = timeout(inner.settle_wait, bell).await;
