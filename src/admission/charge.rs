@@ -16,7 +16,8 @@ use crate::usage::Unit;
 /// before it is [spent](Self::spend) it gives all of that back, and afterwards what was not used; what was used beyond is owed.
 #[derive(Debug)]
 pub struct Charge {
-    taken: SmallVec<[Taken; 2]>,
+    /// Of one gate as a rule: a key's, or a target's. Each stream holds two of these.
+    taken: SmallVec<[Taken; 1]>,
     /// What it takes that is no token. Most take none, or of no limit.
     own: Option<Box<Own>>,
     used: u64,
