@@ -103,7 +103,8 @@ pub async fn serve<H: Handler>(
                 .max_header_list_size(MAX_HEAD)
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
-            guard.over(http2.serve_connection(io, service)).await;
+            // It is twice as long as one of HTTP/1.1, which should not have to carry it.
+            Box::pin(guard.over(http2.serve_connection(io, service))).await;
         }
     }
 }
