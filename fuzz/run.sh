@@ -18,7 +18,7 @@ seconds=${1:-60} # 0 would be for ever
 only=${2:-}
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing"
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=8 --cfg fuzzing"
 coverage=$(tr -s ' \n' ' ' <<<"$coverage")
 
 found=${FUZZ_FOUND:-}
