@@ -80,9 +80,9 @@ impl Child {
             .current_dir(folder.path())
             .env_clear()
             .env("SOME_KEY", "sk-provider-secret")
-            // glibc keeps large blocks once some were freed, for as long as it likes: what is held would drown in what
-            // was. Fixed, this bound has them given back at once. Other allocators do not know the variable.
-            .env("MALLOC_MMAP_THRESHOLD_", "131072")
+            // jemalloc keeps what was freed for ten seconds, and for as long as nobody asks it for more: what is held would
+            // drown in what was. So it is given back at once.
+            .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
