@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// A request asks for memory some thirty times, a stream in many sizes that stay for long, and a configuration with many
-/// keys leaves holes behind: glibc's allocator takes a fifteenth of a request's processor time more, a kibibyte a stream
-/// more, and keeps three times what 100,000 keys need. It is the program's: who uses the library has their own.
+/// A request asks for memory some thirty times, and a configuration with many keys leaves holes behind. With glibc's
+/// allocator a request takes a twentieth more of processor time, and a gateway with 100,000 keys 414 MiB instead of 119;
+/// in return a stream takes 0.6 KiB less. It is the program's: who uses the library has their own.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -103,7 +103,7 @@ pub async fn serve<H: Handler>(
                 .max_header_list_size(MAX_HEAD)
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
-            // It is twice as long as one of HTTP/1.1, which should not have to carry it.
+            // Twice as long as a conversation of HTTP/1.1, whose task should not have room for it.
             Box::pin(guard.over(http2.serve_connection(io, service))).await;
         }
     }
