@@ -325,8 +325,6 @@ fn the_example_configuration_is_valid() {
         "ALICE_KEY",
         "ADMIN_TOKEN",
         "HONEYCOMB_KEY",
-        // Not every program has traces.
-        "--features otlp",
     ];
     assert!(
         left.iter()
@@ -364,6 +362,7 @@ fn the_examples_of_the_pages_are_valid() {
     }
 }
 
+/// What is wrong with a configuration. That this build has no traces is nothing that is wrong with it.
 fn flaws(text: &str) -> Vec<String> {
     use tollgate::{cli::Loaded, config::load::Source};
     let source = match Source::parse("x".into(), PathBuf::new(), text) {
@@ -371,10 +370,13 @@ fn flaws(text: &str) -> Vec<String> {
         Err(flaws) => return flaws.0,
     };
     let loaded = Loaded::read(source, tollgate::config::secret::Environment::default());
-    loaded
+    let mut flaws = loaded
         .compile()
         .err()
-        .map_or_else(Vec::new, |flaws| flaws.0)
+        .map_or_else(Vec::new, |flaws| flaws.0);
+    let has_traces = cfg!(feature = "otlp");
+    flaws.retain(|flaw| has_traces || !flaw.contains("built without traces"));
+    flaws
 }
 
 fn sources() -> Vec<PathBuf> {
