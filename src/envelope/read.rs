@@ -29,13 +29,13 @@ const TAKEN_AT_WORD: usize = 1 << 20;
 /// Up to so much of a longer body, or of one of which nobody knows the length, as much room is made as has come already.
 const DOUBLED: usize = 256 << 10;
 
-/// The room for what is longer. It is more than most bodies need, for what is not written to takes no memory: only
-/// addresses. A smaller block may come from the allocator's heap, where it grows by being copied and leaves holes
-/// behind. Only what is above 32 MiB is mapped by that of glibc for sure, grown by moving pages, and given back when it is
+/// The least room for what is longer. It is more than most bodies need, for what is not written to takes no memory: only
+/// addresses. A smaller block may come from the allocator's heap, where it grows by being copied and leaves holes behind.
+/// jemalloc (above 8 MiB) and that of glibc (above 32 MiB, for sure) map a block by itself and give it back when it is
 /// free.
 const MAPPED: usize = (32 << 20) + (64 << 10);
 
-/// Beyond that there is room for a piece in so many of what has come, where nobody knows what is to come.
+/// Where there are no addresses for that, there is room for a piece in so many of what has come.
 const STEP_OF: usize = 8;
 
 /// Reads a whole body. One frame is taken as it is; several are joined by one copy. `take` hears of each piece's length
@@ -91,8 +91,8 @@ where
             first = data;
         } else {
             let rest = body.size_hint().exact();
-            let rest = rest.map(|rest| usize::try_from(rest).unwrap_or(usize::MAX));
-            make_room(&mut joined, first.len() + data.len(), rest);
+            let stated = rest.map(|rest| length.saturating_add(rest));
+            make_room(&mut joined, first.len() + data.len(), stated, most);
             // It holds more than its own bytes.
             joined.extend_from_slice(&std::mem::take(&mut first));
             joined.extend_from_slice(&data);
@@ -107,27 +107,29 @@ where
     Ok(joined.into())
 }
 
-/// Makes room for what has come; `rest` is how much is to come, if it is known.
-fn make_room(joined: &mut Vec<u8>, come: usize, rest: Option<usize>) {
+/// Makes room for what has come. `stated` is how long the whole is, if that is known, and `most` how long it may be.
+fn make_room(joined: &mut Vec<u8>, come: usize, stated: Option<u64>, most: u64) {
     if joined.capacity() - joined.len() >= come {
         return;
     }
     let whole = joined.len() + come;
-    let ahead = room(whole, rest) - joined.len();
-    // Where addresses are scarce, what must be is enough.
-    if joined.try_reserve_exact(ahead).is_err() {
+    let ahead = room(whole, stated, most) - joined.len();
+    let is_there = joined.try_reserve_exact(ahead).is_ok()
+        || joined.try_reserve_exact(come + whole / STEP_OF).is_ok();
+    // What must be.
+    if !is_there {
         joined.reserve_exact(come);
     }
 }
 
-/// How long a body may become without more room, of which so much has come.
-fn room(whole: usize, rest: Option<usize>) -> usize {
-    let stated = rest.map(|rest| whole.saturating_add(rest));
-    match stated {
+/// How long a body may become without more room, of which so much has come. A long one gets room once, for all that it
+/// may be: to move it takes as much memory again.
+fn room(whole: usize, stated: Option<u64>, most: u64) -> usize {
+    let in_memory = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    match stated.map(in_memory) {
         Some(stated) if stated <= TAKEN_AT_WORD => stated,
         _ if whole <= DOUBLED => whole + whole,
-        Some(stated) => stated.max(MAPPED),
-        None => MAPPED.max(whole + whole / STEP_OF),
+        stated => stated.unwrap_or(in_memory(most)).max(MAPPED),
     }
 }
 
@@ -192,18 +194,19 @@ mod tests {
     #[test]
     fn nobody_gets_room_for_what_is_only_stated() {
         let (frame, mib) = (64 << 10, 1 << 20);
+        let most = 64 << 20;
         // All of a short one is believed, and nothing is copied.
-        assert_eq!(room(2 * frame, Some(5 * frame)), 7 * frame);
-        assert_eq!(room(2 * frame, Some(mib - 2 * frame)), mib);
+        assert_eq!(room(2 * frame, Some(7 << 16), most), 7 * frame);
+        assert_eq!(room(2 * frame, Some(1 << 20), most), mib);
         // A long one has to come first.
-        assert_eq!(room(2 * frame, Some(mib)), 4 * frame);
-        assert_eq!(room(2 * frame, Some(usize::MAX)), 4 * frame);
-        assert_eq!(room(DOUBLED + 1, Some(mib)), MAPPED);
-        assert_eq!(room(mib, Some(63 * mib)), 64 * mib);
-        // Where nobody knows, it grows by steps.
-        assert_eq!(room(frame, None), 2 * frame);
-        assert_eq!(room(DOUBLED + 1, None), MAPPED);
-        assert_eq!(room(64 * mib, None), 72 * mib);
+        assert_eq!(room(2 * frame, Some(9 << 20), most), 4 * frame);
+        assert_eq!(room(2 * frame, Some(u64::MAX), most), 4 * frame);
+        assert_eq!(room(DOUBLED + 1, Some(2 << 20), most), MAPPED);
+        assert_eq!(room(mib, Some(most), most), 64 * mib);
+        // Where nobody knows, it may be as long as any.
+        assert_eq!(room(frame, None, most), 2 * frame);
+        assert_eq!(room(DOUBLED + 1, None, most), 64 * mib);
+        assert_eq!(room(DOUBLED + 1, None, 1 << 20), MAPPED);
     }
 
     #[tokio::test]
