@@ -116,7 +116,7 @@ fn make_room(joined: &mut Vec<u8>, come: usize, stated: Option<u64>, most: u64) 
     let ahead = room(whole, stated, most) - joined.len();
     let is_there = joined.try_reserve_exact(ahead).is_ok()
         || joined.try_reserve_exact(come + whole / STEP_OF).is_ok();
-    // What must be.
+    // Not to have what must be ends the process, as any other want of memory does.
     if !is_there {
         joined.reserve_exact(come);
     }
@@ -214,9 +214,10 @@ mod tests {
         let sent: Vec<u8> = (0..3_u32 << 20)
             .map(|n| n.to_le_bytes()[n as usize % 3])
             .collect();
-        for stated in [true, false] {
+        // There are no addresses for the last one, so that it grows by steps.
+        for (stated, most) in [(true, 1 << 30), (false, 1 << 30), (false, u64::MAX)] {
             let frames: VecDeque<Bytes> = sent.chunks(60_000).map(Bytes::copy_from_slice).collect();
-            let read = read_from(Frames { frames, stated }, 1 << 30).await;
+            let read = read_from(Frames { frames, stated }, most).await;
             assert!(read.unwrap() == sent);
         }
     }
