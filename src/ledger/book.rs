@@ -1,7 +1,8 @@
 //! What is there of one budget, right now? The arithmetic of an account in memory, without clocks, locks or files.
 //!
 //! `spent + held` never passes the limit by a hold's doing: what fits is decided by [`Book::room`] alone. Blocks only see
-//! to it that the disk knows of at least as much as is held here, so that a crash frees nothing.
+//! to it that the disk knows of at least as much as is held here, so that a crash frees nothing. What a crash finds in them
+//! it charges; so they begin small, and only who spends much has large ones.
 
 use std::sync::Arc;
 
@@ -27,10 +28,7 @@ pub(super) enum Known {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Book {
-    /// In boxes: they are looked at seldom.
-    pub(super) account: Box<Account>,
-    /// Rings when the store has answered.
-    pub(super) bell: Arc<Notify>,
+    pub(super) seldom: Box<Seldom>,
     pub(super) budget: Budget,
     /// Whether the configuration has it; what it had may still be spent by requests under way.
     pub(super) in_force: bool,
@@ -53,14 +51,24 @@ pub(super) struct Book {
     pub(super) left: u64,
     /// Requests that were made and that the store only knows as drawn: to write each would cost more than to make it.
     unwritten: u64,
-    /// Blocks that the store was asked for.
-    pub(super) pending: u64,
-    /// What those who wait for a block need, all together.
-    pub(super) wanted: u64,
     /// When it was used last, in ticks.
     pub(super) used: u64,
     /// Whether it is on the list of those that may have something to give back.
     pub(super) warm: bool,
+}
+
+/// What is looked at seldom of an account: when it draws a block, and when it is told of.
+#[derive(Debug)]
+pub(super) struct Seldom {
+    pub(super) account: Account,
+    /// Rings when the store has answered.
+    pub(super) bell: Arc<Notify>,
+    /// Blocks that the store was asked for.
+    pub(super) pending: u64,
+    /// What those who wait for a block need, all together.
+    pub(super) wanted: u64,
+    /// The block that was drawn last, of those that were not given back.
+    pub(super) last: u64,
 }
 
 /// What one hold holds of one account.
@@ -108,8 +116,13 @@ impl Book {
             warn: None,
         };
         Self {
-            account: Box::new(account),
-            bell: Arc::default(),
+            seldom: Box::new(Seldom {
+                account,
+                bell: Arc::default(),
+                pending: 0,
+                wanted: 0,
+                last: 0,
+            }),
             budget,
             in_force: false,
             warned: false,
@@ -122,8 +135,6 @@ impl Book {
             held: 0,
             left: 0,
             unwritten: 0,
-            pending: 0,
-            wanted: 0,
             used: 0,
             warm: false,
         }
@@ -131,7 +142,7 @@ impl Book {
 
     pub(super) fn balance(&self) -> Balance {
         Balance {
-            account: Account::clone(&self.account),
+            account: self.seldom.account.clone(),
             budget: self.budget,
             spent: Money(self.spent),
             held: Money(self.held),
@@ -160,17 +171,17 @@ impl Book {
     fn free(&self) -> u64 {
         self.room()
             .saturating_sub(self.left)
-            .saturating_sub(self.pending)
+            .saturating_sub(self.seldom.pending)
     }
 
     /// The block to ask for, so that all who wait can go on; nothing if what was asked for already is enough.
     pub(super) fn block(&self) -> u64 {
-        let there = self.left.saturating_add(self.pending);
-        let lacking = self.wanted.saturating_sub(there);
+        let there = self.left.saturating_add(self.seldom.pending);
+        let lacking = self.seldom.wanted.saturating_sub(there);
         if lacking == 0 {
             return 0;
         }
-        share(self.free(), lacking)
+        share(self.free(), lacking, self.seldom.last)
     }
 
     /// Moves on to the window in which an hour lies, never back. What was left in the old one's block is to be given
@@ -211,7 +222,7 @@ impl Book {
         let back = self.give_back();
         self.start = start;
         self.series = self.series.wrapping_add(1);
-        self.pending = 0;
+        self.seldom.pending = 0;
         self.warned = false;
         back
     }
@@ -221,11 +232,12 @@ impl Book {
         self.left > 0 || self.unwritten > 0
     }
 
-    /// Empties the block.
+    /// Empties the block. The next one begins small again.
     pub(super) fn give_back(&mut self) -> Option<Cut> {
+        self.seldom.last = 0;
         let spent = std::mem::take(&mut self.unwritten);
         let amount = std::mem::take(&mut self.left).saturating_add(spent);
-        let cut = Cut::of(&self.account, self.start, amount);
+        let cut = Cut::of(&self.seldom.account, self.start, amount);
         cut.map(|cut| Cut { spent, ..cut })
     }
 
@@ -310,10 +322,17 @@ impl Book {
     }
 }
 
-/// The block for someone who lacks an amount: 1 % of what is free, so that many crashes never empty a budget, or what is
-/// lacking if that is more.
-pub(super) fn share(free: u64, lacking: u64) -> u64 {
-    free.min(lacking.max(free / 100))
+/// So much of what is lacking is in an account's first block: what a request holds is several times what it costs as a
+/// rule, so that this is enough for some dozens.
+const FIRST: u64 = 8;
+
+/// The block for someone who lacks an amount and whose last block was this. Each is twice as large as the last, so that who
+/// spends much seldom waits for one; and at most 1 % of what is free, so that many crashes never empty a budget. But it is
+/// never less than what is lacking, if there is so much.
+pub(super) fn share(free: u64, lacking: u64, last: u64) -> u64 {
+    let grown = last.saturating_mul(2);
+    let grown = grown.max(lacking.saturating_mul(FIRST));
+    free.min(lacking.max(grown.min(free / 100)))
 }
 
 /// The end of the window in which an hour lies.

@@ -35,7 +35,7 @@ async fn what_is_settled_survives_a_crash_at_once_and_is_entered_once() {
         let spent = "SELECT amount FROM spent WHERE scope = 0";
         assert_eq!(
             count(&folder, spent),
-            1_000,
+            80,
             "18, and what was left of the block"
         );
         ledger.crash();

@@ -86,7 +86,7 @@ impl Inner {
         state
             .books
             .iter()
-            .for_each(|book| book.bell.notify_waiters());
+            .for_each(|book| book.seldom.bell.notify_waiters());
         drop(state);
         self.ended.notify_all();
     }

@@ -83,7 +83,7 @@ impl Draw {
     /// Of a book's window.
     pub(super) fn of(book: &Book, hour: i64, amount: Amount) -> Self {
         Self {
-            account: Account::clone(&book.account),
+            account: book.seldom.account.clone(),
             series: book.series,
             start: book.start,
             hour,

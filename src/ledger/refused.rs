@@ -52,7 +52,8 @@ pub enum Refused {
 impl Refused {
     /// A book has no room.
     pub(super) fn of(book: &Book, hour: i64) -> Self {
-        let (scope, name) = (book.account.scope, book.account.name.clone());
+        let account = &book.seldom.account;
+        let (scope, name) = (account.scope, account.name.clone());
         let (limit, resets) = (book.budget.limit, resets(&book.budget, hour));
         match resets.filter(|_| scope.is_of_requests()) {
             Some(resets) => Self::Day {

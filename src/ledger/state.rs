@@ -59,9 +59,9 @@ pub(super) enum Behind {
     No,
 }
 
-/// After so many ticks without use an account gives its block back: a minute. To draw one anew costs a write that a request
-/// waits for; with many callers each comes seldom, and what a crash charges for a block is little in any case.
-pub(super) const IDLE: u64 = 240;
+/// After so many ticks without use an account gives its block back: an hour, and in tests less. To draw one anew costs a write
+/// that a request waits for; with many callers each comes seldom, and who comes seldom has a small block.
+pub(super) const IDLE: u64 = if cfg!(test) { 240 } else { 14_400 };
 
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
@@ -176,7 +176,7 @@ impl State {
         let hour = self.hour;
         let known = self.id(scope, name).and_then(|id| self.books.get(id));
         if let Some(book) = known {
-            return Account::clone(&book.account);
+            return book.seldom.account.clone();
         }
         let id = self.books.len();
         let account = Account {
@@ -305,7 +305,7 @@ impl State {
             if book.known == Known::Yes && book.left >= want.amount {
                 continue;
             }
-            book.wanted = book.wanted.saturating_add(want.amount);
+            book.seldom.wanted = book.seldom.wanted.saturating_add(want.amount);
             said.push((want.account.id, want.amount));
             let amount = match book.known {
                 Known::Asked => continue,
@@ -314,7 +314,7 @@ impl State {
                     book.spent = 0;
                     Amount::Read {
                         most: book.budget.limit.0.saturating_sub(book.held),
-                        wanted: book.wanted,
+                        wanted: book.seldom.wanted,
                     }
                 }
                 Known::Yes => {
@@ -322,7 +322,7 @@ impl State {
                     if block == 0 {
                         continue;
                     }
-                    book.pending = book.pending.saturating_add(block);
+                    book.seldom.pending = book.seldom.pending.saturating_add(block);
                     Amount::Exactly(block)
                 }
             };
@@ -336,7 +336,7 @@ impl State {
     pub(super) fn unsay(&mut self, said: &mut Said) {
         for (id, amount) in said.drain(..) {
             if let Some(book) = self.books.get_mut(id) {
-                book.wanted = book.wanted.saturating_sub(amount);
+                book.seldom.wanted = book.seldom.wanted.saturating_sub(amount);
             }
         }
     }
@@ -356,8 +356,9 @@ impl State {
                 book.known = Known::Yes;
                 book.spent = book.spent.saturating_add(spent);
             }
-            None => book.pending = book.pending.saturating_sub(granted.block),
+            None => book.seldom.pending = book.seldom.pending.saturating_sub(granted.block),
         }
+        book.seldom.last = granted.block;
         book.left = book.left.saturating_add(granted.block);
         book.used = self.ticks;
         self.warm_up(draw.account.id);
@@ -366,14 +367,14 @@ impl State {
     /// The store has answered, or cannot: whoever waits for that looks again.
     pub(super) fn ring(&self, account: &Account) {
         if let Some(book) = self.books.get(account.id) {
-            book.bell.notify_waiters();
+            book.seldom.bell.notify_waiters();
         }
     }
 
     /// What rings when the store has answered.
     pub(super) fn bell(&self, account: &Account) -> Option<Arc<Notify>> {
         let book = self.books.get(account.id)?;
-        Some(Arc::clone(&book.bell))
+        Some(Arc::clone(&book.seldom.bell))
     }
 
     /// Looks whether an account has to be told of, once something was spent from it.

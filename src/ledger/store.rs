@@ -297,7 +297,7 @@ fn grant(
         spent = spent.saturating_add(row.get::<_, i64>(0)?.unsigned_abs());
     }
     Ok(Granted {
-        block: share(most.saturating_sub(spent), wanted),
+        block: share(most.saturating_sub(spent), wanted, 0),
         spent: Some(spent),
     })
 }

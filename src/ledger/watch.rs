@@ -20,10 +20,10 @@ impl State {
         let books = &self.books;
         let in_force = |scope| {
             let books = books.iter().filter(|book| book.in_force);
-            books.filter(move |book| book.account.scope == scope)
+            books.filter(move |book| book.seldom.account.scope == scope)
         };
         let first = ORDER.into_iter().flat_map(in_force).take(MOST);
-        self.watched = first.map(|book| book.account.id).collect();
+        self.watched = first.map(|book| book.seldom.account.id).collect();
         for n in 0..self.watched.len() {
             self.look(n);
         }
