@@ -1,73 +1,135 @@
 //! Who shows which key? Callers by the digest of their key.
 //!
-//! A caller's digest stands beside the caller, so that with many keys a look at one is a look at one place in memory.
+//! A caller stands where its digest leads, so that with many keys a look at one is a look at one place in memory; and once
+//! there are many, that is on large pages, for which a processor seldom has to ask where they are.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use hugealloc::HugeAlloc;
 
 use super::{Caller, Digest};
 
 /// Callers, each with another key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bearers(HashSet<Bearer, BuildHasherDefault<AsItIs>>);
+pub(super) struct Bearers<C>(HashTable<C, HugeAlloc>);
 
-#[derive(Clone, Debug)]
-struct Bearer(Arc<Caller>);
-
-impl Borrow<Digest> for Bearer {
-    fn borrow(&self) -> &Digest {
-        &self.0.digest
-    }
-}
-
-impl Hash for Bearer {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.digest.hash(state);
-    }
-}
-
-impl PartialEq for Bearer {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest
-    }
-}
-
-impl Eq for Bearer {}
-
-impl Bearers {
+impl<C: Borrow<Caller>> Bearers<C> {
     /// Adds one, instead of whoever had that key. False if somebody had.
-    pub(super) fn add(&mut self, caller: Arc<Caller>) -> bool {
-        self.0.replace(Bearer(caller)).is_none()
-    }
-
-    /// Who has this key.
-    pub(super) fn get(&self, digest: &Digest) -> Option<&Arc<Caller>> {
-        self.0.get(digest).map(|bearer| &bearer.0)
-    }
-
-    pub(super) fn remove(&mut self, digest: &Digest) {
-        self.0.remove(digest);
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
-        self.0.iter().map(|bearer| &bearer.0)
-    }
-}
-
-/// Takes a digest for its own hash: it is one already, and nobody who asks can add to the ring.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, digest: &[u8]) {
-        if let Some(first) = digest.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
+    pub(super) fn add(&mut self, caller: C) -> bool {
+        let digest = caller.borrow().digest;
+        let entry = self.0.entry(hash(&digest), has(&digest), |other| {
+            hash(&other.borrow().digest)
+        });
+        match entry {
+            Entry::Occupied(mut other) => {
+                *other.get_mut() = caller;
+                false
+            }
+            Entry::Vacant(place) => {
+                place.insert(caller);
+                true
+            }
         }
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    /// Who has this key.
+    pub(super) fn get(&self, digest: &Digest) -> Option<&C> {
+        self.0.find(hash(digest), has(digest))
+    }
+
+    pub(super) fn remove(&mut self, digest: &Digest) {
+        if let Ok(entry) = self.0.find_entry(hash(digest), has(digest)) {
+            entry.remove();
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &C> {
+        self.0.iter()
+    }
+}
+
+/// Who shows a key.
+#[derive(Debug)]
+pub enum Bearer<'k> {
+    /// As the configuration has them, which a request keeps in any case.
+    Written(&'k Caller),
+    /// With a key that was made: those are swapped often, and no request keeps them all.
+    Made(Arc<Caller>),
+}
+
+impl Deref for Bearer<'_> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        match self {
+            Self::Written(caller) => caller,
+            Self::Made(caller) => caller,
+        }
+    }
+}
+
+fn has<C: Borrow<Caller>>(digest: &Digest) -> impl Fn(&C) -> bool {
+    move |caller| caller.borrow().digest == *digest
+}
+
+/// A digest is its own hash: it is one already, and nobody who asks can add to the ring.
+fn hash(digest: &Digest) -> u64 {
+    let [first, ..] = digest.0.as_chunks().0 else {
+        return 0;
+    };
+    u64::from_ne_bytes(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(n: u32) -> Caller {
+        Caller {
+            digest: Digest::of(&format!("sk-{n}")),
+            name: n.to_string().into(),
+            ..Caller::default()
+        }
+    }
+
+    fn named(bearers: &Bearers<Caller>, n: u32) -> Option<&str> {
+        bearers.get(&caller(n).digest).map(|it| &*it.name)
+    }
+
+    #[test]
+    fn many_are_told_apart_while_others_come_and_go() {
+        // So many that their memory grows from small pages to large ones.
+        const MANY: u32 = 20_000;
+        let mut bearers = Bearers::default();
+        assert!((0..MANY).all(|n| bearers.add(caller(n))));
+        for n in (0..MANY).step_by(2) {
+            bearers.remove(&caller(n).digest);
+        }
+        for n in 0..MANY {
+            let name = (n % 2 == 1).then(|| n.to_string());
+            assert_eq!(named(&bearers, n), name.as_deref());
+        }
+        assert_eq!(bearers.clone().iter().count(), MANY as usize / 2);
+        assert!((MANY..2 * MANY).all(|n| bearers.add(caller(n))));
+        assert!((MANY..2 * MANY).all(|n| named(&bearers, n).is_some()));
+    }
+
+    #[test]
+    fn whoever_is_added_last_has_the_key() {
+        let mut bearers = Bearers::default();
+        assert!(bearers.add(caller(1)));
+        let name = "other".into();
+        assert!(!bearers.add(Caller { name, ..caller(1) }));
+        assert_eq!(named(&bearers, 1), Some("other"));
+        assert_eq!(bearers.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_caller_takes_four_lines() {
+        assert_eq!((size_of::<Caller>(), align_of::<Caller>()), (256, 64));
     }
 }

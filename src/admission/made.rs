@@ -12,7 +12,7 @@ use super::{Caller, Digest, SHOWN};
 /// The keys that were made. Swapped whole when one is made or revoked.
 #[derive(Clone, Debug, Default)]
 pub struct MadeKeys {
-    pub(super) callers: Bearers,
+    pub(super) callers: Bearers<Arc<Caller>>,
     digests: HashMap<SmolStr, SmallVec<[Digest; 2]>>,
     /// Names of keys that are revoked, the configuration's included.
     pub(super) revoked: HashSet<SmolStr>,

@@ -19,15 +19,19 @@ mod waiting;
 mod window;
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::ledger::{Account, Scope};
+pub use bearers::Bearer;
 use bearers::Bearers;
 use http::{HeaderMap, HeaderName, header};
 use limits::{Gate, Left, Slots, Whose};
 pub use made::{MadeKeys, new_key};
+use prefetch_index::prefetch_index;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -82,36 +86,38 @@ impl Digest {
     }
 }
 
-/// Someone who may call.
+/// Someone who may call. In four lines of memory, and what is looked at first in the first: with many callers none of them is
+/// in any cache when it comes again.
 #[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
 pub struct Caller {
-    /// The key's name.
-    pub name: SmolStr,
     /// The digest of its key. Of whoever comes without one: nothing.
     pub digest: Digest,
-    /// What may be asked for: names, or patterns with `*`. None: everything.
-    pub models: Option<Vec<String>>,
     /// From when on the key is refused.
     pub expires: Option<SystemTime>,
-    /// The name of its team.
-    pub team: Option<Arc<str>>,
+    /// So many bytes of each body of its requests and of their answers are logged, at most. None: no text is.
+    pub log_bodies: Option<NonZeroUsize>,
+    /// Its share where requests wait in line; zero is one.
+    pub weight: u32,
+    /// Whether one of its accounts is of money.
+    pub has_budget: bool,
+    /// What is left does not cover a request: lower its output instead of refusing it.
+    pub clamps: bool,
+    /// It may have kept why a request went where it went.
+    pub explains: bool,
+    /// The key's name.
+    pub name: SmolStr,
     /// What it may spend from: its own accounts, its team's, and everybody's, as far as they have a budget or a limit on the
     /// requests of a day.
     pub accounts: SmallVec<[Account; 2]>,
-    /// Whether one of them is of money.
-    pub has_budget: bool,
     /// What it may do at once and in a minute: its own limits, then its team's.
-    pub gates: Vec<Arc<Gate>>,
-    /// What is left does not cover a request: lower its output instead of refusing it.
-    pub clamps: bool,
+    pub gates: Box<[Arc<Gate>]>,
+    /// The name of its team.
+    pub team: Option<Arc<str>>,
+    /// What may be asked for: names, or patterns with `*`. None: everything.
+    pub models: Option<Box<[String]>>,
     /// To what its requests are charged further, where they do not say themselves.
     pub tag: Option<Arc<str>>,
-    /// It may have kept why a request went where it went.
-    pub explains: bool,
-    /// So many bytes of each body of its requests and of their answers are logged, at most. None: no text is.
-    pub log_bodies: Option<usize>,
-    /// Its share where requests wait in line; zero is one.
-    pub weight: u32,
 }
 
 impl Caller {
@@ -120,6 +126,13 @@ impl Caller {
         let is_own = |gate: &Arc<Gate>| gate.whose() == Whose::Key;
         let is_of_day = |account: &Account| account.scope() == Scope::KeyRequests;
         self.gates.iter().any(is_own) || self.accounts.iter().any(is_of_day)
+    }
+
+    /// Begins to bring into the processor's cache what is looked at next: each look would wait for memory anew.
+    fn prefetch(&self) {
+        prefetch_index(from_ref(&self.name), 0);
+        prefetch_index(from_ref(&self.gates), 0);
+        prefetch_index(from_ref(&self.models), 0);
     }
 
     /// Whether what was made for a key, and its team, is this caller's, too.
@@ -155,12 +168,12 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// Every key, by digest.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    callers: Bearers,
-    open: Option<Arc<Caller>>,
+    callers: Bearers<Caller>,
+    open: Option<Caller>,
     /// It stays open, also when there are keys.
     is_open_for_good: bool,
-    /// The first of those that have limits of their own.
-    limited: Vec<Arc<Caller>>,
+    /// The keys of the first of those that have limits of their own.
+    limited: Vec<Digest>,
 }
 
 /// So many callers with limits of their own are looked at from outside.
@@ -178,27 +191,25 @@ pub enum UnknownKey {
 
 impl Keyring {
     /// Adds somebody, by the digest of their key. False if there is another with it.
-    pub fn add(&mut self, caller: Arc<Caller>) -> bool {
-        self.show(&caller);
+    pub fn add(&mut self, caller: Caller) -> bool {
+        if caller.has_limits() && self.limited.len() < SHOWN {
+            self.limited.push(caller.digest);
+        }
         self.callers.add(caller)
     }
 
     /// Lets in whoever comes, as this caller; until the first key is made, or for good.
-    pub fn open(&mut self, caller: Arc<Caller>, for_good: bool) {
-        self.show(&caller);
+    pub fn open(&mut self, caller: Caller, for_good: bool) {
         self.open = Some(caller);
         self.is_open_for_good = for_good;
     }
 
-    fn show(&mut self, caller: &Arc<Caller>) {
-        if caller.has_limits() && self.limited.len() < SHOWN {
-            self.limited.push(Arc::clone(caller));
-        }
-    }
-
-    /// The first thousand that have limits of their own.
-    pub fn limited(&self) -> impl Iterator<Item = &Arc<Caller>> {
-        self.limited.iter()
+    /// The first thousand keys that have limits of their own, and whoever comes without one, if that has.
+    pub fn limited(&self) -> impl Iterator<Item = &Caller> {
+        let keys = self.limited.iter();
+        let open = self.open.as_ref().filter(|open| open.has_limits());
+        keys.filter_map(|digest| self.callers.get(digest))
+            .chain(open)
     }
 
     /// Whether callers without a key are let in for good.
@@ -212,27 +223,27 @@ impl Keyring {
     }
 
     /// Everybody who has a key here.
-    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+    pub fn callers(&self) -> impl Iterator<Item = &Caller> {
         self.callers.iter()
     }
 
     /// Who has a key of this name, here or made, that is not revoked.
-    pub fn named<'k>(&'k self, name: &str, made: &'k MadeKeys) -> Option<&'k Arc<Caller>> {
-        let is_it = |caller: &&Arc<Caller>| *caller.name == *name;
+    pub fn named<'k>(&'k self, name: &str, made: &'k MadeKeys) -> Option<&'k Caller> {
+        let is_it = |caller: &&Caller| *caller.name == *name;
         let mut written = self.callers().filter(|it| !made.revoked.contains(&it.name));
         written
             .find(is_it)
-            .or_else(|| made.callers.iter().find(is_it))
+            .or_else(|| made.callers.iter().map(Arc::as_ref).find(is_it))
     }
 
     /// Whoever comes without one, if they are let in now.
-    pub fn let_in(&self, made: &MadeKeys) -> Option<&Arc<Caller>> {
+    pub fn let_in(&self, made: &MadeKeys) -> Option<&Caller> {
         let stays = self.is_open_for_good || !made.is_any;
         self.open.as_ref().filter(|_| stays)
     }
 
     /// Whoever comes without one, if they are let in.
-    pub fn anybody(&self) -> Option<&Arc<Caller>> {
+    pub fn anybody(&self) -> Option<&Caller> {
         self.open.as_ref()
     }
 
@@ -240,23 +251,28 @@ impl Keyring {
     ///
     /// A key is looked up by its digest, so how long that takes tells of a digest at most, from which no key can be found;
     /// and what is not valid takes the same way, whatever the reason.
-    pub fn identify(
-        &self,
+    pub fn identify<'k>(
+        &'k self,
         headers: &HeaderMap,
         made: &MadeKeys,
         now: impl Fn() -> SystemTime,
-    ) -> Result<Arc<Caller>, UnknownKey> {
+    ) -> Result<Bearer<'k>, UnknownKey> {
         let shown = token(headers).filter(|token| !token.is_empty());
         let known = shown.and_then(|token| {
             let digest = Digest::of(token);
             let written = self.callers.get(&digest);
             let written = written.filter(|caller| !made.revoked.contains(&caller.name));
-            written.or_else(|| made.callers.get(&digest))
+            let made = || made.callers.get(&digest).map(Arc::clone);
+            written
+                .map(Bearer::Written)
+                .or_else(|| made().map(Bearer::Made))
         });
+        if let Some(caller) = &known {
+            caller.prefetch();
+        }
         let valid = known.filter(|caller| caller.expires.is_none_or(|expires| now() < expires));
         valid
-            .or_else(|| self.let_in(made))
-            .map(Arc::clone)
+            .or_else(|| self.let_in(made).map(Bearer::Written))
             .ok_or(if shown.is_some() {
                 UnknownKey::Wrong
             } else {
@@ -412,13 +428,11 @@ mod tests {
 
     fn ring() -> Keyring {
         let mut ring = Keyring::default();
-        let caller = |key, name: &str, expires| {
-            Arc::new(Caller {
-                name: name.into(),
-                digest: Digest::of(key),
-                expires,
-                ..Caller::default()
-            })
+        let caller = |key, name: &str, expires| Caller {
+            name: name.into(),
+            digest: Digest::of(key),
+            expires,
+            ..Caller::default()
         };
         ring.add(caller("sk-ann", "ann", None));
         ring.add(caller("", "nobody", None));
@@ -462,12 +476,12 @@ mod tests {
     fn an_open_gateway_lets_in_whoever_comes_and_still_knows_its_keys() {
         let mut ring = ring();
         ring.open(
-            Arc::new(Caller {
+            Caller {
                 name: "open".into(),
                 models: None,
                 expires: None,
                 ..Caller::default()
-            }),
+            },
             false,
         );
         assert_eq!(who(&ring, "x-api-key", "whatever").as_deref(), Some("open"));

@@ -4,8 +4,11 @@
 //! to it that the disk knows of at least as much as is held here, so that a crash frees nothing. What a crash finds in them
 //! it charges; so they begin small, and only who spends much has large ones.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
+use hugealloc::HugeAlloc;
+use prefetch_index::prefetch_index;
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 
@@ -56,6 +59,10 @@ pub(super) struct Book {
     /// Whether it is on the list of those that may have something to give back.
     pub(super) warm: bool,
 }
+
+/// All of them. Once they are many they stand on large pages, for each is looked at now and then, and a processor would have to
+/// find its page first. Never made smaller: the allocator does not do that well.
+pub(super) type Books = allocator_api2::vec::Vec<Book, HugeAlloc>;
 
 /// What is looked at seldom of an account: when it draws a block, and when it is told of.
 #[derive(Debug)]
@@ -138,6 +145,12 @@ impl Book {
             used: 0,
             warm: false,
         }
+    }
+
+    /// Begins to bring it into the processor's cache.
+    pub(super) fn prefetch(&self) {
+        prefetch_index(from_ref(&self.hour), 0);
+        prefetch_index(from_ref(&self.series), 0);
     }
 
     pub(super) fn balance(&self) -> Balance {

@@ -86,6 +86,25 @@ async fn a_crash_charges_little_to_who_spent_little() {
     assert!(ledger.close());
 }
 
+#[test]
+fn many_accounts_stay_what_they_are_while_they_become_more() {
+    let folder = folder();
+    let ledger = open(&folder);
+    // So many that their memory grows from small pages to large ones.
+    let all = (1..=20_000).map(|n| {
+        let account = ledger.account(Scope::Key, &format!("key-{n}"));
+        (account, budget(n, Per::Day))
+    });
+    let all: Vec<_> = all.collect();
+    ledger.enforce(&all);
+    ledger.0.inner.with(|state| {
+        for (book, (account, budget)) in state.books.iter().zip(&all) {
+            assert_eq!((&book.seldom.account, book.budget), (account, *budget));
+        }
+        assert_eq!(state.books.len(), all.len());
+    });
+}
+
 proptest! {
     #[test]
     fn a_block_is_enough_and_no_more_than_a_hundredth(free: u64, lacking: u64, last: u64, shift in 0..64) {

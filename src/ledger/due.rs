@@ -16,7 +16,9 @@ use rusqlite::Error::{FromSqlConversionFailure, ToSqlConversionFailure};
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashMap;
+use hugealloc::HugeAlloc;
+use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::Scope;
@@ -39,7 +41,7 @@ const ALL: u8 = u8::MAX;
 pub(super) struct Due {
     /// What rows say that are not begun with, by scope and name. Owners stay in their places as long as they come again: what
     /// this takes of memory is taken once.
-    sums: [FxHashMap<Name, Sum>; Scope::ALL.len()],
+    sums: [HashMap<Name, Sum, FxBuildHasher, HugeAlloc>; Scope::ALL.len()],
     /// How many owners have something that is not begun with.
     owners: usize,
     /// How long the rows are that are not begun with.

@@ -44,6 +44,7 @@ use std::time::{Duration, SystemTime};
 use smol_str::SmolStr;
 
 use crate::usage::{Money, Usage};
+use book::Book;
 pub use hold::{Hold, Settling};
 use inner::Inner;
 pub use made::{KeyDigest, KeyError, Keys, MadeKey};
@@ -383,6 +384,14 @@ impl Ledger {
     /// Puts these budgets in force, beside those that are.
     pub fn allow(&self, budgets: &[(Account, Budget)]) {
         self.0.inner.with(|state| state.allow(budgets));
+    }
+
+    /// Something is set aside from these accounts soon: memory may begin to bring what is known of them. With many accounts
+    /// that takes longer than all that is done to it.
+    pub fn prefetch(&self, accounts: &[Account]) {
+        let state = self.0.inner.lock();
+        let books = accounts.iter().filter_map(|it| state.books.get(it.id));
+        books.for_each(Book::prefetch);
     }
 
     /// Sets an amount aside from each account, or from none; of those of requests it is one request. Without accounts it

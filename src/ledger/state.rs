@@ -7,11 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hugealloc::HugeAlloc;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 
-use super::book::{Book, Cut, Known, Part};
+use super::book::{Book, Books, Cut, Known, Part};
 use super::item::{Amount, Chores, Draw, Granted, Item, Settled};
 use super::window::hour_of;
 use super::{Account, Balance, Budget, Entry, Observed, Refused, Scope, Settings};
@@ -71,7 +72,7 @@ pub(super) const SUM: u64 = 1_200;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) books: Vec<Book>,
+    pub(super) books: Books,
     index: [HashMap<SmolStr, usize>; Scope::ALL.len()],
     /// Accounts that are looked at from outside.
     pub(super) watched: Vec<usize>,
@@ -110,7 +111,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(settings: &Settings, hour: i64, number: u64) -> Self {
         Self {
-            books: Vec::new(),
+            books: Books::new_in(HugeAlloc),
             index: Default::default(),
             watched: Vec::new(),
             warm: VecDeque::new(),

@@ -219,7 +219,7 @@ impl<'c> Compiler<'c> {
         // One of all those that may ask for the same; and whoever is given a key later, if they then have a budget.
         let spenders = keyring.callers().chain(keyring.anybody());
         let spenders = spenders.filter(|it| it.has_budget);
-        let spenders: BTreeMap<_, &Caller> = spenders.map(|it| (&it.models, &**it)).collect();
+        let spenders: BTreeMap<_, &Caller> = spenders.map(|it| (&it.models, it)).collect();
         let (defaults, total) = (&self.config.defaults, &self.config.total);
         let is_everybodys = defaults.budget.is_some() || total.budget.is_some();
         let mut found: BTreeMap<Gap<'c>, Vec<(String, &str)>> = BTreeMap::new();

@@ -3,6 +3,7 @@
 //! Keys that are made while the gateway runs say the same in the same words, and become callers in the same way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -176,7 +177,7 @@ impl Common {
         Caller {
             name: same.unwrap_or_else(|| name.into()),
             digest,
-            models: key.models.clone(),
+            models: key.models.as_deref().map(Box::from),
             expires: key
                 .expires
                 .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),
@@ -230,8 +231,8 @@ impl Compiler<'_> {
                 budget,
                 &mut self.budgets,
             );
-            caller.log_bodies = entry.log_bodies;
-            if !keyring.add(Arc::new(caller)) {
+            caller.log_bodies = entry.log_bodies.and_then(NonZeroUsize::new);
+            if !keyring.add(caller) {
                 self.flaw(["keys", name, "key"], "another entry has the same key");
             }
         }
@@ -244,7 +245,7 @@ impl Compiler<'_> {
                 None,
                 &mut self.budgets,
             );
-            keyring.open(Arc::new(caller), self.config.server.open == Open::Yes);
+            keyring.open(caller, self.config.server.open == Open::Yes);
         }
         (keyring, common)
     }

@@ -181,7 +181,7 @@ pub fn list(plan: &Plan, keys: &Keys, now: SystemTime) -> Result<Vec<Listed>, No
             source: "file",
             state: state(&caller.name, expires),
             team: caller.team.as_deref().map(str::to_owned),
-            models: caller.models.clone(),
+            models: caller.models.as_deref().map(<[String]>::to_vec),
             expires,
             weight: Some(caller.weight).filter(|weight| *weight > 1),
             explain: caller.explains,

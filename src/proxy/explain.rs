@@ -16,7 +16,7 @@ use super::destination::{destination, nobody, onward};
 use super::funds::{self, Taken, Wanted};
 use super::instead::{Hops, Turned};
 use super::{admit, model, own, whole};
-use crate::admission::{Caller, UnknownKey};
+use crate::admission::{Caller, MadeKeys, UnknownKey};
 use crate::envelope::Envelope;
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -71,10 +71,10 @@ pub async fn explain(gateway: &Gateway, question: &Question) -> Value {
     let telemetry = &gateway.state.telemetry;
     let mut record = telemetry.rehearse(Instant::now(), question.endpoint.name());
     found.insert("endpoint".into(), question.endpoint.name().into());
-    let plan = gateway.plan();
-    let rejected = match who(gateway, &plan, question.key.as_deref()) {
+    let (plan, made) = (gateway.plan(), gateway.state.made.load_full());
+    let rejected = match who(gateway, (&plan, &made), question.key.as_deref()) {
         Ok(caller) => {
-            let walked = walk(gateway, &plan, &caller, question, &mut found, &mut record);
+            let walked = walk(gateway, &plan, caller, question, &mut found, &mut record);
             walked.await.err().map(|rejection| told(&rejection))
         }
         Err(why) => {
@@ -243,13 +243,16 @@ async fn one(
 }
 
 /// Who would ask; or why nobody can, in words for an operator: a client hears less.
-fn who(gateway: &Gateway, plan: &Plan, name: Option<&str>) -> Result<Arc<Caller>, String> {
-    let made = gateway.state.made.load();
+fn who<'k>(
+    gateway: &Gateway,
+    (plan, made): (&'k Plan, &'k MadeKeys),
+    name: Option<&str>,
+) -> Result<&'k Caller, String> {
     let Some(name) = name else {
-        let anybody = plan.keyring.let_in(&made).cloned();
+        let anybody = plan.keyring.let_in(made);
         return anybody.ok_or_else(|| "callers without a key are not let in: name one".into());
     };
-    let caller = plan.keyring.named(name, &made).cloned();
+    let caller = plan.keyring.named(name, made);
     let caller = caller.ok_or_else(|| format!("there is no key `{name}`, or it is revoked"))?;
     match caller.expires {
         Some(expires) if expires <= (gateway.wall)() => {

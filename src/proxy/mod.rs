@@ -30,7 +30,7 @@ use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::admission::limits;
-use crate::admission::{Caller, Permit, Share, UnknownKey};
+use crate::admission::{Bearer, Caller, Permit, Share, UnknownKey};
 use crate::envelope::{self, Envelope};
 use crate::gateway::Gateway;
 use crate::plan::Plan;
@@ -245,6 +245,7 @@ where
 {
     let gateway = &worker.gateway;
     let plan = gateway.plan();
+    let identify = |record| identify(gateway, &plan, &head.headers, record);
     let page = plan.door.admit(head.version, &head.uri, &head.headers)?;
     if let Some(page) = page {
         record.page = Some(page.clone());
@@ -259,7 +260,7 @@ where
         )),
         Endpoint::Ready => Ok(Answered::said(catalogue::health(StatusCode::OK))),
         Endpoint::Models => {
-            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let caller = identify(record)?;
             Ok(Answered::said(catalogue::models(
                 &plan,
                 &gateway.state,
@@ -267,20 +268,20 @@ where
             )))
         }
         Endpoint::Model => {
-            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let caller = identify(record)?;
             catalogue::model(&plan, &gateway.state, &caller, head.uri.path()).map(Answered::said)
         }
         Endpoint::Voices => {
-            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let caller = identify(record)?;
             voices::all(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
         }
         Endpoint::Voice => {
-            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let caller = identify(record)?;
             voices::one(&plan, &gateway.state, &caller, &head.uri).map(Answered::said)
         }
         Endpoint::Response => stored::ask(worker, &plan, head, record).await,
         Endpoint::Usage => {
-            let caller = identify(gateway, &plan, &head.headers, record)?;
+            let caller = identify(record)?;
             Ok(Answered::said(own::usage(gateway, &caller, record).await))
         }
         endpoint => forward(worker, &plan, endpoint, (head, body), presence, record).await,
@@ -301,7 +302,8 @@ where
 {
     // Who asks, and is there room?
     let gateway = &worker.gateway;
-    let caller = &identify(gateway, plan, &head.headers, record)?;
+    let caller = &*identify(gateway, plan, &head.headers, record)?;
+    gateway.state.ledger.prefetch(&caller.accounts);
     let mut taken = admit(gateway, plan, caller, record)?;
 
     // What is asked?
@@ -428,12 +430,12 @@ fn model(envelope: &Envelope) -> Result<Cow<'_, str>, Rejection> {
 }
 
 /// Who asks.
-fn identify(
+fn identify<'k>(
     gateway: &Gateway,
-    plan: &Plan,
+    plan: &'k Plan,
     headers: &HeaderMap,
     record: &mut Record,
-) -> Result<Arc<Caller>, Rejection> {
+) -> Result<Bearer<'k>, Rejection> {
     let made = gateway.state.made.load();
     match plan.keyring.identify(headers, &made, &gateway.wall) {
         Ok(caller) => {

@@ -21,7 +21,7 @@ pub(super) async fn ask(
     head: &Parts,
     record: &mut Record,
 ) -> Result<Answered, Rejection> {
-    let caller = &identify(gateway, plan, &head.headers, record)?;
+    let caller = &*identify(gateway, plan, &head.headers, record)?;
     let mut taken = admit(gateway, plan, caller, record)?;
     let stored = Stored::at(head.uri.path()).ok_or(NoEndpoint::Path)?;
     if wants_stream(&head.uri) {

@@ -1,5 +1,6 @@
 //! What happened to one request: written along the way, and told once, when it ends.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -144,13 +145,13 @@ impl Record {
     }
 
     /// Who asks is known, by this name; and how many bytes of each body are logged, if any are.
-    pub fn is_called_by(&mut self, key: &SmolStr, logged: Option<usize>) {
+    pub fn is_called_by(&mut self, key: &SmolStr, logged: Option<NonZeroUsize>) {
         self.label = self.telemetry.metrics.label_of(key);
         self.key = Some(key.clone());
         if let Some(most) = logged
             && self.telemetry.lines.is_some()
         {
-            self.said = Some(Said::of(most, &self.telemetry.room));
+            self.said = Some(Said::of(most.get(), &self.telemetry.room));
         }
     }
 
