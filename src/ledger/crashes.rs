@@ -4,6 +4,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
+use super::faults::logged;
 use super::item::{Granted, Item};
 use super::state::{Parts, Said, State, Taken, Want};
 use super::tests::{NOON, at, budget, count, entry, flush, folder, now, open, settings, spend};
@@ -40,6 +41,25 @@ async fn what_is_settled_survives_a_crash_at_once_and_is_entered_once() {
         );
         ledger.crash();
     }
+}
+
+#[test]
+fn of_many_accounts_a_crash_is_told_in_few_lines() {
+    let folder = folder();
+    let ledger = open(&folder);
+    for n in 0..50 {
+        let name = format!("key-{n}");
+        let account = ledger.given(Scope::Key, &name, budget(100_000, Per::Month));
+        runtime().block_on(spend(&ledger, &[account], 10, 0, now()));
+    }
+    flush(&ledger);
+    ledger.crash();
+    let (_ledger, told) = logged(&folder, || open(&folder));
+    assert_eq!(told.matches("unsettled, which count as spent").count(), 20);
+    assert_eq!(told.matches("30 more accounts").count(), 1);
+    assert_eq!(told.lines().count(), 21, "{told}");
+    let charged = "SELECT count(*) FROM entry WHERE \"end\" = 'crashed' AND cost = 80";
+    assert_eq!(count(&folder, charged), 50);
 }
 
 #[tokio::test]

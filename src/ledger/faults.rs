@@ -408,7 +408,7 @@ async fn every_seat_is_free_again_when_its_hold_has_ended() {
 }
 
 /// What is logged while something is done on this thread.
-fn logged<R>(folder: &tempfile::TempDir, steps: impl FnOnce() -> R) -> (R, String) {
+pub(super) fn logged<R>(folder: &tempfile::TempDir, steps: impl FnOnce() -> R) -> (R, String) {
     let path = folder.path().join("log");
     let file = Arc::new(fs::File::create(&path).unwrap());
     let lines = tracing_subscriber::fmt().with_writer(file).finish();

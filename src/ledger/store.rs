@@ -302,6 +302,9 @@ fn grant(
     })
 }
 
+/// Of so many accounts the log tells one by one what a crash left; with many keys it would be full of them.
+const TOLD: usize = 20;
+
 /// What a crash left of each lease counts as spent.
 fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut read =
@@ -309,6 +312,7 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut add = tx.prepare(ADD_SPENT)?;
     let mut rows = read.query([])?;
     let mut chunk = Chunk::default();
+    let mut charged = 0;
     while let Some(row) = rows.next()? {
         let (number, name, start): (u8, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (amount, hour): (i64, i64) = (row.get(3)?, row.get(4)?);
@@ -316,27 +320,44 @@ fn charge(tx: &Transaction<'_>) -> rusqlite::Result<()> {
             continue;
         };
         add.execute(params![scope as i64, name, hour, amount])?;
-        if scope.is_of_requests() {
-            tracing::warn!(
-                scope = scope.name(),
-                name,
-                "a crash left {amount} requests uncounted, which count as made"
-            );
-            continue;
+        if !scope.is_of_requests() {
+            chunk.charge((scope, &name), hour * 3_600_000, amount)?;
         }
-        chunk.charge((scope, &name), hour * 3_600_000, amount)?;
-        tracing::warn!(
-            scope = scope.name(),
-            name,
-            window = start,
-            "a crash left {} US dollars unsettled, which count as spent",
-            Money(amount.unsigned_abs())
-        );
+        charged += 1;
+        if charged <= TOLD {
+            tell(scope, &name, start, amount.unsigned_abs());
+        }
     }
     drop(rows);
     chunk.write(tx)?;
     tx.execute("DELETE FROM lease_base", [])?;
+    let more = charged.saturating_sub(TOLD);
+    if more > 0 {
+        tracing::warn!(
+            "a crash left something of {more} more accounts, which counts as spent or made as well"
+        );
+    }
     Ok(())
+}
+
+/// Says what a crash left of a lease.
+fn tell(scope: Scope, name: &str, start: i64, amount: u64) {
+    let whose = scope.name();
+    if scope.is_of_requests() {
+        tracing::warn!(
+            scope = whose,
+            name,
+            "a crash left {amount} requests uncounted, which count as made"
+        );
+    } else {
+        tracing::warn!(
+            scope = whose,
+            name,
+            window = start,
+            "a crash left {} US dollars unsettled, which count as spent",
+            Money(amount)
+        );
+    }
 }
 
 pub(super) fn about(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
