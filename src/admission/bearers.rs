@@ -18,6 +18,11 @@ use super::{Caller, Digest};
 pub(super) struct Bearers<C>(HashTable<C, HugeAlloc>);
 
 impl<C: Borrow<Caller>> Bearers<C> {
+    /// With room for so many.
+    pub(super) fn with_capacity(most: usize) -> Self {
+        Self(HashTable::with_capacity_in(most, HugeAlloc))
+    }
+
     /// Adds one, instead of whoever had that key. False if somebody had.
     pub(super) fn add(&mut self, caller: C) -> bool {
         let digest = caller.borrow().digest;

@@ -190,6 +190,14 @@ pub enum UnknownKey {
 }
 
 impl Keyring {
+    /// With room for so many: to make room later would move all of them.
+    pub fn with_capacity(most: usize) -> Self {
+        Self {
+            callers: Bearers::with_capacity(most),
+            ..Self::default()
+        }
+    }
+
     /// Adds somebody, by the digest of their key. False if there is another with it.
     pub fn add(&mut self, caller: Caller) -> bool {
         if caller.has_limits() && self.limited.len() < SHOWN {

@@ -207,7 +207,7 @@ impl Compiler<'_> {
     /// Callers by their keys, and what they have in common.
     pub(super) fn keyring(&mut self) -> (Keyring, Common) {
         let common = self.common();
-        let mut keyring = Keyring::default();
+        let mut keyring = Keyring::with_capacity(self.config.keys.len());
         for (name, entry) in &self.config.keys {
             self.flaws.extend(common.flaws(name, entry));
             // It goes into labels, lines and tables.
