@@ -254,6 +254,13 @@ impl Book {
         cut.map(|cut| Cut { spent, ..cut })
     }
 
+    /// Gives back what is more than 1 % of what is free.
+    pub(super) fn trim(&mut self) -> Option<Cut> {
+        let rest = self.left.saturating_sub(self.room() / 100);
+        self.left -= rest;
+        Cut::of(&self.seldom.account, self.start, rest)
+    }
+
     /// Takes an amount from the block. The caller has seen that it is there, and has at hand whose it is.
     pub(super) fn take(&mut self, Want { account, amount }: Want<'_>) -> Part {
         self.left = self.left.saturating_sub(amount);

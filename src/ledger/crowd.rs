@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::book::share;
-use super::state::IDLE;
+use super::state::{IDLE, REST};
 use super::tests::{budget, count, flush, folder, now, open, pass, spend};
 use super::*;
 
@@ -39,6 +39,29 @@ async fn an_account_that_is_used_every_ten_seconds_keeps_its_block_and_gives_it_
     pass(&ledger, 2 * IDLE, now());
     flush(&ledger);
     assert_eq!(count(&folder, "SELECT count(*) FROM lease"), 0);
+}
+
+#[tokio::test]
+async fn what_many_needed_at_once_is_given_back_soon_and_the_rest_is_kept() {
+    let folder = folder();
+    let ledger = open(&folder);
+    let accounts = [ledger.given(Scope::Key, "ann", budget(10_000, Per::Day))];
+    let mut holds = Vec::new();
+    for _ in 0..50 {
+        holds.push(ledger.hold(&accounts, Money(30), now()).await.unwrap());
+    }
+    drop(holds);
+    let drawn = || {
+        flush(&ledger);
+        count(&folder, "SELECT sum(amount) FROM lease")
+    };
+    assert!(drawn() >= 1_500);
+    pass(&ledger, REST, now());
+    assert_eq!(drawn(), 100);
+    pass(&ledger, IDLE - REST - 1, now());
+    assert_eq!(drawn(), 100);
+    pass(&ledger, REST, now());
+    assert_eq!(drawn(), 0);
 }
 
 #[tokio::test]

@@ -61,8 +61,11 @@ pub(super) enum Behind {
 }
 
 /// After so many ticks without use an account gives its block back: an hour, and in tests less. To draw one anew costs a write
-/// that a request waits for; with many callers each comes seldom, and who comes seldom has a small block.
-pub(super) const IDLE: u64 = if cfg!(test) { 240 } else { 14_400 };
+/// that a request waits for, and who comes seldom has a small one.
+pub(super) const IDLE: u64 = if cfg!(test) { 480 } else { 14_400 };
+
+/// After so many it gives back what is more than a block may be, for so many were under way at once: a minute.
+pub(super) const REST: u64 = 240;
 
 /// After so many ticks it is looked for what is too old to be kept.
 const SWEEP: u64 = 240;
@@ -393,7 +396,7 @@ impl State {
             && book.has_to_give()
         {
             book.warm = true;
-            self.warm.push_back((self.ticks + IDLE, id));
+            self.warm.push_back((self.ticks + REST, id));
         }
     }
 
@@ -476,13 +479,14 @@ impl State {
             let Some(book) = self.book(id, hour) else {
                 continue;
             };
-            book.warm = book.used + IDLE > now;
-            if book.warm {
-                self.warm.push_back((now + IDLE, id));
-            } else {
-                let back = book.give_back();
-                self.queue.extend(back.map(Item::Back));
-            }
+            let back = match now.saturating_sub(book.used) {
+                IDLE.. => book.give_back(),
+                REST.. => book.trim(),
+                _ => None,
+            };
+            book.warm = false;
+            self.queue.extend(back.map(Item::Back));
+            self.warm_up(id);
         }
         std::mem::take(&mut self.warnings)
     }
