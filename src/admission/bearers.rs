@@ -3,9 +3,7 @@
 //! A caller stands where its digest leads, so that with many keys a look at one is a look at one place in memory; and once
 //! there are many, that is on large pages, for which a processor seldom has to ask where they are.
 
-use std::borrow::Borrow;
 use std::ops::Deref;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -15,21 +13,19 @@ use super::{Caller, Digest};
 
 /// Callers, each with another key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bearers<C>(HashTable<C, HugeAlloc>);
+pub(super) struct Bearers(HashTable<Caller, HugeAlloc>);
 
-impl<C: Borrow<Caller>> Bearers<C> {
+impl Bearers {
     /// With room for so many.
     pub(super) fn with_capacity(most: usize) -> Self {
         Self(HashTable::with_capacity_in(most, HugeAlloc))
     }
 
     /// Adds one, instead of whoever had that key. False if somebody had.
-    pub(super) fn add(&mut self, caller: C) -> bool {
-        let digest = caller.borrow().digest;
-        let entry = self.0.entry(hash(&digest), has(&digest), |other| {
-            hash(&other.borrow().digest)
-        });
-        match entry {
+    pub(super) fn add(&mut self, caller: Caller) -> bool {
+        let digest = caller.digest;
+        let rehash = |other: &Caller| hash(&other.digest);
+        match self.0.entry(hash(&digest), has(&digest), rehash) {
             Entry::Occupied(mut other) => {
                 *other.get_mut() = caller;
                 false
@@ -42,7 +38,7 @@ impl<C: Borrow<Caller>> Bearers<C> {
     }
 
     /// Who has this key.
-    pub(super) fn get(&self, digest: &Digest) -> Option<&C> {
+    pub(super) fn get(&self, digest: &Digest) -> Option<&Caller> {
         self.0.find(hash(digest), has(digest))
     }
 
@@ -52,9 +48,22 @@ impl<C: Borrow<Caller>> Bearers<C> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &C> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Caller> {
         self.0.iter()
     }
+}
+
+fn has(digest: &Digest) -> impl Fn(&Caller) -> bool {
+    move |caller| caller.digest == *digest
+}
+
+/// A digest is its own hash: it is one already, and nobody who asks can add to the ring.
+fn hash(digest: &Digest) -> u64 {
+    digest
+        .0
+        .first_chunk()
+        .copied()
+        .map_or(0, u64::from_ne_bytes)
 }
 
 /// Who shows a key.
@@ -62,8 +71,9 @@ impl<C: Borrow<Caller>> Bearers<C> {
 pub enum Bearer<'k> {
     /// As the configuration has them, which a request keeps in any case.
     Written(&'k Caller),
-    /// With a key that was made: those are swapped often, and no request keeps them all.
-    Made(Arc<Caller>),
+    /// With a key that was made: a copy. Those are swapped whole at each change, and a request that waits for long must not
+    /// keep them all.
+    Made(Box<Caller>),
 }
 
 impl Deref for Bearer<'_> {
@@ -75,18 +85,6 @@ impl Deref for Bearer<'_> {
             Self::Made(caller) => caller,
         }
     }
-}
-
-fn has<C: Borrow<Caller>>(digest: &Digest) -> impl Fn(&C) -> bool {
-    move |caller| caller.borrow().digest == *digest
-}
-
-/// A digest is its own hash: it is one already, and nobody who asks can add to the ring.
-fn hash(digest: &Digest) -> u64 {
-    let [first, ..] = digest.0.as_chunks().0 else {
-        return 0;
-    };
-    u64::from_ne_bytes(*first)
 }
 
 #[cfg(test)]
@@ -101,7 +99,7 @@ mod tests {
         }
     }
 
-    fn named(bearers: &Bearers<Caller>, n: u32) -> Option<&str> {
+    fn named(bearers: &Bearers, n: u32) -> Option<&str> {
         bearers.get(&caller(n).digest).map(|it| &*it.name)
     }
 

@@ -1,7 +1,6 @@
 //! Who has a key that was made while the gateway ran, or beside it?
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -12,23 +11,23 @@ use super::{Caller, Digest, SHOWN};
 /// The keys that were made. Swapped whole when one is made or revoked.
 #[derive(Clone, Debug, Default)]
 pub struct MadeKeys {
-    pub(super) callers: Bearers<Arc<Caller>>,
+    pub(super) callers: Bearers,
     digests: HashMap<SmolStr, SmallVec<[Digest; 2]>>,
     /// Names of keys that are revoked, the configuration's included.
     pub(super) revoked: HashSet<SmolStr>,
     /// Whether there ever was one.
     pub(super) is_any: bool,
-    /// The first of those that have limits of their own.
-    limited: BTreeMap<SmolStr, Arc<Caller>>,
+    /// The keys of the first of those that have limits of their own.
+    limited: BTreeMap<SmolStr, Digest>,
 }
 
 impl MadeKeys {
     /// Lets in somebody by these keys, and by none that it had before.
-    pub fn admit(&mut self, keys: impl IntoIterator<Item = Arc<Caller>>, name: &SmolStr) {
+    pub fn admit(&mut self, keys: impl IntoIterator<Item = Caller>, name: &SmolStr) {
         self.remove(name);
         for caller in keys {
             if caller.has_limits() && self.limited.len() < SHOWN {
-                self.limited.insert(name.clone(), Arc::clone(&caller));
+                self.limited.insert(name.clone(), caller.digest);
             }
             let digests = self.digests.entry(name.clone()).or_default();
             digests.push(caller.digest);
@@ -48,8 +47,9 @@ impl MadeKeys {
     }
 
     /// The first thousand that have limits of their own.
-    pub fn limited(&self) -> impl Iterator<Item = &Arc<Caller>> {
-        self.limited.values()
+    pub fn limited(&self) -> impl Iterator<Item = &Caller> {
+        let keys = self.limited.values();
+        keys.filter_map(|digest| self.callers.get(digest))
     }
 
     fn remove(&mut self, name: &SmolStr) {

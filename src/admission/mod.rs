@@ -115,7 +115,7 @@ pub struct Caller {
     /// The name of its team.
     pub team: Option<Arc<str>>,
     /// What may be asked for: names, or patterns with `*`. None: everything.
-    pub models: Option<Box<[String]>>,
+    pub models: Option<Arc<[String]>>,
     /// To what its requests are charged further, where they do not say themselves.
     pub tag: Option<Arc<str>>,
 }
@@ -168,7 +168,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// Every key, by digest.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    callers: Bearers<Caller>,
+    callers: Bearers,
     open: Option<Caller>,
     /// It stays open, also when there are keys.
     is_open_for_good: bool,
@@ -241,7 +241,7 @@ impl Keyring {
         let mut written = self.callers().filter(|it| !made.revoked.contains(&it.name));
         written
             .find(is_it)
-            .or_else(|| made.callers.iter().map(Arc::as_ref).find(is_it))
+            .or_else(|| made.callers.iter().find(is_it))
     }
 
     /// Whoever comes without one, if they are let in now.
@@ -270,7 +270,7 @@ impl Keyring {
             let digest = Digest::of(token);
             let written = self.callers.get(&digest);
             let written = written.filter(|caller| !made.revoked.contains(&caller.name));
-            let made = || made.callers.get(&digest).map(Arc::clone);
+            let made = || made.callers.get(&digest).cloned().map(Box::new);
             written
                 .map(Bearer::Written)
                 .or_else(|| made().map(Bearer::Made))

@@ -61,7 +61,7 @@ pub(super) struct Book {
 }
 
 /// All of them. Once they are many they stand on large pages, for each is looked at now and then, and a processor would have to
-/// find its page first. Never made smaller: the allocator does not do that well.
+/// find its page first.
 pub(super) type Books = allocator_api2::vec::Vec<Book, HugeAlloc>;
 
 /// What is looked at seldom of an account: when it draws a block, and when it is told of.
@@ -342,8 +342,8 @@ impl Book {
     }
 }
 
-/// So much of what is lacking is in an account's first block: what a request holds is several times what it costs as a
-/// rule, so that this is enough for some dozens.
+/// A first block is so many times what is lacking. That is what a request holds, which as a rule is several times what it
+/// costs; so this is enough for some dozens.
 const FIRST: u64 = 8;
 
 /// The block for someone who lacks an amount and whose last block was this. Each is twice as large as the last, so that who

@@ -40,7 +40,7 @@ const ALL: u8 = u8::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Due {
     /// What rows say that are not begun with, by scope and name. Owners stay in their places as long as they come again: what
-    /// this takes of memory is taken once.
+    /// this takes of memory is taken once, and on large pages, once it is much.
     sums: [HashMap<Name, Sum, FxBuildHasher, HugeAlloc>; Scope::ALL.len()],
     /// How many owners have something that is not begun with.
     owners: usize,

@@ -177,7 +177,7 @@ impl Common {
         Caller {
             name: same.unwrap_or_else(|| name.into()),
             digest,
-            models: key.models.as_deref().map(Box::from),
+            models: key.models.as_deref().map(Arc::from),
             expires: key
                 .expires
                 .map(|day| SystemTime::UNIX_EPOCH + Duration::from_secs(day.starts)),

@@ -3,7 +3,6 @@
 //! What such a key may do is said in the words of gateway.toml, so it is read, checked and compiled as if it stood there.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::fmt_http_date;
@@ -251,7 +250,7 @@ impl Plan {
         state: &State,
         row: &MadeKey,
         budgets: &mut Budgets,
-    ) -> Result<Vec<Arc<Caller>>, String> {
+    ) -> Result<Vec<Caller>, String> {
         let Some(digest) = row.digest else {
             return Ok(Vec::new());
         };
@@ -271,13 +270,13 @@ impl Plan {
         let mut bearers = Vec::new();
         if let Some((older, until)) = row.older {
             let expires = caller.expires.map_or(until, |expires| expires.min(until));
-            bearers.push(Arc::new(Caller {
+            bearers.push(Caller {
                 digest: older.into(),
                 expires: Some(expires),
                 ..caller.clone()
-            }));
+            });
         }
-        bearers.push(Arc::new(caller));
+        bearers.push(caller);
         Ok(bearers)
     }
 }

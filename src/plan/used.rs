@@ -63,10 +63,7 @@ impl Plan {
         wall: SystemTime,
     ) -> Vec<(SmolStr, &'static str, u64)> {
         let made = state.made.load();
-        let callers = self
-            .keyring
-            .limited()
-            .chain(made.limited().map(Arc::as_ref));
+        let callers = self.keyring.limited().chain(made.limited());
         let metrics = &state.telemetry.metrics;
         let mut left = Vec::new();
         for caller in callers.filter(|caller| metrics.is_labelled(&caller.name)) {
