@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
-use crate::admission::{InFlight, MadeKeys, Memory};
+use crate::admission::{InFlight, Memory, Register};
 use crate::config::{Config, Diagnostic};
 use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
@@ -36,8 +36,7 @@ const GUESSES: NonZeroU32 = match NonZeroU32::new(60) {
 /// Everything that runs.
 pub struct Gateway {
     plan: ArcSwap<Plan>,
-    /// As of which version the keys that were made are let in.
-    made: Mutex<i64>,
+    made: Mutex<Made>,
     /// What time it is.
     pub wall: Wall,
     /// What outlives plans.
@@ -48,6 +47,14 @@ pub struct Gateway {
     pub finishing: InFlight,
     /// No new work is welcome: readiness is down.
     pub draining: AtomicBool,
+}
+
+/// The keys that were made and are let in.
+#[derive(Default)]
+struct Made {
+    /// Of the ledger, as of which they are.
+    version: i64,
+    register: Register,
 }
 
 impl Gateway {
@@ -127,28 +134,27 @@ impl Gateway {
     /// Lets in whoever was made since this was asked last, and no longer whoever was revoked. Reads the ledger: never on a
     /// thread that serves clients.
     pub fn admit_made(&self) -> Result<(), KeyError> {
-        let mut seen = self.seen();
-        self.admit_after(*seen, &mut seen)
+        let mut made = self.made();
+        self.admit_after(made.version, &mut made)
     }
 
-    fn seen(&self) -> MutexGuard<'_, i64> {
+    fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was made after a version; what was before stays as it is, unless that is nothing.
-    fn admit_after(&self, version: i64, seen: &mut i64) -> Result<(), KeyError> {
+    fn admit_after(&self, version: i64, made: &mut Made) -> Result<(), KeyError> {
         let (latest, changed) = self.state.ledger.keys().since(version)?;
         if changed.is_empty() {
             return Ok(());
         }
-        let mut made = match version {
-            0 => MadeKeys::default(),
-            _ => MadeKeys::clone(&self.state.made.load()),
-        };
-        self.plan().admit(&self.state, &changed, &mut made);
-        self.state.made.store(Arc::new(made));
-        if *seen != latest {
-            *seen = latest;
+        if version == 0 {
+            made.register = Register::default();
+        }
+        self.plan().admit(&self.state, &changed, &mut made.register);
+        self.state.made.store(Arc::new(made.register.keys()));
+        if made.version != latest {
+            made.version = latest;
             tracing::info!(
                 keys = changed.len(),
                 "keys were made, given anew or revoked"
@@ -172,13 +178,13 @@ impl Gateway {
             "refused"
         };
         self.state.telemetry.metrics.reloaded(outcome);
-        let mut seen = self.seen();
+        let mut made = self.made();
         let before = self.plan.swap(Arc::new(compiled?));
         // By what the new plan says of teams and defaults.
-        if let Err(error) = self.admit_after(0, &mut seen) {
+        if let Err(error) = self.admit_after(0, &mut made) {
             tracing::error!(%error, "keys that were made go on as before");
         }
-        drop(seen);
+        drop(made);
         let now = Instant::now();
         self.state.gates.enforce(now);
         self.state.gates.prune(now);

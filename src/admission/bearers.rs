@@ -71,8 +71,8 @@ fn hash(digest: &Digest) -> u64 {
 pub enum Bearer<'k> {
     /// As the configuration has them, which a request keeps in any case.
     Written(&'k Caller),
-    /// With a key that was made: a copy. Those are swapped whole at each change, and a request that waits for long must not
-    /// keep them all.
+    /// With a key that was made: a copy. Those are swapped at each change, and a request that waits for long must not keep
+    /// them all.
     Made(Box<Caller>),
 }
 

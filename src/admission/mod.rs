@@ -30,7 +30,7 @@ pub use bearers::Bearer;
 use bearers::Bearers;
 use http::{HeaderMap, HeaderName, header};
 use limits::{Gate, Left, Slots, Whose};
-pub use made::{MadeKeys, new_key};
+pub use made::{MadeKeys, Register, new_key};
 use prefetch_index::prefetch_index;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
@@ -239,9 +239,7 @@ impl Keyring {
     pub fn named<'k>(&'k self, name: &str, made: &'k MadeKeys) -> Option<&'k Caller> {
         let is_it = |caller: &&Caller| *caller.name == *name;
         let mut written = self.callers().filter(|it| !made.revoked.contains(&it.name));
-        written
-            .find(is_it)
-            .or_else(|| made.callers.iter().find(is_it))
+        written.find(is_it).or_else(|| made.callers().find(is_it))
     }
 
     /// Whoever comes without one, if they are let in now.
@@ -270,7 +268,7 @@ impl Keyring {
             let digest = Digest::of(token);
             let written = self.callers.get(&digest);
             let written = written.filter(|caller| !made.revoked.contains(&caller.name));
-            let made = || made.callers.get(&digest).cloned().map(Box::new);
+            let made = || made.get(&digest).cloned().map(Box::new);
             written
                 .map(Bearer::Written)
                 .or_else(|| made().map(Bearer::Made))

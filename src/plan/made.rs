@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::keys::{self, Budgets, Owners};
 use super::{Plan, State, money};
-use crate::admission::{self, Caller, Digest};
+use crate::admission::{self, Caller, Digest, Register};
 use crate::config::{self, Day, Diagnostic};
 use crate::ledger::{KeyError, Keys, MadeKey};
 
@@ -226,7 +226,7 @@ pub fn read(terms: &str) -> Result<config::Key, String> {
 
 impl Plan {
     /// Lets in those who were made since, and no longer those who were revoked.
-    pub(crate) fn admit(&self, state: &State, changed: &[MadeKey], made: &mut admission::MadeKeys) {
+    pub(crate) fn admit(&self, state: &State, changed: &[MadeKey], made: &mut Register) {
         let mut budgets = Budgets::new();
         for row in changed {
             match (row.revoked, self.bearers(state, row, &mut budgets)) {
