@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::admission::guesses::Guesses;
 use crate::admission::limits::Gates;
-use crate::admission::{InFlight, Memory, Register};
+use crate::admission::{InFlight, MadeKeys, Memory, Register};
 use crate::config::{Config, Diagnostic};
 use crate::ledger::{KeyError, Ledger};
 use crate::plan::{Plan, State, Surroundings};
@@ -55,6 +55,8 @@ struct Made {
     /// Of the ledger, as of which they are.
     version: i64,
     register: Register,
+    /// Those before the last change, which a request may just be looking at: many are not for its thread to take apart.
+    before: Option<Arc<MadeKeys>>,
 }
 
 impl Gateway {
@@ -135,6 +137,7 @@ impl Gateway {
     /// thread that serves clients.
     pub fn admit_made(&self) -> Result<(), KeyError> {
         let mut made = self.made();
+        made.before = None;
         self.admit_after(made.version, &mut made)
     }
 
@@ -152,7 +155,7 @@ impl Gateway {
             made.register = Register::default();
         }
         self.plan().admit(&self.state, &changed, &mut made.register);
-        self.state.made.store(Arc::new(made.register.keys()));
+        made.before = Some(self.state.made.swap(Arc::new(made.register.keys())));
         if made.version != latest {
             made.version = latest;
             tracing::info!(
