@@ -21,13 +21,12 @@ const SOURCES: [&str; 4] = ["Cargo.lock", "Cargo.toml", "build.rs", "src"];
 
 /// The first digits of the commit, with a `+` if something else than that is built.
 fn commit() -> Option<String> {
-    for file in ["HEAD", "index"] {
-        println!(
-            "cargo::rerun-if-changed={}",
-            git(&["rev-parse", "--git-path", file])?
-        );
-    }
-    for file in SOURCES {
+    // What each commit writes a line into. Without it the index, which each `git status` may write as well.
+    let path = |file| git(&["rev-parse", "--git-path", file]);
+    let is_there = |file: &String| std::path::Path::new(file).exists();
+    let commits = path("logs/HEAD").filter(is_there);
+    let history = [path("HEAD")?, commits.or_else(|| path("index"))?];
+    for file in history.iter().map(String::as_str).chain(SOURCES) {
         println!("cargo::rerun-if-changed={file}");
     }
     // A folder of another project's may have us in it.
