@@ -268,10 +268,11 @@ impl Keyring {
             let digest = Digest::of(token);
             let written = self.callers.get(&digest);
             let written = written.filter(|caller| !made.revoked.contains(&caller.name));
-            let made = || made.get(&digest).cloned().map(Box::new);
-            written
-                .map(Bearer::Written)
-                .or_else(|| made().map(Bearer::Made))
+            let made = || {
+                made.get(&digest)
+                    .map(|it| Bearer::Made(Box::new(it.clone())))
+            };
+            written.map(Bearer::Written).or_else(made)
         });
         if let Some(caller) = &known {
             caller.prefetch();
